@@ -1,0 +1,96 @@
+"""From a command line to its options: unknown names are errors that name the nearest one, defaults are printed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from leia_beam.errors import UsageError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B?)\s*", re.IGNORECASE)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError with one line, and suggests the nearest name."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        match = re.fullmatch(r"argument (?:\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if match:
+            choices = [choice.strip(" '") for choice in match.group(2).split(",")]
+            raise UsageError(f"{match.group(1)!r} is none of {', '.join(choices)}{nearest(match.group(1), choices)}")
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_strict(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse all of `arguments`.
+
+        Raises: UsageError, with the nearest option for one that is unknown.
+        """
+        namespace, unknown = self.parse_known_args(list(arguments))
+        if unknown:
+            parser = self._chosen(namespace)
+            flags = [flag for action in parser._actions for flag in action.option_strings]
+            name = next((word for word in unknown if word.startswith("-")), unknown[0])
+            hint = nearest(name.partition("=")[0], flags) if name.startswith("-") else ""
+            raise UsageError(f"unknown argument {name!r}{hint} (see {parser.prog} --help)")
+        return namespace
+
+    def _chosen(self, namespace: argparse.Namespace) -> argparse.ArgumentParser:
+        """The parser of the subcommand that was given, if any."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return action.choices.get(getattr(namespace, action.dest, None), self)
+        return self
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Prints a default only where there is one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False) or action.required or action.nargs == 0:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint at the nearest of several names, or ''.
+
+    >>> nearest("--tokeniser", ["--tokenizer", "--output"])
+    "; did you mean '--tokenizer'?"
+    """
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def size_bytes(text: str) -> int:
+    """A size from '48MiB', '10 MB' or '1000'.
+
+    Raises: UsageError.
+
+    >>> size_bytes("48MiB"), size_bytes("10 MB"), size_bytes("1000")
+    (50331648, 10000000, 1000)
+    """
+    match = _SIZE.fullmatch(text)
+    unit = match.group(2).upper() if match else ""
+    unit = unit if unit in _UNITS else unit + "B"
+    if match is None or unit not in _UNITS or int(float(match.group(1)) * _UNITS[unit]) < 1:
+        raise UsageError(f"{text!r} is no size; give one such as 48MiB")
+    return int(float(match.group(1)) * _UNITS[unit])
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises: UsageError.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{text!r}: give a whole number of at least 1")
+    return int(text)

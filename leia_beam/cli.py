@@ -1,0 +1,321 @@
+"""The command `leia-beam`: from a command line to a build, and from what went wrong to one line and an exit code.
+
+Beam, pyarrow and the tokenizers are imported when a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from leia_beam.arguments import Parser, positive, size_bytes
+from leia_beam.errors import Interrupted, LeiaError, UsageError, exit_code_of
+
+if TYPE_CHECKING:
+    from leia_beam.wikitext import ExtractionOptions
+    from pipelines.build import Build
+
+_EXAMPLE = """example:
+  leia-beam build --pages jawiki-20260101-pages-articles-multistream.xml.bz2 \\
+    --wikidata wikidata-20260101-all.json.bz2 --wiki jawiki --name-languages en \\
+    --tokenizer my-model/ --output build/ja
+
+exit codes: 0 done · 2 usage · 3 damaged input · 4 too many rejects · 5 environment ·
+            6 output holds another build · 75 interrupted, run again to resume"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns its exit code; errors are one line on standard error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    given, beam_options = _split_beam_options(given)
+    try:
+        signal.signal(signal.SIGTERM, _raise_interrupted)
+        options = _parser().parse_strict(given)
+        _run(options, beam_options)
+    except KeyboardInterrupt:
+        print("leia-beam: interrupted; finished units are kept, run the same command again to go on", file=sys.stderr)
+        return Interrupted.exit_code
+    except LeiaError as error:
+        print(f"leia-beam: error: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    except MemoryError:
+        print("leia-beam: error: out of memory; give fewer --workers or a machine with more", file=sys.stderr)
+        return exit_code_of(MemoryError())
+    return 0
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _split_beam_options(given: list[str]) -> tuple[list[str], list[str]]:
+    """What follows `--` goes to Beam."""
+    if "--" not in given:
+        return given, []
+    at = given.index("--")
+    return given[:at], given[at + 1 :]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="leia-beam",
+        description="Wikipedia and Wikidata dumps to tokenized Parquet shards with the English name of each linked entity.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"leia-beam {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    build = commands.add_parser("build", help="dumps to shards: all four stages, skipping what is finished")
+    _pages(build)
+    _wikidata(build)
+    _wiki(build)
+    _names(build)
+    _tokenizer(build)
+    _common(build)
+    stage = commands.add_parser("sitelinks", help="Wikidata dump to one row an item")
+    _wikidata(stage)
+    stage.add_argument(
+        "--label-languages", metavar="LANG[,LANG…]", default="en", help="languages whose labels are kept"
+    )
+    _common(stage)
+    stage = commands.add_parser("articles", help="wiki dump to articles with anchors, and redirects")
+    _pages(stage)
+    _wiki(stage)
+    _common(stage)
+    stage = commands.add_parser("entities", help="titles, redirects and sitelinks to the entity table")
+    stage.add_argument("--sitelinks", metavar="DIR", help="a finished sitelinks folder (default: OUTPUT/sitelinks)")
+    _wiki(stage)
+    _names(stage)
+    _common(stage)
+    stage = commands.add_parser("shards", help="articles and entities to tokenized shards")
+    _tokenizer(stage)
+    _common(stage)
+    finish = commands.add_parser("finish", help="write the manifest of stages whose units are all done")
+    finish.add_argument("output", metavar="DIR", help="a build's folder")
+    _max_rejects(finish)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("leia-lm")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _pages(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the wiki's dump")
+    group.add_argument("--pages", metavar="FILE", nargs="+", required=True, help="pages-articles XML: .bz2, .gz or plain")
+    group.add_argument(
+        "--max-page-bytes", metavar="SIZE", type=size_bytes, default="64MiB", help="larger pages are rejected"
+    )
+    group.add_argument("--ignore-siteinfo", action="store_true", help="keep to the package's facts about the wiki")
+    group.add_argument("--tables", action="store_true", help="keep the text of tables")
+    group.add_argument("--captions", action="store_true", help="keep the captions of files")
+    group.add_argument("--no-lists", action="store_true", help="drop lists")
+    group.add_argument("--no-headings", action="store_true", help="drop headings")
+    group.add_argument("--end-matter", action="store_true", help="keep references, see also, external links and the like")
+
+
+def _wikidata(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wikidata",
+        metavar="FILE",
+        nargs="+",
+        required=True,
+        help="Wikidata JSON dump: .gz, .bz2 or plain; or the folder of a finished sitelinks stage",
+    )
+
+
+def _wiki(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wiki", metavar="WIKI", required=True, help="database name (jawiki) or language (ja)")
+
+
+def _names(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("names")
+    group.add_argument(
+        "--name-languages", metavar="LANG[,LANG…]", default="en", help="languages of the names, in order of preference"
+    )
+    group.add_argument(
+        "--buckets", metavar="N", type=positive, help="parts of the entity table (default: one for 65,536 titles, at most 256)"
+    )
+
+
+def _tokenizer(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tokens")
+    group.add_argument(
+        "--tokenizer", metavar="DIR|FILE|NAME", required=True, help="a tokenizer.json, its folder, or a name on the hub"
+    )
+    group.add_argument(
+        "--align",
+        choices=("edge", "strict"),
+        default="edge",
+        help="anchors off token edges: widen a bad start and refuse a bad end, or drop the anchor",
+    )
+    group.add_argument(
+        "--name-space", choices=("auto", "yes", "no"), default="auto", help="encode names with a space before them"
+    )
+    group.add_argument(
+        "--document-start", choices=("auto", "bos", "eos", "none"), default="auto", help="the token before each article"
+    )
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output", metavar="DIR", required=True, help="the build's folder")
+    group.add_argument("--workers", metavar="N", type=positive, default=os.cpu_count() or 1, help="processes")
+    group.add_argument("--runner", metavar="NAME", default="local", help="local, or a runner of Beam by name")
+    group.add_argument(
+        "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"
+    )
+    _max_rejects(group)
+    group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
+    group.add_argument("--dry-run", action="store_true", help="say what would be done")
+    group.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
+def _max_rejects(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-rejects",
+        metavar="SHARE|COUNT",
+        default="0.1%",
+        help="records of a stage that may be rejected; of a share never fewer than 20",
+    )
+
+
+def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    if options.command == "finish":
+        _finish(options)
+        return
+    from leia_beam.log_file import hold_log
+
+    hold_log()  # before Beam is imported, which warns of what it misses
+    from leia_beam.finish import MaxRejects
+    from pipelines.build import Build, RunOptions
+
+    build = Build(
+        RunOptions(
+            output=options.output,
+            workers=options.workers,
+            runner=options.runner,
+            max_rejects=MaxRejects.parse(options.max_rejects),
+            overwrite=options.overwrite,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
+            beam_options=tuple(beam_options),
+        )
+    )
+    outcome = "failed"
+    try:
+        _run_command(options, build)
+        outcome = "done"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        build.write_notes(outcome)
+
+
+def _run_command(options: argparse.Namespace, build: Build) -> None:
+    from leia_beam.tokenizer_identity import find_tokenizer
+    from pipelines import articles, sitelinks
+    from pipelines import build as steps
+
+    if options.command == "build":
+        steps.run_build(
+            build,
+            steps.BuildInputs(
+                pages=options.pages,
+                wikidata=options.wikidata,
+                wiki=options.wiki,
+                name_languages=_list(options.name_languages),
+                tokenizer=options.tokenizer,
+                extraction=_extraction(options),
+                alignment=options.align,
+                name_space=options.name_space,
+                document_start=options.document_start,
+                range_bytes=options.range_bytes,
+                max_page_bytes=options.max_page_bytes,
+                buckets=options.buckets,
+                ignore_siteinfo=options.ignore_siteinfo,
+            ),
+        )
+    elif options.command == "sitelinks":
+        stage = steps.sitelinks_stage(build, options.wikidata, _list(options.label_languages), options.range_bytes)
+        if stage is None:
+            raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
+        build.prepare_output()
+        build.run(stage, sitelinks.graph)
+    elif options.command == "articles":
+        articles_stage = steps.articles_stage(
+            build,
+            options.pages,
+            options.wiki,
+            _extraction(options),
+            options.range_bytes,
+            options.max_page_bytes,
+            options.ignore_siteinfo,
+        )
+        build.prepare_output()
+        build.run(articles_stage, articles.graph)
+    elif options.command == "entities":
+        sitelinks_folder = options.sitelinks or build.folder("sitelinks")
+        steps.run_entities(build, options.wiki, _list(options.name_languages), sitelinks_folder, options.buckets)
+    else:
+        tokenizer = find_tokenizer(options.tokenizer)
+        steps.run_shards(build, tokenizer, options.align, options.name_space, options.document_start)
+
+
+def _extraction(options: argparse.Namespace) -> ExtractionOptions:
+    from leia_beam.wikitext import ExtractionOptions
+
+    return ExtractionOptions(
+        tables=options.tables,
+        captions=options.captions,
+        lists=not options.no_lists,
+        headings=not options.no_headings,
+        end_matter=options.end_matter,
+    )
+
+
+def _list(text: str) -> list[str]:
+    """The parts of a comma-separated option.
+
+    Raises: UsageError if there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError("give at least one language, such as en")
+    return parts
+
+
+def _finish(options: argparse.Namespace) -> None:
+    from leia_beam.finish import MaxRejects, finish_stage, read_finished
+    from leia_beam.plans import read_plan
+    from leia_beam.storage import LocalStorage
+
+    storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
+    found = False
+    for stage in ("sitelinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards"):
+        folder = f"{options.output.rstrip('/')}/{stage}"
+        plan = read_plan(storage, folder)
+        if plan is None:
+            continue
+        found = True
+        if read_finished(storage, folder, plan.fingerprint) is None:
+            finish_stage(storage, folder, plan, max_rejects)
+            print(f"{plan.stage}: manifest written", file=sys.stderr)
+        else:
+            print(f"{plan.stage}: finished before", file=sys.stderr)
+    if not found:
+        raise UsageError(f"{options.output}: holds no build")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""From a finished unit of work to the one small file that says so, and from those to a stage's counters.
+
+A final name is no commit: a unit is done only if its record is there, is of this build, says `done`, and its files
+have the recorded sizes. The record is written last. A unit that found damaged input has a record too, of status
+`failed`, so that the other units go on and the launcher tells of it at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leia_beam.manifest import StageFile
+from leia_beam.storage import Storage
+
+DONE, FAILED = "done", "failed"
+RECORDS_FOLDER = "_done"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommitRecord:
+    """What one unit did. `start` and `end` are the places of its first and last record, or None where it owns none."""
+
+    stage: str
+    fingerprint: str
+    unit: int
+    unit_count: int
+    status: str
+    input: Mapping[str, Any]
+    files: Sequence[StageFile] = ()
+    counters: Mapping[str, int]
+    start: tuple[int, int] | None = None
+    end: tuple[int, int] | None = None
+    ends_input: bool = False
+    """The unit read to the end of its input file."""
+    end_marker: bool = False
+    """The unit saw what closes the dump: `</mediawiki>`, or the array's `]`."""
+    warnings: Sequence[str] = ()
+    reject_samples: Sequence[Mapping[str, Any]] = ()
+    error: str | None = None
+    exit_code: int = 0
+
+
+def record_path(folder: str, unit: int) -> str:
+    """Where the commit record of a unit stands."""
+    return f"{folder}/{RECORDS_FOLDER}/{unit:05d}.json"
+
+
+def write_record(storage: Storage, folder: str, record: CommitRecord) -> None:
+    """Commit a unit."""
+    content = json.dumps(asdict(record), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    storage.write(record_path(folder, record.unit), content.encode())
+
+
+def read_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> CommitRecord | None:
+    """The record of a unit of this build, or None if there is none (or one of another build, or a damaged one)."""
+    content = storage.read(record_path(folder, unit))
+    if content is None:
+        return None
+    try:
+        loaded = json.loads(content)
+        files = [StageFile(**entry) for entry in loaded.pop("files")]
+        start, end = loaded.pop("start"), loaded.pop("end")
+        record = CommitRecord(
+            **loaded, files=files, start=tuple(start) if start else None, end=tuple(end) if end else None
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if record.fingerprint == fingerprint and record.unit == unit else None
+
+
+def read_done_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> CommitRecord | None:
+    """The record of a unit that is done: of this build, not failed, its files there with the recorded sizes."""
+    record = read_record(storage, folder, unit, fingerprint)
+    if record is None or record.status != DONE:
+        return None
+    whole = all(storage.size(f"{folder}/{file.path}") == file.size_bytes for file in record.files)
+    return record if whole else None
+
+
+def sum_counters(records: Iterable[CommitRecord]) -> dict[str, int]:
+    """The counters of all units, sorted by name."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record.counters)
+    return dict(sorted(total.items()))
+
+
+def conservation_errors(counters: Mapping[str, int]) -> list[str]:
+    """For each thing that is counted as read: where read is not emitted + filtered + rejected.
+
+    >>> conservation_errors({"pages/read": 3, "pages/emitted/article": 1, "pages/filtered/namespace": 1})
+    ['pages: 3 read, but 1 emitted + 1 filtered + 0 rejected']
+    """
+    errors = []
+    for name, read in counters.items():
+        thing, _, last = name.rpartition("/")
+        if last != "read":
+            continue
+        parts = {
+            outcome: sum(
+                count
+                for key, count in counters.items()
+                if key == f"{thing}/{outcome}" or key.startswith(f"{thing}/{outcome}/")
+            )
+            for outcome in ("emitted", "filtered", "rejected")
+        }
+        if read != sum(parts.values()):
+            outcomes = " + ".join(f"{count:,} {outcome}" for outcome, count in parts.items())
+            errors.append(f"{thing}: {read:,} read, but {outcomes}")
+    return errors

@@ -1,0 +1,169 @@
+"""From the commit records of a stage to its manifest, if nothing is missing.
+
+The manifest is not written while a unit is missing or failed, while two neighbouring ranges do not meet, while a dump's
+end was not seen, while a count is not conserved, or while too many records were rejected. It is a function of the
+records and the plan, so the pipeline's own last step and `leia-beam finish` write the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from leia_beam.commits import (
+    DONE,
+    FAILED,
+    CommitRecord,
+    conservation_errors,
+    read_done_record,
+    read_record,
+    sum_counters,
+)
+from leia_beam.errors import DamagedInput, Interrupted, LeiaError, TooManyRejects, UsageError
+from leia_beam.manifest import MANIFEST_NAME, Manifest, manifest_bytes, parse_manifest
+from leia_beam.plans import StagePlan
+from leia_beam.schema import SCHEMA_VERSION
+from leia_beam.storage import Storage
+
+MIN_REJECT_LIMIT = 20
+MAX_SAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MaxRejects:
+    """How many records of a stage may be rejected: a share of those read but never fewer than 20, or a count."""
+
+    share: float | None = None
+    count: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> MaxRejects:
+        """From '0.1%' or '50'.
+
+        Raises: UsageError.
+
+        >>> MaxRejects.parse("0.1%").limit(1_000_000), MaxRejects.parse("0.1%").limit(10), MaxRejects.parse("3").limit(10)
+        (1000, 20, 3)
+        """
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+                if 0 <= share <= 1:
+                    return cls(share=share)
+            elif int(text) >= 0:
+                return cls(count=int(text))
+        except ValueError:
+            pass
+        raise UsageError(f"--max-rejects {text}: give a share such as 0.1% or a count such as 50")
+
+    def limit(self, read: int) -> int:
+        """The largest number of rejects that is let pass among `read` records."""
+        if self.count is not None:
+            return self.count
+        return max(MIN_REJECT_LIMIT, int(read * (self.share or 0.0)))
+
+
+def read_finished(storage: Storage, folder: str, fingerprint: str) -> Manifest | None:
+    """The manifest of a stage if it is finished and of this build."""
+    content = storage.read(f"{folder}/{MANIFEST_NAME}")
+    if content is None:
+        return None
+    manifest = parse_manifest(content, f"{folder}/{MANIFEST_NAME}")
+    return manifest if manifest.fingerprint == fingerprint else None
+
+
+def finish_stage(storage: Storage, folder: str, plan: StagePlan, max_rejects: MaxRejects) -> Manifest:
+    """Write the manifest of a stage whose units are all done.
+
+    Raises: the error of a failed unit; DamagedInput; TooManyRejects; Interrupted if units are missing.
+    """
+    records = _complete_records(storage, folder, plan)
+    if plan.end_marker:
+        _check_coverage(records, plan.end_marker)
+    counters = sum_counters(records)
+    broken = conservation_errors(counters)
+    if broken:
+        raise LeiaError(f"{folder}: counts do not add up ({'; '.join(broken)}); this is a fault of the program, please report it")
+    samples = [sample for record in records for sample in record.reject_samples]
+    _check_rejects(folder, counters, samples, max_rejects)
+    manifest = Manifest(
+        stage=plan.stage,
+        fingerprint=plan.fingerprint,
+        schema_version=SCHEMA_VERSION,
+        versions=plan.identity["versions"],
+        inputs=tuple(plan.identity["inputs"]),
+        options=plan.identity["options"],
+        files=tuple(file for record in records for file in record.files),
+        counters=counters,
+        reject_samples=tuple(samples[:MAX_SAMPLES]),
+        warnings=tuple(warning for record in records for warning in record.warnings),
+        details=plan.details,
+    )
+    storage.write(f"{folder}/{MANIFEST_NAME}", manifest_bytes(manifest))
+    return manifest
+
+
+def _complete_records(storage: Storage, folder: str, plan: StagePlan) -> list[CommitRecord]:
+    records, failed, missing = [], [], []
+    for unit in range(plan.unit_count):
+        record = read_done_record(storage, folder, unit, plan.fingerprint)
+        if record is not None:
+            records.append(record)
+            continue
+        record = read_record(storage, folder, unit, plan.fingerprint)
+        if record is not None and record.status == FAILED:
+            failed.append(record)
+        else:
+            missing.append(unit)
+    if failed:
+        more = f" (and {len(failed) - 1} more units failed)" if len(failed) > 1 else ""
+        raise _error_of(failed[0].exit_code, f"{failed[0].error}{more}")
+    if missing:
+        raise Interrupted(
+            f"{folder}: {len(missing):,} of {plan.unit_count:,} units are not done (the first is {missing[0]}); "
+            "run the same command again, it does only what is missing"
+        )
+    assert all(record.status == DONE for record in records)
+    return records
+
+
+def _error_of(exit_code: int, message: str) -> LeiaError:
+    kinds: Mapping[int, type[LeiaError]] = {kind.exit_code: kind for kind in (UsageError, DamagedInput)}
+    return kinds.get(exit_code, LeiaError)(message)
+
+
+def _check_coverage(records: Sequence[CommitRecord], end_marker: str) -> None:
+    """The ranges of each input meet, one reads to its end, and what closes the dump was seen."""
+    for name, group in groupby(records, key=lambda record: record.input["name"]):
+        units = list(group)
+        filled = [record for record in units if record.start is not None]
+        for before, after in pairwise(filled):
+            if before.end != after.start:
+                raise DamagedInput(
+                    f"{name}: unit {before.unit} ends at {before.end} but unit {after.unit} begins at {after.start}; "
+                    "remove this stage with --overwrite and build it again"
+                )
+        if sum(record.ends_input for record in units) != 1 or not any(record.end_marker for record in units):
+            size_bytes = units[-1].input["size_bytes"]
+            raise DamagedInput(
+                f"{name}: ends early at byte {size_bytes:,}: no {end_marker} after its last record; download it again"
+            )
+
+
+def _check_rejects(
+    folder: str, counters: Mapping[str, int], samples: Sequence[Mapping[str, object]], max_rejects: MaxRejects
+) -> None:
+    for name, read in counters.items():
+        thing, _, last = name.rpartition("/")
+        if last != "read":
+            continue
+        reasons = {key.rpartition("/")[2]: n for key, n in counters.items() if key.startswith(f"{thing}/rejected/")}
+        rejected, limit = sum(reasons.values()), max_rejects.limit(read)
+        if rejected > limit:
+            top = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1])[:5])
+            first = f"; the first: {samples[0]['file']} place {samples[0]['place']}" if samples else ""
+            raise TooManyRejects(
+                f"{folder}: {rejected:,} of {read:,} {thing} rejected ({top}){first}; see {folder}/rejects, "
+                f"and raise --max-rejects (now {limit:,}) if that is acceptable"
+            )

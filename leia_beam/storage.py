@@ -1,0 +1,133 @@
+"""From a finished local file to a final name that no reader ever sees half-written.
+
+Local disk: a copy under a hidden name of its own beside the final name, fsync, rename, fsync of the folder. The class
+has the few operations that a build needs; an object store offers the same ones with one upload for `publish`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+from leia_beam.errors import MissingResource
+
+
+class Storage(Protocol):
+    """Where a build's folder lies. Paths are as the user gave them, joined with '/'."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a small file, or None if there is none."""
+
+    def size(self, path: str) -> int | None:
+        """The size in bytes, or None if there is no such file."""
+
+    def list(self, folder: str) -> list[str]:
+        """The names in a folder, sorted; none if there is no such folder."""
+
+    def publish(self, local_path: str, path: str) -> None:
+        """Put a finished local file under its final name, at once and durably."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """The same for a small content."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing if there is none."""
+
+
+class LocalStorage:
+    """Storage on a local or mounted file system."""
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def size(self, path: str) -> int | None:
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return None
+
+    def list(self, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+
+    def publish(self, local_path: str, path: str) -> None:
+        with _environment_errors(path):
+            temporary = self._temporary(path)
+            try:
+                shutil.copyfile(local_path, temporary)
+                self._commit(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def write(self, path: str, content: bytes) -> None:
+        with _environment_errors(path):
+            temporary = self._temporary(path)
+            try:
+                temporary.write_bytes(content)
+                self._commit(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        with _environment_errors(path):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                Path(path).unlink(missing_ok=True)
+
+    @staticmethod
+    def _temporary(path: str) -> Path:
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+
+    @staticmethod
+    def _commit(temporary: Path, path: str) -> None:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class _environment_errors:
+    """A full disk, a read-only folder, a taken name: one line and exit code 5, where a traceback would stand."""
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        advice = {
+            errno.ENOSPC: "free some space and run the same command again",
+            errno.EDQUOT: "free some space and run the same command again",
+            errno.EROFS: "give another --output",
+            errno.EACCES: "give another --output, or the right to write there",
+            errno.EPERM: "give another --output, or the right to write there",
+            errno.ENOTDIR: "give another --output: a part of this path is a file",
+            errno.EISDIR: "give another --output: a folder has this name",
+        }.get(error.errno or 0, "nothing was left half-written; run the same command again")
+        raise MissingResource(f"{self._path}: cannot be written ({error.strerror or error}); {advice}") from error
+
+
+def sha256_of(local_path: str) -> str:
+    """SHA-256 of a local file, in hex."""
+    with open(local_path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""From a title as somebody wrote it to the one form in which titles are compared.
+
+One function serves both sides of every join: a dump's titles, redirects, sitelinks and the targets of links. The rules
+are MediaWiki's (MediaWikiTitleCodec): white space and underscores, NFC, entities and percent-encoding in links, bidi
+marks removed, the first letter by the wiki's case rule, namespaces and interwiki prefixes by the wiki's tables.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+from leia_beam.wikis import CASE_SENSITIVE, Wiki, fold_namespace
+
+MAX_TITLE_BYTES = 255
+
+_WHITE_SPACE = re.compile("[ _\u00a0\u1680\u180e\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_BIDI_MARKS = re.compile("[\u200e\u200f\u202a-\u202e]")
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+_ILLEGAL = re.compile("[\x00-\x1f\x7f<>\\[\\]{}|\ufffd\ud800-\udfff]|~~~|%[0-9A-Fa-f]{2}")
+_RELATIVE = re.compile(r"^\.\.?(/|$)|/\.\.?(/|$)")
+_GEORGIAN = range(0x10D0, 0x1100)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What a link points to. `title` is '' for a link to a section of the page itself.
+
+    `title` has the namespace's local name before it where the namespace is not 0; for another wiki it is what stands
+    after the prefix, by that wiki's rules as far as they are the same everywhere.
+    """
+
+    namespace: int
+    title: str
+    fragment: str | None = None
+    interwiki: str | None = None
+    leading_colon: bool = False
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_target(raw: str, wiki: Wiki) -> Target | None:
+    """The target of a link `[[raw|…]]`, or None where MediaWiki makes no link of it (an illegal title).
+
+    >>> from leia_beam.wikis import load_wiki
+    >>> parse_target("tokyo_Tower#History", load_wiki("en")).title
+    'Tokyo Tower'
+    """
+    text = html.unescape(raw) if "&" in raw else raw
+    if "%" in text and _PERCENT.search(text):
+        text = unquote(text, errors="replace")
+    text = _cleaned(text)
+    leading_colon = text.startswith(":")
+    if leading_colon:
+        text = text[1:].lstrip(" ")
+    text, hash_mark, fragment = text.partition("#")
+    return _with_prefixes(text.rstrip(" "), wiki, fragment.strip(" ") if hash_mark else None, leading_colon)
+
+
+def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: bool) -> Target | None:
+    """Namespace and interwiki prefixes taken off from the left; prefixes of the wiki itself count for nothing."""
+    while True:
+        prefix, colon, rest = text.partition(":")
+        if not colon:
+            break
+        rest = rest.lstrip(" ")
+        number = wiki.namespace_numbers.get(fold_namespace(prefix))
+        if number is not None:
+            return _checked(number, rest, wiki, fragment, leading_colon)
+        folded = prefix.strip(" ").lower()
+        second = rest.partition(":")[0].strip(" ").lower()
+        if folded in wiki.own_prefixes or (folded in ("w", "wikipedia") and second in wiki.own_prefixes):
+            text = rest
+            continue
+        if folded in wiki.wikipedia_prefixes or folded in wiki.interwiki_prefixes or folded in ("w", "wikipedia"):
+            return Target(
+                namespace=0, title=rest, fragment=fragment, interwiki=folded, leading_colon=leading_colon
+            )
+        break
+    return _checked(0, text, wiki, fragment, leading_colon)
+
+
+def _checked(number: int, name: str, wiki: Wiki, fragment: str | None, leading_colon: bool) -> Target | None:
+    if number == 0 and not name:
+        return Target(namespace=0, title="", fragment=fragment, leading_colon=leading_colon) if fragment else None
+    if not name or not is_legal(name):
+        return None
+    title = first_letter(name, wiki, number)
+    if number != 0:
+        title = f"{wiki.namespaces[number][0]}:{title}"
+    return Target(namespace=number, title=title, fragment=fragment, leading_colon=leading_colon)
+
+
+def normalise_title(raw: str, wiki: Wiki, namespace: int = 0) -> str | None:
+    """A whole title that is known to be one (a dump's <title>, a sitelink), or None if it is illegal.
+
+    The namespace is what the caller knows, never what a colon in the title seems to say.
+    """
+    text = _cleaned(raw)
+    if not is_legal(text):
+        return None
+    if namespace == 0:
+        return first_letter(text, wiki, 0)
+    prefix, colon, name = text.partition(":")
+    if not colon:
+        return first_letter(text, wiki, namespace)
+    return f"{prefix}:{first_letter(name.lstrip(' '), wiki, namespace)}"
+
+
+def _cleaned(text: str) -> str:
+    if not text.isascii():
+        text = _BIDI_MARKS.sub("", unicodedata.normalize("NFC", text))
+    return _WHITE_SPACE.sub(" ", text).strip(" ")
+
+
+def is_legal(title: str) -> bool:
+    """Whether MediaWiki would let a page have this name (without prefix)."""
+    if not title or _ILLEGAL.search(title) or len(title.encode("utf-8", "surrogatepass")) > MAX_TITLE_BYTES:
+        return False
+    return not ("." in title and _RELATIVE.search(title))
+
+
+def first_letter(title: str, wiki: Wiki, namespace: int = 0) -> str:
+    """The title with its first letter as the wiki's case rule has it.
+
+    MediaWiki's upper-casing leaves a letter that would become several (ß, ŉ, ﬁ) and Georgian as they are.
+    """
+    if not title or namespace in wiki.case_sensitive_namespaces:
+        return title
+    if wiki.case == CASE_SENSITIVE and namespace not in (-1, 2, 3, 8, 9):
+        return title
+    first = title[0]
+    upper = first.upper()
+    if upper == first or len(upper) != 1 or ord(first) in _GEORGIAN:
+        return title
+    return upper + title[1:]

@@ -1,0 +1,82 @@
+"""Beam transforms around `run_unit`: a unit's descriptor goes in, (unit number, status) comes out.
+
+Here and in pipelines/ alone is Beam imported. A stage is handed to workers through the transform's constructor, since
+runners do not reliably give workers the launcher's options. Nothing depends on how a runner bundles or orders elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+
+from leia_beam.stage_entities import TitleRow, TitleSource, TitlesStage
+from leia_beam.units import Stage, Unit, UnitOutput, run_unit
+
+
+class RunUnits(beam.PTransform):
+    """Units → (number, status). Shuffles descriptors alone, so that a runner spreads them; memory is one unit's."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self._stage = stage
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        return units | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunUnit(self._stage))
+
+
+class _RunUnit(beam.DoFn):
+    def __init__(self, stage: Stage):
+        self._stage = stage
+
+    def process(self, unit: Unit) -> Iterator[tuple[int, str]]:
+        yield unit.number, run_unit(self._stage, unit).status
+
+
+class RunBuckets(beam.PTransform):
+    """Files with titles → (bucket, status).
+
+    Rows about titles are shuffled to their buckets: the only rows of the builder that cross a shuffle. `units` are the
+    buckets that this pipeline is to do; rows of others are left out where they are read.
+    """
+
+    def __init__(self, stage: TitlesStage, units: Sequence[Unit]):
+        super().__init__()
+        self._stage = stage
+        self._units = units
+
+    def expand(self, sources: beam.PCollection) -> beam.PCollection:
+        rows = sources | "Spread" >> beam.Reshuffle() | "Read" >> beam.ParDo(_ReadTitles(self._stage, self._units))
+        # A bucket without any title has a unit too: it gets an empty list of rows.
+        seeds = sources.pipeline | "Buckets" >> beam.Create([(unit.number, None) for unit in self._units])
+        return (
+            (seeds, rows)
+            | "Together" >> beam.Flatten()
+            | "Group" >> beam.GroupByKey()
+            | "Run" >> beam.ParDo(_RunBucket(self._stage, self._units))
+        )
+
+
+class _ReadTitles(beam.DoFn):
+    def __init__(self, stage: TitlesStage, units: Sequence[Unit]):
+        self._stage = stage
+        self._buckets = frozenset(unit.number for unit in units)
+
+    def process(self, source: TitleSource) -> Iterator[tuple[int, TitleRow]]:
+        for bucket, row in self._stage.read_titles(source):
+            if bucket in self._buckets:
+                yield bucket, row
+
+
+class _RunBucket(beam.DoFn):
+    def __init__(self, stage: TitlesStage, units: Sequence[Unit]):
+        self._stage = stage
+        self._units = {unit.number: unit for unit in units}
+
+    def process(self, element: tuple[int, Iterable[TitleRow | None]]) -> Iterator[tuple[int, str]]:
+        bucket, rows = element
+
+        def work(_: Unit, output: UnitOutput) -> None:
+            self._stage.process_rows((row for row in rows if row is not None), output)
+
+        yield bucket, run_unit(self._stage, self._units[bucket], work).status

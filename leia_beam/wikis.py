@@ -1,0 +1,198 @@
+"""From a wiki's code to its facts: database name, namespaces, redirect words, link trail, interwiki prefixes.
+
+The facts stand in data/wikis.json (site information of ten wikis, and the prefixes of all Wikipedias); a dump's own
+<siteinfo> completes them, since it is newer and exists for every wiki. Database names are not language codes: the wiki
+of `zh-min-nan` is zh_min_nanwiki, that of `nb` is nowiki.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from leia_beam.errors import UsageError
+
+FIRST_LETTER, CASE_SENSITIVE = "first-letter", "case-sensitive"
+
+_DEFAULT_NAMESPACES: Mapping[int, tuple[str, ...]] = {
+    -2: ("Media",),
+    -1: ("Special",),
+    1: ("Talk",),
+    2: ("User",),
+    3: ("User talk",),
+    4: ("Project",),
+    5: ("Project talk",),
+    6: ("File", "Image"),
+    7: ("File talk", "Image talk"),
+    8: ("MediaWiki",),
+    9: ("MediaWiki talk",),
+    10: ("Template",),
+    11: ("Template talk",),
+    12: ("Help",),
+    13: ("Help talk",),
+    14: ("Category",),
+    15: ("Category talk",),
+    710: ("TimedText",),
+    711: ("TimedText talk",),
+    828: ("Module",),
+    829: ("Module talk",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Wiki:
+    """The facts of one wiki. Compared by identity, so that caches keyed by it stay small."""
+
+    code: str
+    """Database name: 'jawiki'."""
+    language: str
+    case: str = FIRST_LETTER
+    namespaces: Mapping[int, Sequence[str]] = field(default_factory=lambda: _DEFAULT_NAMESPACES)
+    """Number → names, the local one first. Namespace 0 has none."""
+    case_sensitive_namespaces: frozenset[int] = frozenset()
+    redirect_words: Sequence[str] = ("#REDIRECT",)
+    behaviour_switches: Sequence[str] = ("__NOTOC__", "__TOC__", "__FORCETOC__", "__NOEDITSECTION__", "__INDEX__")
+    link_trail: str = "a-z"
+    """Characters, in the form of a regular expression's class, that a link takes in from the text after it."""
+    link_prefix: str = ""
+    """The same for the text before a link."""
+    variants: Sequence[str] = ()
+    wikipedia_prefixes: Mapping[str, str] = field(default_factory=dict)
+    """Interwiki prefix → database name, for all Wikipedias."""
+    interwiki_prefixes: frozenset[str] = frozenset()
+    """The other interwiki prefixes (sister projects and the world)."""
+    own_prefixes: frozenset[str] = frozenset()
+    """Prefixes that lead back to this wiki."""
+    namespace_numbers: Mapping[str, int] = field(default_factory=dict)
+    """Case-folded name or alias → number."""
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return json.loads(resources.files("leia_beam").joinpath("data/wikis.json").read_text(encoding="utf-8"))
+
+
+def wikipedia_codes() -> frozenset[str]:
+    """The database names of all Wikipedias."""
+    return frozenset(_data()["wikipedias"].values())
+
+
+def wiki_code(given: str) -> str:
+    """The database name for what a user gave: a database name, or a language code that means one.
+
+    Raises: UsageError with the nearest names.
+
+    >>> wiki_code("ja"), wiki_code("jawiki"), wiki_code("zh-min-nan"), wiki_code("nb")
+    ('jawiki', 'jawiki', 'zh_min_nanwiki', 'nowiki')
+    """
+    prefixes = _data()["wikipedias"]
+    codes = wikipedia_codes()
+    if given in codes:
+        return given
+    aliases = {"jp", "cz", "dk", "epo"}
+    if given in prefixes and given not in aliases:
+        return prefixes[given]
+    if given in aliases:
+        language = prefixes[given].removesuffix("wiki")
+        raise UsageError(f"unknown wiki {given!r}; did you mean {language!r} ({prefixes[given]})?")
+    folded = given.lower().replace("-", "_")
+    candidates = sorted(codes | set(prefixes))
+    if folded in codes or folded + "wiki" in codes or folded.removesuffix("wiki").replace("_", "-") in prefixes:
+        near = [code for code in (folded, folded + "wiki") if code in codes]
+        near = near or [prefixes[folded.removesuffix("wiki").replace("_", "-")]]
+    else:
+        near = difflib.get_close_matches(given.lower(), candidates, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; give a database name such as jawiki, or a language"
+    raise UsageError(f"unknown wiki {given!r}{hint}")
+
+
+def language_of(code: str) -> str:
+    """The language code that the wiki's labels and prefixes have.
+
+    >>> language_of("jawiki"), language_of("zh_min_nanwiki"), language_of("simplewiki")
+    ('ja', 'zh-min-nan', 'simple')
+    """
+    return code.removesuffix("wiki").replace("_", "-")
+
+
+def wiki_of_language(language: str) -> str:
+    """The database name of the Wikipedia in a language.
+
+    Raises: UsageError as `wiki_code`.
+    """
+    return wiki_code(language)
+
+
+def load_wiki(code: str) -> Wiki:
+    """The facts of a wiki by its database name; sensible defaults where the table has none.
+
+    Raises: UsageError for an unknown wiki.
+    """
+    return _load_wiki(wiki_code(code))
+
+
+@cache
+def _load_wiki(code: str) -> Wiki:
+    data = _data()
+    prefixes = data["wikipedias"]
+    facts = data["facts"].get(code, {})
+    namespaces = {int(number): tuple(names) for number, names in facts.get("namespaces", {}).items()}
+    namespaces = _with_default_names(namespaces)
+    return Wiki(
+        code=code,
+        language=facts.get("language", language_of(code)),
+        case=facts.get("case", FIRST_LETTER),
+        namespaces=namespaces,
+        case_sensitive_namespaces=frozenset(facts.get("case_sensitive_namespaces", ())),
+        redirect_words=tuple(facts.get("redirect_words", ("#REDIRECT",))),
+        behaviour_switches=tuple(facts.get("behaviour_switches", data["facts"]["enwiki"]["behaviour_switches"])),
+        link_trail=facts.get("link_trail", "a-z"),
+        link_prefix=facts.get("link_prefix", ""),
+        variants=tuple(facts.get("variants", ())),
+        wikipedia_prefixes=prefixes,
+        interwiki_prefixes=frozenset(data["interwiki_prefixes"]),
+        own_prefixes=frozenset(prefix for prefix, wiki in prefixes.items() if wiki == code),
+        namespace_numbers=_numbers_by_name(namespaces),
+    )
+
+
+def with_siteinfo(wiki: Wiki, namespaces: Mapping[int, str], case: str, case_sensitive: frozenset[int]) -> Wiki:
+    """The wiki's facts completed by what a dump's <siteinfo> says: its names come first, the table's aliases stay."""
+    merged: dict[int, tuple[str, ...]] = {number: tuple(names) for number, names in wiki.namespaces.items()}
+    for number, name in namespaces.items():
+        if number != 0 and name:
+            merged[number] = (name, *(alias for alias in merged.get(number, ()) if alias != name))
+    return replace(
+        wiki,
+        namespaces=merged,
+        case=case,
+        case_sensitive_namespaces=case_sensitive,
+        namespace_numbers=_numbers_by_name(merged),
+    )
+
+
+def _with_default_names(namespaces: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    """English names work in every wiki, beside its own."""
+    merged = dict(namespaces)
+    for number, names in _DEFAULT_NAMESPACES.items():
+        own = merged.get(number, ())
+        merged[number] = (*own, *(name for name in names if name not in own))
+    return merged
+
+
+def _numbers_by_name(namespaces: Mapping[int, Sequence[str]]) -> dict[str, int]:
+    return {fold_namespace(name): number for number, names in namespaces.items() for name in names}
+
+
+_SPACES = re.compile(r"[ _]+")
+
+
+def fold_namespace(name: str) -> str:
+    """A namespace's name as it is compared: one space, no case."""
+    return _SPACES.sub(" ", name).strip().casefold()

@@ -1,0 +1,321 @@
+"""The whole build: sitelinks and articles, entities, shards, each stage from the manifest of those before it.
+
+A stage that is finished is skipped; one that was interrupted does only the units that it lacks; one of another build is
+refused. Everything that can be checked before work begins is checked before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from leia_beam.dumps import Dump, find_dump
+from leia_beam.errors import MissingResource, UsageError
+from leia_beam.finish import MaxRejects, finish_stage, read_finished
+from leia_beam.funnel import funnel, funnel_lines
+from leia_beam.log_file import write_log_to
+from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.plans import claim_folder
+from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
+from leia_beam.stage_articles import ArticlesStage, read_siteinfo
+from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
+from leia_beam.stage_shards import ShardsStage
+from leia_beam.stage_sitelinks import SitelinksStage
+from leia_beam.storage import LocalStorage
+from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
+from leia_beam.units import Stage
+from leia_beam.wikis import language_of, wiki_code
+from leia_beam.wikitext import ExtractionOptions
+from pipelines import articles, entities, shards, sitelinks
+from pipelines.runners import Graph, run_units
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a build runs; nothing here changes what it writes, but `overwrite`."""
+
+    output: str
+    workers: int = 1
+    runner: str = "local"
+    max_rejects: MaxRejects = MaxRejects(share=0.001)
+    overwrite: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+    beam_options: Sequence[str] = ()
+
+
+@dataclass
+class Build:
+    """Runs stages into one output folder and notes what they took in `_run/`."""
+
+    options: RunOptions
+    began: float = field(default_factory=time.monotonic)
+    notes: list[dict[str, object]] = field(default_factory=list)
+
+    def folder(self, stage: str) -> str:
+        """The folder of a stage."""
+        return f"{self.options.output.rstrip('/')}/{stage}"
+
+    def prepare_output(self) -> None:
+        """Make the output folder and its log file; nothing in a dry run."""
+        if not self.options.dry_run:
+            check_output(self.options.output)
+            write_log_to(self.options.output)
+
+    def run(self, stage: Stage, graph: Graph) -> Manifest | None:
+        """Bring a stage to its manifest (None in a dry run).
+
+        Raises: OtherBuild; the error of a unit; what `finish_stage` raises.
+        """
+        plan, storage = stage.plan, stage.storage
+        units = f"{plan.unit_count:,} unit" + ("s" if plan.unit_count != 1 else "")
+        if self.options.dry_run:
+            inputs = ", ".join(str(entry["name"]) for entry in plan.identity["inputs"])
+            self.say(f"{plan.stage:<10} would read {inputs} in {units} into {stage.folder}")
+            return None
+        claim_folder(storage, stage.folder, plan, self.options.overwrite)
+        finished = read_finished(storage, stage.folder, plan.fingerprint)
+        if finished is not None:
+            self.say(f"{plan.stage:<10} finished before, skipped")
+            return finished
+        began = time.monotonic()
+        if isinstance(stage, ShardsStage):
+            stage.publish_tokenizer()
+        run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
+        manifest = finish_stage(storage, stage.folder, plan, self.options.max_rejects)
+        elapsed_s = time.monotonic() - began
+        self.notes.append({"stage": plan.stage, "units": plan.unit_count, "elapsed_s": round(elapsed_s, 3)})
+        self.say(f"{plan.stage:<10} {_summary(manifest)} in {units}, {elapsed_s:.1f} s")
+        for warning in manifest.warnings:
+            self.say(f"           warning: {warning}")
+        return manifest
+
+    def say(self, line: str) -> None:
+        """A line of progress, on standard error so that results alone are on standard output."""
+        if not self.options.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def write_notes(self, outcome: str) -> None:
+        """Times, host, runner and workers of this run: never compared, never read by a stage."""
+        if self.options.dry_run or not Path(self.options.output).is_dir():
+            return
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+        content = {
+            "outcome": outcome,
+            "elapsed_s": round(time.monotonic() - self.began, 3),
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "runner": self.options.runner,
+            "workers": self.options.workers,
+            "stages": self.notes,
+        }
+        LocalStorage().write(
+            f"{self.options.output.rstrip('/')}/_run/{run_id}.json", (json.dumps(content, indent=1) + "\n").encode()
+        )
+
+
+def _summary(manifest: Manifest) -> str:
+    rows = {table: manifest.rows_of(table) for table in dict.fromkeys(file.table for file in manifest.files)}
+    rejected = rows.pop("rejects", 0)
+    shown = {"train": "articles", "sitelinks": "items", "titles-rows": "titles", "redirect-ends": "titles"}
+    hidden = ("titles-trie", "lookup-titles", "lookup-rows")
+    parts = [f"{count:,} {shown.get(table, table)}" for table, count in rows.items() if table not in hidden]
+    return ", ".join(parts) + (f", {rejected:,} rejected" if rejected else "")
+
+
+def check_output(output: str) -> None:
+    """Make the output folder, or find that it is there.
+
+    Raises: MissingResource if it cannot be written to; UsageError if it is a file.
+    """
+    path = Path(output)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--output {output}: is a file; give a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingResource(f"--output {output}: cannot be made ({error.strerror}); give another folder") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise MissingResource(f"--output {output}: cannot be written to; give another folder")
+
+
+def find_dumps(paths: Sequence[str], flag: str) -> tuple[Dump, ...]:
+    """The dump files of an option, in the order given.
+
+    Raises: UsageError if one is missing or two have the same base name, which is all that a manifest holds of them.
+    """
+    dumps = tuple(find_dump(path) for path in paths)
+    names = [dump.name for dump in dumps]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{flag}: two files are called {name}; give each file once")
+    return dumps
+
+
+def sitelinks_stage(
+    build: Build, wikidata: Sequence[str], label_languages: Sequence[str], range_bytes: int
+) -> SitelinksStage | None:
+    """The stage over Wikidata dumps, or None where `wikidata` is the folder of a finished one.
+
+    Raises: UsageError, DamagedInput.
+    """
+    if len(wikidata) == 1 and Path(wikidata[0]).is_dir():
+        manifest = read_manifest(wikidata[0])
+        missing = sorted(set(label_languages) - set(manifest.options.get("label_languages", ())))
+        if manifest.stage != "sitelinks":
+            raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
+        if missing:
+            raise UsageError(f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them")
+        return None
+    return SitelinksStage(
+        folder=build.folder("sitelinks"),
+        dumps=find_dumps(wikidata, "--wikidata"),
+        label_languages=tuple(sorted(set(label_languages))),
+        range_bytes=range_bytes,
+    )
+
+
+def articles_stage(
+    build: Build,
+    pages: Sequence[str],
+    wiki: str,
+    extraction: ExtractionOptions,
+    range_bytes: int,
+    max_page_bytes: int,
+    ignore_siteinfo: bool,
+) -> ArticlesStage:
+    """The stage over a wiki's dump files, whose headers are read here.
+
+    Raises: UsageError, DamagedInput.
+    """
+    code = wiki_code(wiki)
+    dumps = find_dumps(pages, "--pages")
+    headers = [None if ignore_siteinfo else read_siteinfo(dump, code) for dump in dumps]
+    return ArticlesStage(
+        folder=build.folder("articles"),
+        wiki_code=code,
+        dumps=dumps,
+        siteinfo=headers[0],
+        extraction=extraction,
+        range_bytes=range_bytes,
+        max_page_bytes=max_page_bytes,
+    )
+
+
+def name_wikis(name_languages: Sequence[str]) -> tuple[str, ...]:
+    """The wikis whose titles are names, in order of preference.
+
+    Raises: UsageError for an unknown language.
+    """
+    return tuple(dict.fromkeys(wiki_code(language) for language in name_languages))
+
+
+def label_languages(name_languages: Sequence[str]) -> list[str]:
+    """The languages whose labels are kept for the names' sake."""
+    return [language_of(code) for code in name_wikis(name_languages)]
+
+
+def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, buckets: int | None) -> None:
+    """The three steps of `entities`."""
+    code, wikis = wiki_code(wiki), name_wikis(languages)
+    build.prepare_output()
+    articles_folder = build.folder("articles")
+    manifest = read_manifest(articles_folder)
+    siteinfo = _siteinfo_of(manifest, code)
+    count = buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
+    titles = TitlesStage(
+        build_folder=build.folder("entities"),
+        articles_folder=articles_folder,
+        sitelinks_folder=sitelinks_folder,
+        wiki_code=code,
+        siteinfo=siteinfo,
+        name_wikis=wikis,
+        bucket_count=count,
+    )
+    build.run(titles, entities.titles_graph)
+    redirects = RedirectsStage(build_folder=build.folder("entities"), wiki_code=code, siteinfo=siteinfo)
+    build.run(redirects, entities.redirects_graph)
+    table = EntitiesStage(folder=build.folder("entities"), wiki_code=code, name_wikis=wikis, bucket_count=count)
+    build.run(table, entities.graph)
+
+
+def run_shards(build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str) -> Manifest | None:
+    """The stage `shards`, and the funnel of the whole build."""
+    build.prepare_output()
+    articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
+    entity_options = read_manifest(entities_folder).options
+    articles_manifest = read_manifest(articles_folder)
+    stage = ShardsStage(
+        folder=build.folder("shards"),
+        articles_folder=articles_folder,
+        entities_folder=entities_folder,
+        wiki_code=entity_options["wiki"],
+        siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
+        name_wikis=tuple(entity_options["name_wikis"]),
+        tokenizer=tokenizer,
+        alignment=alignment,
+        name_space=name_space,
+        document_start=document_start,
+    )
+    manifest = build.run(stage, shards.graph)
+    if manifest is not None:
+        print("\n".join(funnel_lines(funnel(articles_manifest.counters, manifest.counters))))
+    return manifest
+
+
+def _siteinfo_of(articles_manifest: Manifest, code: str) -> SiteInfo | None:
+    if articles_manifest.options["wiki"] != code:
+        raise UsageError(f"--wiki {code}: the articles in this folder are of {articles_manifest.options['wiki']}")
+    return siteinfo_from_json(articles_manifest.options["siteinfo"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInputs:
+    """What the whole build reads, and how."""
+
+    pages: Sequence[str]
+    wikidata: Sequence[str]
+    wiki: str
+    name_languages: Sequence[str]
+    tokenizer: str
+    extraction: ExtractionOptions
+    alignment: str
+    name_space: str
+    document_start: str
+    range_bytes: int
+    max_page_bytes: int
+    buckets: int | None
+    ignore_siteinfo: bool
+
+
+def run_build(build: Build, inputs: BuildInputs) -> None:
+    """Dumps → shards. All inputs are looked at before the first stage begins."""
+    tokenizer = find_tokenizer(inputs.tokenizer)
+    first = sitelinks_stage(build, inputs.wikidata, label_languages(inputs.name_languages), inputs.range_bytes)
+    second = articles_stage(
+        build,
+        inputs.pages,
+        inputs.wiki,
+        inputs.extraction,
+        inputs.range_bytes,
+        inputs.max_page_bytes,
+        inputs.ignore_siteinfo,
+    )
+    build.prepare_output()
+    if first is not None:
+        build.run(first, sitelinks.graph)
+    build.run(second, articles.graph)
+    if build.options.dry_run:
+        build.say("entities   would read the titles of both into the entity table")
+        build.say(f"shards     would tokenize with {tokenizer.name}")
+        return
+    sitelinks_folder = first.folder if first is not None else inputs.wikidata[0]
+    run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.buckets)
+    run_shards(build, tokenizer, inputs.alignment, inputs.name_space, inputs.document_start)

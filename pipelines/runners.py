@@ -1,0 +1,154 @@
+"""From a stage's units to their being done, on this machine's cores or on any of Beam's runners.
+
+`local` is N processes, each an in-memory runner over its share of the units: no port is opened, which Beam's own
+multi_processing mode does on all interfaces, and nothing is downloaded, which its plain DirectRunner tries first. Little
+work is done in this process, since a process costs about two seconds to start.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from leia_beam import errors
+from leia_beam.commits import read_done_record
+from leia_beam.errors import LeiaError, MissingResource, UsageError
+from leia_beam.units import Stage, Unit
+
+LOCAL = "local"
+BYTES_FOR_A_PROCESS = 8 << 20
+"""Of compressed input: about the work that pays for the start of a process."""
+
+Graph = Callable[[beam.Pipeline, Stage, Sequence[Unit]], None]
+
+
+def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_options: Sequence[str]) -> None:
+    """Do all units of a stage that are not done yet.
+
+    Raises: the error of a worker, as a LeiaError where it is one.
+    """
+    fingerprint = stage.plan.fingerprint
+    pending = [
+        unit for unit in stage.units() if read_done_record(stage.storage, stage.folder, unit.number, fingerprint) is None
+    ]
+    if not pending:
+        return
+    if runner != LOCAL:
+        _run_named(graph, stage, pending, runner, beam_options)
+        return
+    processes = min(workers, len(pending), 1 + sum(unit.end - unit.start for unit in pending) // BYTES_FOR_A_PROCESS)
+    if processes <= 1:
+        _run_in_memory(graph, stage, pending, beam_options)
+    else:
+        _run_processes(graph, stage, [pending[number::processes] for number in range(processes)], beam_options)
+
+
+def _run_named(graph: Graph, stage: Stage, units: Sequence[Unit], runner: str, beam_options: Sequence[str]) -> None:
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_options)))
+    except ValueError as error:
+        raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
+    with _leia_errors():
+        graph(pipeline, stage, units)
+        pipeline.run().wait_until_finish()
+
+
+def _run_in_memory(graph: Graph, stage: Stage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
+    with _leia_errors():
+        graph(pipeline, stage, units)
+        pipeline.run().wait_until_finish()
+
+
+class _leia_errors:
+    """Beam tells of a worker's exception as text in a RuntimeError; this raises it as what it was."""
+
+    _PATTERN = re.compile(r"leia_beam\.errors\.(\w+): (.+?)(?= \[while running|\n|$)")
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, LeiaError):
+            return
+        found = self._PATTERN.findall(str(error))
+        if found:
+            name, message = found[-1]
+            raise getattr(errors, name)(message) from None
+
+
+def _run_processes(
+    graph: Graph, stage: Stage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers: list[tuple[BaseProcess, Connection]] = []
+    try:
+        for share in shares:
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(graph, stage, share, tuple(beam_options), sender), daemon=True)
+            process.start()
+            sender.close()
+            workers.append((process, receiver))
+        _await(workers)
+    finally:
+        for process, _ in workers:
+            if process.is_alive():
+                process.terminate()
+        for process, receiver in workers:
+            process.join()
+            receiver.close()
+
+
+def _await(workers: Sequence[tuple[BaseProcess, Connection]]) -> None:
+    """Wait until all are done; the first that fails ends the waiting with its error."""
+    running = {process.sentinel: (process, receiver) for process, receiver in workers}
+    while running:
+        for sentinel in wait(list(running)):
+            process, receiver = running.pop(sentinel)  # type: ignore[arg-type]
+            process.join()
+            if process.exitcode == 0:
+                continue
+            if receiver.poll():
+                name, message = receiver.recv()
+                raise getattr(errors, name, LeiaError)(message)
+            raise MissingResource(
+                f"a worker process ended with {_describe(process.exitcode)}, perhaps for lack of memory; "
+                "run the same command again, it goes on where it stopped"
+            )
+
+
+def _describe(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"signal {signal.Signals(-exitcode).name}"
+    return f"exit code {exitcode}"
+
+
+def _work(graph: Graph, stage: Stage, units: Sequence[Unit], beam_options: Sequence[str], sender: Connection) -> None:
+    """A worker process: its share of the units through an in-memory runner."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _run_in_memory(graph, stage, units, beam_options)
+    except LeiaError as error:
+        sender.send((type(error).__name__, str(error)))
+        raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """A launcher that was killed must not leave workers behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(errors.Interrupted.exit_code)

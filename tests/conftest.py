@@ -1,0 +1,68 @@
+"""Fixtures that several test folders share: the packed sample and builds of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SAMPLE_SOURCES = Path(__file__).parent / "data" / "sample"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The bundled sample as dump files."""
+
+    folder: Path
+
+    def pages(self, wiki: str) -> str:
+        """The wiki's dump."""
+        return str(self.folder / f"{wiki}-20260101-pages-articles-multistream.xml.bz2")
+
+    @property
+    def wikidata(self) -> str:
+        """The Wikidata dump of both wikis."""
+        return str(self.folder / "wikidata-20260101-all.json.bz2")
+
+    @property
+    def tokenizer(self) -> str:
+        """The folder of the small tokenizer."""
+        return str(self.folder / "tokenizer")
+
+    def build_arguments(self, wiki: str, output: Path) -> list[str]:
+        """`leia-beam build …` of one wiki."""
+        return [
+            "build",
+            *("--pages", self.pages(wiki)),
+            *("--wikidata", self.wikidata),
+            *("--wiki", wiki),
+            *("--tokenizer", self.tokenizer),
+            *("--output", str(output)),
+        ]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """The sample, packed once a session."""
+    spec = importlib.util.spec_from_file_location("sample_pack", SAMPLE_SOURCES / "pack.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["sample_pack"] = module
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("sample")
+    module.pack_sample(folder)
+    return Sample(folder)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real dumps beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real dumps of ../shared/data are not here")
+    return SHARED_DATA
