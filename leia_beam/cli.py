@@ -111,7 +111,9 @@ def _version() -> str:
 
 def _pages(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the wiki's dump")
-    group.add_argument("--pages", metavar="FILE", nargs="+", required=True, help="pages-articles XML: .bz2, .gz or plain")
+    group.add_argument(
+        "--pages", metavar="FILE", nargs="+", required=True, help="pages-articles XML: .bz2, .gz or plain"
+    )
     group.add_argument(
         "--max-page-bytes", metavar="SIZE", type=size_bytes, default="64MiB", help="larger pages are rejected"
     )
@@ -120,7 +122,9 @@ def _pages(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--captions", action="store_true", help="keep the captions of files")
     group.add_argument("--no-lists", action="store_true", help="drop lists")
     group.add_argument("--no-headings", action="store_true", help="drop headings")
-    group.add_argument("--end-matter", action="store_true", help="keep references, see also, external links and the like")
+    group.add_argument(
+        "--end-matter", action="store_true", help="keep references, see also, external links and the like"
+    )
 
 
 def _wikidata(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +147,10 @@ def _names(parser: argparse.ArgumentParser) -> None:
         "--name-languages", metavar="LANG[,LANG…]", default="en", help="languages of the names, in order of preference"
     )
     group.add_argument(
-        "--buckets", metavar="N", type=positive, help="parts of the entity table (default: one for 65,536 titles, at most 256)"
+        "--buckets",
+        metavar="N",
+        type=positive,
+        help="parts of the entity table (default: one for 65,536 titles, at most 256)",
     )
 
 

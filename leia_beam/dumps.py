@@ -65,8 +65,10 @@ def find_dump(path: str) -> Dump:
         format_ = GZIP
     elif head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower().startswith((b"<html", b"<!doctype html")):
         raise DamagedInput(f"{path}: an HTML page, perhaps an error page of the server; download it again")
-    elif path.endswith(".bz2") or path.endswith(".gz"):
-        raise DamagedInput(f"{path}: not {path.rpartition('.')[2]} data, it starts with {head[:16]!r}; download it again")
+    elif path.endswith((".bz2", ".gz")):
+        raise DamagedInput(
+            f"{path}: not {path.rpartition('.')[2]} data, it starts with {head[:16]!r}; download it again"
+        )
     else:
         format_ = PLAIN
     return Dump(path=path, format=format_, size_bytes=size_bytes)
@@ -92,7 +94,14 @@ def read_range(
     with open(dump.path, "rb") as file:
         if dump.format == BZ2:
             yield from read_records(
-                file, dump.path, start, end, delimiter, report, chunk_bytes=CHUNK_BYTES, max_record_bytes=max_record_bytes
+                file,
+                dump.path,
+                start,
+                end,
+                delimiter,
+                report,
+                chunk_bytes=CHUNK_BYTES,
+                max_record_bytes=max_record_bytes,
             )
         elif dump.format == GZIP:
             yield from _records(_gzip_reader(file, dump), 0, None, delimiter, report, max_record_bytes)

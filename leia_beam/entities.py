@@ -78,7 +78,9 @@ def _sitelinks(entity: Mapping[str, Any], wikis: Collection[str]) -> list[tuple[
 
 
 def _labels(entity: Mapping[str, Any], languages: Collection[str]) -> list[tuple[str, str]]:
-    return sorted((language, _text(label, "value")) for language, label in _members(entity, "labels") if language in languages)
+    return sorted(
+        (language, _text(label, "value")) for language, label in _members(entity, "labels") if language in languages
+    )
 
 
 def _members(entity: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:

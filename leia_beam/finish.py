@@ -84,7 +84,9 @@ def finish_stage(storage: Storage, folder: str, plan: StagePlan, max_rejects: Ma
     counters = sum_counters(records)
     broken = conservation_errors(counters)
     if broken:
-        raise LeiaError(f"{folder}: counts do not add up ({'; '.join(broken)}); this is a fault of the program, please report it")
+        raise LeiaError(
+            f"{folder}: counts do not add up ({'; '.join(broken)}); this is a fault of the program, please report it"
+        )
     samples = [sample for record in records for sample in record.reject_samples]
     _check_rejects(folder, counters, samples, max_rejects)
     manifest = Manifest(

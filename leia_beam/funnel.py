@@ -23,7 +23,9 @@ def funnel(articles: Mapping[str, int], shards: Mapping[str, int]) -> list[Funne
     anchors_dropped = _reasons(shards, "anchors/filtered/")
     unresolved = {reason: n for reason, n in anchors_dropped.items() if reason in UNRESOLVED}
     unaligned = {reason: n for reason, n in anchors_dropped.items() if reason in UNALIGNED}
-    unnamed = {reason: n for reason, n in anchors_dropped.items() if reason not in unresolved and reason not in unaligned}
+    unnamed = {
+        reason: n for reason, n in anchors_dropped.items() if reason not in unresolved and reason not in unaligned
+    }
     anchors = shards.get("anchors/read", 0)
     resolved = anchors - sum(unresolved.values())
     named = resolved - sum(unnamed.values())
@@ -38,9 +40,7 @@ def funnel(articles: Mapping[str, int], shards: Mapping[str, int]) -> list[Funne
                 **{f"rejected: {reason}": n for reason, n in _reasons(articles, "pages/rejected/").items()},
             },
         ),
-        FunnelStep(
-            "articles in shards", shards.get("articles/emitted", 0), _reasons(shards, "articles/filtered/")
-        ),
+        FunnelStep("articles in shards", shards.get("articles/emitted", 0), _reasons(shards, "articles/filtered/")),
         FunnelStep("anchors", anchors, {}),
         FunnelStep("resolved", resolved, unresolved),
         FunnelStep("with a name", named, unnamed),
@@ -53,7 +53,9 @@ def funnel_lines(steps: Sequence[FunnelStep]) -> list[str]:
     width = max(len(f"{step.count:,}") for step in steps)
     lines = []
     for step in steps:
-        dropped = ", ".join(f"{reason} {n:,}" for reason, n in sorted(step.dropped.items(), key=lambda item: -item[1]) if n)
+        dropped = ", ".join(
+            f"{reason} {n:,}" for reason, n in sorted(step.dropped.items(), key=lambda item: -item[1]) if n
+        )
         lines.append(f"  {step.name:<18} {step.count:>{width},}" + (f"   (dropped: {dropped})" if dropped else ""))
     return lines
 

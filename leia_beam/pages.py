@@ -83,4 +83,6 @@ def _newest_revision(page: etree._Element) -> etree._Element:
     revisions = page.findall("revision")
     if not revisions:
         raise RejectedPage("no revision")
-    return max(revisions, key=lambda revision: (revision.findtext("timestamp") or "", int(revision.findtext("id") or 0)))
+    return max(
+        revisions, key=lambda revision: (revision.findtext("timestamp") or "", int(revision.findtext("id") or 0))
+    )

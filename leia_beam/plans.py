@@ -77,7 +77,9 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
     if found is None:
         foreign = [name for name in storage.list(folder) if not name.startswith((".", "_"))]
         if foreign and not overwrite:
-            raise OtherBuild(f"{folder}: holds files but no plan of a build ({', '.join(foreign[:3])}); give another --output")
+            raise OtherBuild(
+                f"{folder}: holds files but no plan of a build ({', '.join(foreign[:3])}); give another --output"
+            )
     elif not overwrite:
         differences = "; ".join(describe_differences(found.identity, plan.identity)[:3])
         raise OtherBuild(
@@ -128,7 +130,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-
 def upstream(folder: str, stage: str) -> dict[str, Any]:
     """A finished stage as an input of the next: by the sum of its manifest, which holds the sums of its files.
 
@@ -136,5 +137,7 @@ def upstream(folder: str, stage: str) -> dict[str, Any]:
     """
     content = LocalStorage().read(f"{folder}/{MANIFEST_NAME}")
     if content is None:
-        raise UsageError(f"{folder}: the stage {stage} is not finished; run `leia-beam {stage}` with this --output first")
+        raise UsageError(
+            f"{folder}: the stage {stage} is not finished; run `leia-beam {stage}` with this --output first"
+        )
     return {"name": stage, "manifest_sha256": hashlib.sha256(content).hexdigest()}

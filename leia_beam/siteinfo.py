@@ -60,7 +60,11 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
 def _check_schema(header: bytes, where: str) -> None:
     if b"<mediawiki" not in header:
         start = header.lstrip()[:40].decode("utf-8", "replace")
-        advice = "it looks like an error page; download it again" if b"<html" in header[:2000].lower() else "give a pages-articles dump"
+        advice = (
+            "it looks like an error page; download it again"
+            if b"<html" in header[:2000].lower()
+            else "give a pages-articles dump"
+        )
         raise DamagedInput(f"{where}: not a MediaWiki dump, it starts with {start!r}; {advice}")
     uri = _SCHEMA_URI.search(header)
     if uri is None:

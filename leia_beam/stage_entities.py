@@ -194,9 +194,7 @@ class RedirectsStage:
     def plan(self) -> StagePlan:
         return StagePlan(
             stage="redirects",
-            identity=identity_of(
-                "redirects", [upstream(self.titles_folder, "titles")], {}, (*VERSIONS, "numpy")
-            ),
+            identity=identity_of("redirects", [upstream(self.titles_folder, "titles")], {}, (*VERSIONS, "numpy")),
             unit_count=1,
         )
 
@@ -297,7 +295,8 @@ class TitleParts:
 
     def rows_of(self, bucket: int) -> list[dict[str, Any]]:
         """The rows of a bucket, by number."""
-        return self._rows[bucket].to_pylist()
+        rows: list[dict[str, Any]] = self._rows[bucket].to_pylist()
+        return rows
 
     def rows_at(self, numbers: np.ndarray) -> dict[int, dict[str, Any]]:
         """The rows of titles by their numbers in the whole."""
@@ -396,7 +395,11 @@ def _merge(title: str, rows: Sequence[TitleRow], output: UnitOutput) -> dict[str
         else:
             name = Name(name=row[3], language=row[4], source=row[5], reason=row[6])
             merged.update(
-                qid=f"Q{row[2]}", name=name.name, name_language=name.language, name_source=name.source, refusal=name.reason
+                qid=f"Q{row[2]}",
+                name=name.name,
+                name_language=name.language,
+                name_source=name.source,
+                refusal=name.reason,
             )
     return merged
 
@@ -428,7 +431,9 @@ def _namespace(title: str, wiki: Wiki) -> int:
     return parsed.namespace if parsed is not None else 0
 
 
-def _entity(own: Mapping[str, Any], end: int, title_count: int, reached: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _entity(
+    own: Mapping[str, Any], end: int, title_count: int, reached: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The row of the entity table for one title, whose chain of redirects ends at number `end`."""
     row: dict[str, Any] = {"title": own["title"], "page_id": own["page_id"], "resolved_title": None}
     if end >= title_count:

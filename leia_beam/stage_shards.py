@@ -179,7 +179,9 @@ class _RowMaker:
 
     def _entity_columns(self, anchors: list[Any], offsets: Any, text: str, shift: int) -> dict[str, list[Any]]:
         """The columns about names: token positions are shifted by what stands before the text."""
-        columns: dict[str, list[Any]] = {name: [] for name in SHARDS.names if name.startswith(("entity_", "alternative_"))}
+        columns: dict[str, list[Any]] = {
+            name: [] for name in SHARDS.names if name.startswith(("entity_", "alternative_"))
+        }
         linked = [link_anchor(anchor, self.lookup, self.wiki, self.name_wikis) for anchor in anchors]
         self.output.count("anchors/read", len(anchors))
         for link in linked:

@@ -76,9 +76,7 @@ def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: b
             text = rest
             continue
         if folded in wiki.wikipedia_prefixes or folded in wiki.interwiki_prefixes or folded in ("w", "wikipedia"):
-            return Target(
-                namespace=0, title=rest, fragment=fragment, interwiki=folded, leading_colon=leading_colon
-            )
+            return Target(namespace=0, title=rest, fragment=fragment, interwiki=folded, leading_colon=leading_colon)
         break
     return _checked(0, text, wiki, fragment, leading_colon)
 

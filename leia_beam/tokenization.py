@@ -96,7 +96,9 @@ def _document_start(files: TokenizerFiles, document_start: str) -> tuple[int, ..
         return (identity.eos_id,)
     if document_start == "auto":
         return ()
-    raise UsageError(f"--document-start {document_start}: the tokenizer {files.name} has no such token; give none or auto")
+    raise UsageError(
+        f"--document-start {document_start}: the tokenizer {files.name} has no such token; give none or auto"
+    )
 
 
 def _names_take_a_space(tokenizer: Tokenizer) -> bool:
@@ -160,4 +162,4 @@ def _edge(token_start: int, token_end: int, start: int, end: int, text: str) -> 
 
 def find_added_ids(ids: np.ndarray, added_ids: np.ndarray) -> Iterable[int]:
     """The ids of added tokens among a text's ids: there must be none."""
-    return np.unique(ids[np.isin(ids, added_ids)]).tolist()
+    return [int(token_id) for token_id in np.unique(ids[np.isin(ids, added_ids)])]

@@ -78,7 +78,7 @@ def find_tokenizer(where: str) -> TokenizerFiles:
 def _checked_json(content: bytes, path: Path) -> bytes:
     try:
         Tokenizer.from_buffer(content)
-    except Exception as error:  # noqa: BLE001 (tokenizers raises plain Exception and ValueError for a bad file)
+    except Exception as error:
         raise UsageError(f"--tokenizer {path}: not a tokenizer.json that `tokenizers` can read ({error})") from error
     return content
 
@@ -86,7 +86,12 @@ def _checked_json(content: bytes, path: Path) -> bytes:
 def _from_hub(name: str) -> TokenizerFiles:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError as error:
         raise UsageError(
             f"--tokenizer {name}: no such file or folder, and huggingface_hub is not installed to look for it on the "

@@ -75,7 +75,9 @@ class Wiki:
 
 @cache
 def _data() -> dict[str, Any]:
-    return json.loads(resources.files("leia_beam").joinpath("data/wikis.json").read_text(encoding="utf-8"))
+    text = resources.files("leia_beam").joinpath("data/wikis.json").read_text(encoding="utf-8")
+    facts: dict[str, Any] = json.loads(text)
+    return facts
 
 
 def wikipedia_codes() -> frozenset[str]:
@@ -91,7 +93,7 @@ def wiki_code(given: str) -> str:
     >>> wiki_code("ja"), wiki_code("jawiki"), wiki_code("zh-min-nan"), wiki_code("nb")
     ('jawiki', 'jawiki', 'zh_min_nanwiki', 'nowiki')
     """
-    prefixes = _data()["wikipedias"]
+    prefixes: dict[str, str] = _data()["wikipedias"]
     codes = wikipedia_codes()
     if given in codes:
         return given

@@ -44,7 +44,7 @@ class RunOptions:
     output: str
     workers: int = 1
     runner: str = "local"
-    max_rejects: MaxRejects = MaxRejects(share=0.001)
+    max_rejects: MaxRejects = field(default_factory=lambda: MaxRejects(share=0.001))
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -172,7 +172,9 @@ def sitelinks_stage(
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
         if missing:
-            raise UsageError(f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them")
+            raise UsageError(
+                f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them"
+            )
         return None
     return SitelinksStage(
         folder=build.folder("sitelinks"),
@@ -246,7 +248,9 @@ def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_fo
     build.run(table, entities.graph)
 
 
-def run_shards(build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str) -> Manifest | None:
+def run_shards(
+    build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str
+) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
     build.prepare_output()
     articles_folder, entities_folder = build.folder("articles"), build.folder("entities")

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -30,7 +31,8 @@ LOCAL = "local"
 BYTES_FOR_A_PROCESS = 8 << 20
 """Of compressed input: about the work that pays for the start of a process."""
 
-Graph = Callable[[beam.Pipeline, Stage, Sequence[Unit]], None]
+Graph = Callable[[beam.Pipeline, Any, Sequence[Unit]], None]
+"""Adds to a pipeline what does the given units of a stage; each takes a stage of its own kind."""
 
 
 def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_options: Sequence[str]) -> None:
@@ -40,7 +42,9 @@ def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_option
     """
     fingerprint = stage.plan.fingerprint
     pending = [
-        unit for unit in stage.units() if read_done_record(stage.storage, stage.folder, unit.number, fingerprint) is None
+        unit
+        for unit in stage.units()
+        if read_done_record(stage.storage, stage.folder, unit.number, fingerprint) is None
     ]
     if not pending:
         return
@@ -89,15 +93,15 @@ class _leia_errors:
             raise getattr(errors, name)(message) from None
 
 
-def _run_processes(
-    graph: Graph, stage: Stage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]
-) -> None:
+def _run_processes(graph: Graph, stage: Stage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]) -> None:
     context = multiprocessing.get_context("spawn")
     workers: list[tuple[BaseProcess, Connection]] = []
     try:
         for share in shares:
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(graph, stage, share, tuple(beam_options), sender), daemon=True)
+            process: BaseProcess = context.Process(
+                target=_work, args=(graph, stage, share, tuple(beam_options), sender), daemon=True
+            )
             process.start()
             sender.close()
             workers.append((process, receiver))

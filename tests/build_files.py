@@ -26,5 +26,7 @@ def kept_files(build: Path) -> dict[str, str]:
     return {
         str(path.relative_to(build)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(build.rglob("*"))
-        if path.is_file() and not path.relative_to(build).parts[0].startswith(("_run", "build.log"))
+        if path.is_file()
+        and not path.relative_to(build).parts[0].startswith(("_run", "build.log"))
+        and not path.name.endswith(".tmp")  # what a kill may leave; no reader or resume looks at it
     }

@@ -51,7 +51,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     spec = importlib.util.spec_from_file_location("sample_pack", SAMPLE_SOURCES / "pack.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
 
     sys.modules["sample_pack"] = module
     spec.loader.exec_module(module)

@@ -124,7 +124,7 @@ def test_one_damaged_page_is_set_aside_and_counted(
     arguments = _replaced(sample.build_arguments("jawiki", tmp_path / "out"), "--pages", str(damaged))
     assert main(arguments) == 0
     capsys.readouterr()
-    rejects = [path for path in (tmp_path / "out/articles/rejects").iterdir()]
+    rejects = list((tmp_path / "out/articles/rejects").iterdir())
     assert len(rejects) == 1 and '"reason": "not well-formed XML"' in rejects[0].read_text()
     arguments = _replaced(arguments, "--output", str(tmp_path / "strict"))
     code, line = _fails([*arguments, "--max-rejects", "0"], capsys)

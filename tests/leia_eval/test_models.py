@@ -1,0 +1,163 @@
+"""A checkpoint is loaded whole and as it is, or refused with a line that says why."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from eval_fixtures import save_tiny_model
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from leia_beam.errors import DamagedInput, MissingResource, UsageError
+from leia_eval import models
+
+
+@pytest.fixture
+def checkpoint(model_dir, tmp_path) -> Path:
+    """A copy of the tiny model that a test may break."""
+    return Path(shutil.copytree(model_dir, tmp_path / "copy"))
+
+
+def load(folder: Path):
+    """All steps of loading."""
+    models.identify_model(folder)
+    return models.load_model(models.load_encoder(folder), dtype="float32", device="cpu", batch_size=2)
+
+
+def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
+    """No folder, no configuration, no tokenizer, no weights: each is named."""
+    with pytest.raises(UsageError, match="is not a folder"):
+        models.identify_model(tmp_path / "none")
+    for name, message in (
+        ("model.safetensors", "holds no weights; looked for model.safetensors"),
+        ("tokenizer.json", "has no tokenizer.json"),
+        ("config.json", "has no config.json"),
+    ):
+        (checkpoint / name).unlink()
+        with pytest.raises(UsageError, match=message):
+            models.identify_model(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_broken_description_is_refused(checkpoint, name):
+    """A configuration or tokenizer that is no JSON."""
+    (checkpoint / name).write_text("{")
+    with pytest.raises(UsageError, match="cannot read the configuration or tokenizer"):
+        load(checkpoint)
+
+
+def test_a_model_of_another_kind_is_refused(checkpoint):
+    """T5 answers no causal requests."""
+    (checkpoint / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UsageError, match="'t5', which is no causal language model"):
+        load(checkpoint)
+
+
+def test_remote_code_is_never_run(checkpoint):
+    """A configuration that wants its own code is refused, and the code is not imported."""
+    (checkpoint / "evil.py").write_text(f"open({str(checkpoint / 'ran')!r}, 'w')\n")
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}))
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        load(checkpoint)
+    assert not (checkpoint / "ran").exists()
+
+
+def test_a_weight_file_cut_short_is_damaged(checkpoint):
+    """A truncated safetensors file is found before anything is loaded."""
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedInput, match=r"weight file .*model.safetensors is damaged"):
+        models.identify_model(checkpoint)
+
+
+def test_a_missing_weight_is_no_random_weight(checkpoint):
+    """transformers would fill it with random numbers: refused, with its name."""
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(DamagedInput, match=r"lack model.layers.1.mlp.up_proj.weight and 0 more"):
+        load(checkpoint)
+
+
+def test_weights_of_another_shape_are_damaged(checkpoint):
+    """A configuration that does not fit its weights."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "intermediate_size": 32}))
+    with pytest.raises(DamagedInput):
+        load(checkpoint)
+
+
+def test_sharded_weights_are_found_by_their_index(checkpoint):
+    """Two files with an index load as one did; a file that the index names and the folder lacks is damage."""
+    whole = load(checkpoint).model.state_dict()
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[:7], "model-00002-of-00002.safetensors": names[7:]}
+    for file, keys in parts.items():
+        save_file({key: tensors[key] for key in keys}, checkpoint / file, {"format": "pt"})
+    weight_map = {key: file for file, keys in parts.items() for key in keys}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    assert models.identify_model(checkpoint).weight_files == tuple(sorted(parts))
+    sharded = load(checkpoint).model.state_dict()
+    assert all(torch.equal(whole[key], sharded[key]) for key in whole)
+    (checkpoint / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(DamagedInput, match=r"names model-00002-of-00002.safetensors, which is not in the folder"):
+        models.identify_model(checkpoint)
+
+
+def test_tied_embeddings_are_not_missing(tmp_path):
+    """A checkpoint that stores one matrix for input and output loads."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = save_tiny_model(tmp_path / "tied", seed=0)
+    config = LlamaConfig.from_pretrained(folder)
+    config.tie_word_embeddings = True
+    LlamaForCausalLM(config).save_pretrained(folder)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    load(folder)
+
+
+def test_the_fingerprint_follows_the_weights_and_not_the_place(checkpoint, model_dir):
+    """A copy has the fingerprint of its origin; one changed bit has another."""
+    assert models.identify_model(checkpoint).weights_sha256 == models.identify_model(model_dir).weights_sha256
+    path = checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    assert models.identify_model(checkpoint).weights_sha256 != models.identify_model(model_dir).weights_sha256
+
+
+def test_token_ids_are_those_of_tokenizer_json(model_dir):
+    """The loaded tokenizer encodes as the tokenizers library does, document start included."""
+    encoder = models.load_encoder(model_dir)
+    raw = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    for text in ("Question: a  two\nAnswer:", "東京 は  日本", " x</s>y", "kasa\u3000tana"):
+        assert encoder.tok_encode(text) == raw.encode(text).ids
+    assert encoder.max_length == 512
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    """A name that is none is usage; a device that this machine lacks is its environment."""
+    with pytest.raises(UsageError, match="--device qpu is no device"):
+        models.check_device("qpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(MissingResource, match="--device cuda:1: this machine has 1 CUDA devices"):
+        models.check_device("cuda:1")
+    assert models.check_device("cuda").type == "cuda"
+
+
+def test_token_ids_of_mistrals_tokenizer_are_not_changed(tmp_path):
+    """AutoTokenizer of transformers 5 gives a Llama with this tokenizer.json other ids where a text holds `</s>`."""
+    source = Path(__file__).parents[3] / "shared/data/tokenizers/mistral-7b-v0.1"
+    if not source.is_dir():
+        pytest.skip(f"needs the real tokenizer at {source}")
+    shutil.copytree(source, tmp_path / "m")
+    (tmp_path / "m/config.json").write_text('{"model_type": "llama", "vocab_size": 32000}')
+    raw = Tokenizer.from_file(str(source / "tokenizer.json"))
+    encoder = models.load_encoder(tmp_path / "m")
+    for text in (" x</s>y", "Question: 東京  は?\nAnswer:"):
+        assert encoder.tok_encode(text) == raw.encode(text).ids

@@ -1,0 +1,147 @@
+"""Intervals and tests against known values, brute force and simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leia_eval.stats import compare_items, detectable_difference, mcnemar_exact, paired_bootstrap, wilson_interval
+
+NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
+
+
+@pytest.mark.parametrize(("correct", "n", "low", "high"), [*NEWCOMBE, (20, 20, 0.8389, 1.0)])
+def test_wilson_has_the_published_values(correct, n, low, high):
+    """The examples of Newcombe (1998), table I, method 3, and the upper end at n of n."""
+    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_solves_its_equation_and_is_symmetric(case):
+    """Each end p is where |share - p| is z standard errors at p; right and wrong swap the ends."""
+    correct, n = case
+    low, high = wilson_interval(correct, n)
+    assert 0 <= low <= correct / n <= high <= 1
+    assert wilson_interval(n - correct, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    for end in (low, high):
+        assert (correct / n - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / n, rel=1e-5, abs=1e-12)
+
+
+def test_wilson_refuses_what_is_no_share():
+    """No items, or more right than items."""
+    for correct, n in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="is no share"):
+            wilson_interval(correct, n)
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_mcnemar_is_the_share_of_coin_sequences_at_least_as_uneven(only_base, only_other):
+    """Against the enumeration of all 2^n outcomes (n up to 12)."""
+    n = only_base + only_other
+    if n > 12:
+        return
+    heads = map(sum, itertools.product((0, 1), repeat=n))
+    uneven = sum(abs(2 * count - n) >= abs(only_base - only_other) for count in heads)
+    assert mcnemar_exact(only_base, only_other) == pytest.approx(uneven / 2**n)
+
+
+def test_mcnemar_known_values():
+    """No discordant item gives 1, and thousands of them do not overflow."""
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(0, 6) == 0.03125
+    assert mcnemar_exact(5, 5) == 1.0
+    assert mcnemar_exact(59, 121) == pytest.approx(4.4e-6, rel=0.05)
+    assert 0 < mcnemar_exact(2000, 2200) < 0.01
+
+
+def test_bootstrap_interval_is_that_of_all_resamples():
+    """Against all 5^5 resamples of five items: the same quantiles up to the noise of the draw."""
+    base, other = np.array([1, 0, 0, 1, 0]), np.array([1, 1, 1, 0, 0])
+    differences = (other - base).astype(float)
+    every = [differences[list(pick)].mean() for pick in itertools.product(range(5), repeat=5)]
+    expected = np.quantile(every, [0.025, 0.975])
+    assert paired_bootstrap(base, other, seed=1) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bootstrap_agrees_with_drawing_items_one_by_one():
+    """For scores that are not 0 or 1, against plain resampling with indices."""
+    generator = np.random.default_rng(3)
+    base, other = generator.random(80), generator.random(80) + 0.1
+    differences = other - base
+    means = differences[generator.integers(0, 80, (20_000, 80))].mean(axis=1)
+    assert paired_bootstrap(base, other, seed=2) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
+
+
+def test_bootstrap_is_seeded():
+    """One seed, one interval; another seed, another."""
+    generator = np.random.default_rng(0)
+    base, other = generator.random(50), generator.random(50)
+    assert paired_bootstrap(base, other, seed=1) == paired_bootstrap(base, other, seed=1)
+    assert paired_bootstrap(base, other, seed=1) != paired_bootstrap(base, other, seed=2)
+
+
+def test_bootstrap_covers_the_true_difference_about_as_often_as_it_says():
+    """300 simulated pairs of runs with a true gain of 6 points: 95 % of the intervals, give or take noise."""
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(300):
+        draw = generator.random(300)
+        base = (draw < 0.4) | (draw > 0.96)
+        other = (draw < 0.4) | ((draw > 0.4) & (draw < 0.5))  # +0.10 -0.04
+        low, high = paired_bootstrap(base, other, seed=1, resamples=1000)
+        covered += low <= 0.06 <= high
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(300, 30), (1000, 100), (1000, 200), (120, 30)])
+def test_a_detectable_difference_is_found_in_four_of_five_sets(n, discordant):
+    """Simulated sets with that difference: McNemar's test (in its normal form) finds it in about 80 %."""
+    found = detectable_difference(n, discordant)
+    share = discordant / n
+    gain, loss = (share + found) / 2, (share - found) / 2
+    counts = np.random.default_rng(0).multinomial(n, [gain, loss, 1 - share], size=20_000)
+    b, c = counts[:, 0], counts[:, 1]
+    power = np.mean((b - c) ** 2 > 1.959964**2 * (b + c))
+    assert power == pytest.approx(0.80, abs=0.035)
+
+
+def test_a_detectable_difference_exists_even_without_discordant_items():
+    """Then it is the least one with all discordant items on one side; with too few items there is none."""
+    assert detectable_difference(1000, 0) == pytest.approx(7.84 / 1000, rel=0.02)
+    assert detectable_difference(1000, 3) == detectable_difference(1000, 0)
+    assert detectable_difference(3, 0) is None
+    assert detectable_difference(1000, 100) == pytest.approx(2.8 * math.sqrt(0.1 / 1000), rel=0.01)
+
+
+@given(st.integers(1, 400), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_detectable_difference_never_exceeds_one_and_falls_with_n(n, data):
+    """Between 0 and 1, and not greater for twice the items at the same share."""
+    discordant = data.draw(st.integers(0, n))
+    found, twice = detectable_difference(n, discordant), detectable_difference(2 * n, 2 * discordant)
+    if found is not None:
+        assert 0 < twice <= found <= 1
+
+
+def test_a_comparison_is_what_its_parts_say():
+    """Counts, shares, difference and p of a small pair of runs."""
+    base, other = np.array([1, 1, 0, 0, 0, 1, 0, 1]), np.array([1, 0, 1, 1, 1, 1, 0, 1])
+    found = compare_items(base, other, seed=0)
+    assert (found.n, found.only_base, found.only_other) == (8, 1, 3)
+    assert (found.base, found.other, found.difference) == (0.5, 0.75, 0.25)
+    assert found.p_mcnemar == 0.625
+    assert found.low <= found.difference <= found.high
+    swapped = compare_items(other, base, seed=0)
+    assert (swapped.difference, swapped.only_base) == (-0.25, 3)
+
+
+def test_runs_of_other_lengths_or_scores_are_refused():
+    """Unpaired, empty, and not 0 or 1."""
+    for base, other in (([1, 0], [1]), ([], [])):
+        with pytest.raises(ValueError, match="same items"):
+            compare_items(np.array(base), np.array(other), seed=0)
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        compare_items(np.array([0.5]), np.array([1.0]), seed=0)
