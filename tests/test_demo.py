@@ -1,0 +1,88 @@
+"""The demo as a newcomer runs it: from the sample's sources to one page, through the commands themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's output folder, after a run with few steps."""
+    output = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, str(ROOT / "recipes/demo/run.py"), "--output", str(output), "--steps", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"Open {output / 'index.html'} in a browser." in result.stdout
+    return output
+
+
+class _Page(HTMLParser):
+    """Text of the page, names in it, and what it loads from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.names: list[str] = []
+        self.loads: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.loads += [value for name in ("src", "href") if (value := values.get(name))]
+        if tag == "span":
+            self._open.append(values.get("class") or "")
+            if self._open[-1] == "name":
+                self.names.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if "name" in self._open and self._open[-1] != "m":
+            self.names[-1] += data
+
+
+def test_the_page_shows_names_beside_links_in_real_tokens(demo: Path) -> None:
+    """Funnel, three articles with their inserted names, losses, scores and commands; nothing is loaded from elsewhere."""
+    page = _Page()
+    page.feed((demo / "index.html").read_text(encoding="utf-8"))
+    text = "".join(page.text)
+    names = [name.strip() for name in page.names]
+    assert {"Japan", "NASA", "Spain"} <= set(names) and len(names) >= 20
+    for word in ("aligned to tokens", "東京", "アポロ11号", "Madrid", "Training", "leia_sample_ja", "leia-beam build"):
+        assert word in text
+    assert page.loads == []
+    assert str(ROOT) not in text.replace(str(demo), "")
+
+
+def test_both_arms_trained_and_were_scored_on_all_items(demo: Path) -> None:
+    """Four steps of each arm, with names only in LEIA's; a score for every item of both tasks."""
+    inserted = {}
+    for arm in ("plain", "leia"):
+        rows = [json.loads(line) for line in (demo / "train" / arm / "metrics.jsonl").read_text().splitlines()]
+        steps = [row for row in rows if "loss" in row]
+        assert [row["step"] for row in steps] == [1, 2, 3, 4]
+        inserted[arm] = sum(row["inserted_tokens"] for row in steps)
+        results = json.loads((demo / "eval" / arm / "results.json").read_bytes())
+        assert {task["name"]: task["n"] for task in results["tasks"]} == {"leia_sample_ja": 44, "leia_sample_es": 44}
+    assert inserted["plain"] == 0 < inserted["leia"]
+
+
+def test_running_the_demo_again_finds_everything_done(demo: Path) -> None:
+    """No stage, step or score is done twice."""
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*.parquet")}
+    command = [sys.executable, str(ROOT / "recipes/demo/run.py"), "--output", str(demo), "--steps", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "finished before, skipped" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in demo.rglob("*.parquet")} == before
