@@ -154,106 +154,12 @@ def _split_term(content: str) -> tuple[str, str]:
 # ── the second scan ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 _TAGS = frozenset(
-    [
-        "abbr",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "blockquote",
-        "br",
-        "caption",
-        "center",
-        "cite",
-        "code",
-        "data",
-        "dd",
-        "del",
-        "dfn",
-        "div",
-        "dl",
-        "dt",
-        "em",
-        "font",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "i",
-        "ins",
-        "kbd",
-        "li",
-        "mark",
-        "ol",
-        "p",
-        "q",
-        "rb",
-        "rp",
-        "rt",
-        "rtc",
-        "ruby",
-        "s",
-        "samp",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "sup",
-        "td",
-        "th",
-        "time",
-        "tr",
-        "tt",
-        "u",
-        "ul",
-        "var",
-        "wbr",
-        "table",
-        "tbody",
-        "thead",
-        "tfoot",
-        "link",
-        "meta",
-        "nowiki",
-        "noinclude",
-        "includeonly",
-        "onlyinclude",
-        "poem",
-        "section",
-        "references",
-        "ref",
-    ]
+    "abbr b bdi bdo big blockquote br caption center cite code data dd del dfn div dl dt em font h1 h2 h3 h4 h5 h6 hr i "
+    "ins kbd li mark ol p q rb rp rt rtc ruby s samp small span strike strong sub sup td th time tr tt u ul var wbr "
+    "table tbody thead tfoot link meta nowiki noinclude includeonly onlyinclude poem section references ref".split()
 )
 _BLOCK_TAGS = frozenset(
-    [
-        "blockquote",
-        "br",
-        "center",
-        "dd",
-        "div",
-        "dl",
-        "dt",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "li",
-        "ol",
-        "p",
-        "table",
-        "td",
-        "th",
-        "tr",
-        "ul",
-        "caption",
-    ]
+    "blockquote br center dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p table td th tr ul caption".split()
 )
 _SCHEMES = "https?|ftps?|ircs?|gopher|news|mailto|tel|git|svn|nntp|urn|magnet|xmpp|sftp|ssh"
 _TOKEN = re.compile(
@@ -276,9 +182,8 @@ _TOKEN = re.compile(
 _LINK_HEAD = re.compile(r"\[\[([^\[\]{}|<>\n\x02-\x07]+)\|")
 _QUOTES = re.compile("''+")
 _BLOCK_OF_MARK = {"": PROSE, HEADING: HEADING_BLOCK, ITEM: LIST, CELL: TABLE}
-_VARIANT_FLAGS = frozenset(["T", "H", "-", "D"])
+_VARIANT_FLAGS = frozenset("TH-D")
 _VARIANT_RULE = re.compile(r"\s*[a-z-]+\s*:\s*([^;]*)")
-_IMAGE_OPTION = re.compile(r"[^|\[\]]{0,300}")
 _MAX_PREFIX_CHARS = 64
 
 
@@ -645,7 +550,7 @@ def _label_text(label: str) -> str:
 def _caption_start(text: str, begin: int, end: int) -> int | None:
     """Where a file's caption begins: behind the last bar outside links. None if there is none."""
     depth, last = 0, None
-    for match in re.compile(r"\[\[|\]\]|\|").finditer(text, begin, end):
+    for match in _CAPTION_MARK.finditer(text, begin, end):
         if match.group() == "|":
             last = match.end() if depth == 0 else last
         else:
@@ -685,20 +590,19 @@ def _literal_apostrophes(text: str, begin: int, end: int) -> dict[int, int]:
     bold = sum(length in (3, 5) for _, length in runs)
     italic = sum(length in (2, 5) for _, length in runs)
     if bold % 2 and italic % 2:
-        at = _bold_to_split(text, begin, runs, literal)
+        at = _bold_to_split(text, runs, literal)
         if at is not None:
             literal[at] = literal.get(at, 0) + 1
     return literal
 
 
-def _bold_to_split(text: str, begin: int, runs: Sequence[tuple[int, int]], literal: dict[int, int]) -> int | None:
+def _bold_to_split(text: str, runs: Sequence[tuple[int, int]], literal: dict[int, int]) -> int | None:
     after_word = after_space = None
     for at, length in runs:
         if length != 3:
             continue
         mark = at + literal.get(at, 0)
-        before = text[mark - 1] if mark > begin or mark > 0 else ""
-        before_that = text[mark - 2] if mark > 1 else ""
+        before, before_that = text[mark - 1], text[mark - 2 : mark - 1]
         if before == " ":
             after_space = at if after_space is None else after_space
         elif before_that == " ":
@@ -712,9 +616,9 @@ def _bold_to_split(text: str, begin: int, runs: Sequence[tuple[int, int]], liter
 
 _BRACKETS = {"(": ")", "（": "）", "[": "]", "［": "］", "〔": "〕", "【": "】", "「": "」", "『": "』"}
 _AROUND_HOLES = " \t、,，;；،:：" + HOLE
-_WHITE_SPACE = re.compile(
-    r"(?P<trailing>[ \t\u3000]+)(?=\n)|(?<=\n)(?P<leading>[ \t]+)|(?<=\n\n)(?P<lines>\n+)|(?<= )(?P<double> +)"
-)
+_WHITE_SPACE = re.compile(r"[ \t\u3000]+(?=\n)|(?<=\n)[ \t]+|(?<= ) +")
+_EMPTY_LINES = re.compile(r"(?<=\n\n)\n+")
+_CAPTION_MARK = re.compile(r"\[\[|\]\]|\|")
 
 
 def _clean(text: str, anchors: Sequence[Anchor], counters: Counter[str]) -> tuple[str, list[Anchor]]:
@@ -723,7 +627,7 @@ def _clean(text: str, anchors: Sequence[Anchor], counters: Counter[str]) -> tupl
         text, anchors = _without(text, anchors, _hole_deletions(text), counters)
     deletions = [match.span() for match in _WHITE_SPACE.finditer(text)]
     text, anchors = _without(text, anchors, deletions, counters)
-    deletions = [match.span() for match in re.finditer(r"(?<=\n\n)\n+", text)]
+    deletions = [match.span() for match in _EMPTY_LINES.finditer(text)]
     stripped = text.strip()
     start = text.find(stripped) if stripped else len(text)
     edges = [(0, start), (start + len(stripped), len(text))]

@@ -1,4 +1,4 @@
-"""bz2_blocks: what ranges yield together is the sequential read, for any file and any cuts, or an error says why not."""
+"""bz2_blocks: what ranges yield together is the sequential read, for any file and cuts, or an error says why not."""
 
 from __future__ import annotations
 
@@ -545,15 +545,18 @@ def test_a_tail_that_begins_like_a_stream_must_be_one() -> None:
     assert [record.data for record in read_range(whole + EMPTY_STREAM, 0, 99)[0]] == [b"one"]
 
 
-def test_blocks_behind_garbage_are_an_error_for_the_range_that_ends_the_file() -> None:
-    """Other ranges would read them as records: a file written over a longer one, or two files with padding between."""
+def test_bzip2_data_behind_garbage_is_an_error_for_the_range_that_ends_the_file() -> None:
+    """A file written over a longer one, two files with padding between, or a last stream with its beginning damaged."""
     first, second = bz2.compress(b"one\n"), one_stream([b"two\n", b"three\n", b"four\n"])
     for between in (bytes(512), b"?"):
-        for rest in (second, second[7:], second[30:]):
+        for rest in (second, second[7:], second[30:], bytes(14) + bz2.compress(b"five\n")[14:]):
             blob = first + between + rest
             for cuts in ([], [len(first)], [len(first + between) - 1], range(0, len(blob), 5)):
                 failed, _ = union_or_damage(blob, cuts)
-                assert f"bytes that are no bzip2 at byte {len(first)}, after the end of a stream, then" in failed
+                assert (
+                    f"bytes that are no bzip2 at byte {len(first)}, after the end of a stream, then bzip2 data at"
+                    in failed
+                )
 
 
 @pytest.mark.parametrize(

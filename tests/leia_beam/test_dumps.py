@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +17,7 @@ def _all_records(path, cuts, delimiter, limit=1 << 30):
     dump = find_dump(str(path))
     edges = [0, *sorted(set(cuts)), dump.size_bytes]
     records, reports = [], []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         if start == end:
             continue
         report = RangeReport()
@@ -46,7 +47,7 @@ def test_records_of_a_plain_file_do_not_depend_on_the_cuts(tmp_path):
                 records, reports = _all_records(path, cuts, delimiter)
                 assert [record.data for record in records] == expected
                 filled = [report for report in reports if report.start is not None]
-                assert all(a.end == b.start for a, b in zip(filled, filled[1:], strict=False))
+                assert all(a.end == b.start for a, b in pairwise(filled))
                 assert [report.ends_file for report in filled] == [False] * (len(filled) - 1) + [True]
     assert straddled > 20
 
