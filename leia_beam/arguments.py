@@ -32,22 +32,26 @@ class Parser(argparse.ArgumentParser):
     def parse_strict(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse all of `arguments`.
 
-        Raises: UsageError, with the nearest option for one that is unknown.
+        Raises: UsageError, with the nearest option for one that is unknown (before what is missing is complained of).
         """
+        chosen = self._chosen(arguments)
+        flags = [flag for action in chosen._actions for flag in action.option_strings]
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name not in flags and name not in self._option_string_actions:
+                raise UsageError(f"unknown argument {name!r}{nearest(name, flags)} (see {chosen.prog} --help)")
         namespace, unknown = self.parse_known_args(list(arguments))
         if unknown:
-            parser = self._chosen(namespace)
-            flags = [flag for action in parser._actions for flag in action.option_strings]
-            name = next((word for word in unknown if word.startswith("-")), unknown[0])
-            hint = nearest(name.partition("=")[0], flags) if name.startswith("-") else ""
-            raise UsageError(f"unknown argument {name!r}{hint} (see {parser.prog} --help)")
+            raise UsageError(f"unknown argument {unknown[0]!r} (see {chosen.prog} --help)")
         return namespace
 
-    def _chosen(self, namespace: argparse.Namespace) -> argparse.ArgumentParser:
-        """The parser of the subcommand that was given, if any."""
+    def _chosen(self, arguments: Sequence[str]) -> argparse.ArgumentParser:
+        """The parser of the subcommand that is given, if any."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                return action.choices.get(getattr(namespace, action.dest, None), self)
+                choices: dict[str, argparse.ArgumentParser] = dict(action.choices)
+                command = next((argument for argument in arguments if not argument.startswith("-")), "")
+                return choices.get(command, self)
         return self
 
 
@@ -81,9 +85,10 @@ def size_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     unit = match.group(2).upper() if match else ""
     unit = unit if unit in _UNITS else unit + "B"
-    if match is None or unit not in _UNITS or int(float(match.group(1)) * _UNITS[unit]) < 1:
-        raise UsageError(f"{text!r} is no size; give one such as 48MiB")
-    return int(float(match.group(1)) * _UNITS[unit])
+    size = float(match.group(1)) * _UNITS[unit] if match is not None and unit in _UNITS else 0.0
+    if not 1 <= size < 2**63:
+        raise UsageError(f"{text[:40]!r} is no size; give one such as 48MiB")
+    return int(size)
 
 
 def positive(text: str) -> int:

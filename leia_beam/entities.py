@@ -16,7 +16,7 @@ import ujson
 from leia_beam.records import Item
 
 LINE_END = b"\n"
-_QID = re.compile(r"Q[1-9][0-9]*")
+_QID = re.compile(r"Q[1-9][0-9]{0,17}")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

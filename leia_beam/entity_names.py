@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leia_beam.wikis import Wiki, fold_namespace, language_of
+from leia_beam.wikis import Wiki, fold_namespace, label_language, language_of
 
 _TRAILING_PARENTHESIS = re.compile(r"(?<=\S) +\([^()]*\)$")
 
@@ -59,7 +59,7 @@ def choose_name(
             refused = True
             continue
         name, language = clean_title(title), language_of(wiki.code)
-        label = label_of.get(language)
+        label = label_of.get(label_language(wiki.code))
         if label is not None and label != name and label.casefold() == name.casefold():
             return Name(name=label, language=language, source=LABEL_CASE)
         return Name(name=name, language=language, source=SITELINK)

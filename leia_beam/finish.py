@@ -69,7 +69,10 @@ def read_finished(storage: Storage, folder: str, fingerprint: str) -> Manifest |
     content = storage.read(f"{folder}/{MANIFEST_NAME}")
     if content is None:
         return None
-    manifest = parse_manifest(content, f"{folder}/{MANIFEST_NAME}")
+    try:
+        manifest = parse_manifest(content, f"{folder}/{MANIFEST_NAME}")
+    except DamagedInput:
+        return None  # it is a function of the records and is written again
     return manifest if manifest.fingerprint == fingerprint else None
 
 
@@ -160,7 +163,8 @@ def _check_rejects(
         thing, _, last = name.rpartition("/")
         if last != "read":
             continue
-        reasons = {key.rpartition("/")[2]: n for key, n in counters.items() if key.startswith(f"{thing}/rejected/")}
+        prefix = f"{thing}/rejected/"
+        reasons = {key.removeprefix(prefix): n for key, n in counters.items() if key.startswith(prefix)}
         rejected, limit = sum(reasons.values()), max_rejects.limit(read)
         if rejected > limit:
             top = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1])[:5])

@@ -14,7 +14,7 @@ from leia_beam.entity_names import MISSING, OTHER_NAMESPACE, OTHER_WIKI, SECTION
 from leia_beam.lookup import EntityLookup
 from leia_beam.records import INTERLANGUAGE_TEMPLATE
 from leia_beam.titles import parse_target
-from leia_beam.wikis import Wiki, language_of
+from leia_beam.wikis import Wiki, language_of, load_wiki
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,12 +31,12 @@ class LinkedAnchor:
 def link_anchor(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki, name_wikis: Sequence[str]) -> LinkedAnchor:
     """The name of one anchor (a row of the `anchors` column).
 
-    An interlanguage-link template names the foreign article itself: that counts where the wiki has no page of its own.
+    An interlanguage-link template names the foreign article itself: that counts where its own title has no name.
     """
     linked = _link_title(anchor, lookup, wiki)
     if linked.name is None and anchor["kind"] == INTERLANGUAGE_TEMPLATE and anchor["foreign_wiki"] in name_wikis:
-        title = anchor["foreign_title"]
-        if title:
+        title = _foreign_title(anchor["foreign_title"], anchor["foreign_wiki"])
+        if title is not None:
             return LinkedAnchor(
                 qid=linked.qid,
                 name=clean_title(title),
@@ -44,6 +44,14 @@ def link_anchor(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki, nam
                 name_source=TEMPLATE,
             )
     return linked
+
+
+def _foreign_title(raw: str | None, wiki_code: str) -> str | None:
+    """The article that a template means, as a title of its wiki; None for a section, another namespace, no title."""
+    target = parse_target(raw, load_wiki(wiki_code)) if raw else None
+    if target is None or target.namespace != 0 or target.interwiki is not None or target.fragment:
+        return None
+    return target.title or None
 
 
 def _link_title(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki) -> LinkedAnchor:

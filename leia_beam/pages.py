@@ -18,6 +18,7 @@ END_TAG = b"</mediawiki>"
 
 _PAGE_START = re.compile(rb"<page[\s>]")
 _NAMESPACE = re.compile(rb"<ns>\s*(-?\d+)\s*</ns>")
+_NUMBER = re.compile(r"\s*(-?[0-9]{1,18})\s*")
 _DOCTYPE = b"<!DOCTYPE"
 
 
@@ -58,21 +59,23 @@ def parse_page(page: bytes) -> Page:
     title, page_id, namespace = root.findtext("title"), root.findtext("id"), root.findtext("ns")
     if not title or not title.strip():
         raise RejectedPage("no title")
-    if page_id is None or not page_id.strip().isdecimal():
+    number, namespace_number = _int64(page_id), _int64(namespace)
+    if number is None or number < 0:
         raise RejectedPage("no id")
-    if namespace is None:
+    if namespace_number is None:
         raise RejectedPage("no namespace")
     revision = _newest_revision(root)
     text = revision.find("text")
     if text is None:
         raise RejectedPage("no text")
+    if len(text) or len(root.find("title")):
+        raise RejectedPage("mark-up inside text")
     redirect = root.find("redirect")
-    revision_id = revision.findtext("id")
     return Page(
-        page_id=int(page_id),
-        namespace=int(namespace),
+        page_id=number,
+        namespace=namespace_number,
         title=title,
-        revision_id=int(revision_id) if revision_id and revision_id.strip().isdecimal() else None,
+        revision_id=_int64(revision.findtext("id")),
         redirect_title=redirect.get("title") if redirect is not None else None,
         model=revision.findtext("model") or "wikitext",
         text=None if text.get("deleted") is not None else (text.text or ""),
@@ -83,6 +86,10 @@ def _newest_revision(page: etree._Element) -> etree._Element:
     revisions = page.findall("revision")
     if not revisions:
         raise RejectedPage("no revision")
-    return max(
-        revisions, key=lambda revision: (revision.findtext("timestamp") or "", int(revision.findtext("id") or 0))
-    )
+    return max(revisions, key=lambda each: (each.findtext("timestamp") or "", _int64(each.findtext("id")) or 0))
+
+
+def _int64(text: str | None) -> int | None:
+    """A whole number that fits the columns, or None."""
+    match = _NUMBER.fullmatch(text) if text is not None else None
+    return int(match.group(1)) if match else None

@@ -11,10 +11,10 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from leia_beam.errors import OtherBuild, UsageError
+from leia_beam.errors import DamagedInput, OtherBuild, UsageError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.schema import SCHEMA_VERSION
 from leia_beam.storage import LocalStorage, Storage
@@ -57,13 +57,28 @@ def identity_of(
 
 def current_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """The versions, here and now, of what shapes a stage's bytes: packages by name, and Python's Unicode tables."""
-    return {name: unicodedata.unidata_version if name == "unicodedata" else version(name) for name in packages}
+    return {name: unicodedata.unidata_version if name == "unicodedata" else _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def read_plan(storage: Storage, folder: str) -> StagePlan | None:
-    """The plan of the build that a stage's folder holds, or None if it holds none."""
+    """The plan of the build that a stage's folder holds, or None if it holds none.
+
+    Raises: DamagedInput if it cannot be read.
+    """
     content = storage.read(f"{folder}/{PLAN_NAME}")
-    return StagePlan(**json.loads(content)) if content is not None else None
+    if content is None:
+        return None
+    try:
+        return StagePlan(**json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise DamagedInput(f"{folder}/{PLAN_NAME}: damaged ({error}); replace this stage with --overwrite") from error
 
 
 def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool) -> None:
@@ -71,7 +86,12 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
 
     Raises: OtherBuild if it holds another build (with what differs) or files that no build wrote.
     """
-    found = read_plan(storage, folder)
+    try:
+        found = read_plan(storage, folder)
+    except DamagedInput:
+        if not overwrite:
+            raise
+        found = None
     if found is not None and found.fingerprint == plan.fingerprint:
         return
     if found is None:

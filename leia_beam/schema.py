@@ -127,7 +127,7 @@ def check_version(found: str, where: str) -> None:
     """
     major, minor = (int(part) for part in SCHEMA_VERSION.split("."))
     parts = found.split(".") if isinstance(found, str) else []
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
         raise UsageError(f"{where}: schema version {found!r} is not of the form 'major.minor'; build it again")
     if int(parts[0]) != major or int(parts[1]) > minor:
         raise UsageError(

@@ -45,7 +45,10 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
         raise DamagedInput(f"{where}: the header's <siteinfo> is no XML ({error}); download the dump again") from error
     namespaces, case_sensitive = {}, set()
     for element in root.iterfind("namespaces/namespace"):
-        number = int(element.get("key", "0"))
+        key = element.get("key", "")
+        if not key.removeprefix("-").isdecimal() or not key.isascii():
+            raise DamagedInput(f"{where}: the header has a namespace with key {key!r}; download the dump again")
+        number = int(key)
         namespaces[number] = element.text or ""
         if number != 0 and element.get("case") == "case-sensitive":
             case_sensitive.add(number)

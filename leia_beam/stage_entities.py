@@ -341,9 +341,10 @@ def _bucket_units(count: int) -> list[Unit]:
     return [Unit(number=number, count=count, name=f"bucket {number}") for number in range(count)]
 
 
-def _sort_key(row: TitleRow) -> tuple[bytes, int, Any]:
-    """Title bytes, kind, then page id or item number; for filtered rows the reason."""
-    return row[0].encode("utf-8", "surrogatepass"), row[1], str(row[2]) if row[1] == FILTERED else row[2]
+def _sort_key(row: TitleRow) -> tuple[Any, ...]:
+    """Title bytes, kind, page id or item number (or why it is filtered), then all the rest: no two ways to sort."""
+    rest = tuple((value is not None, value) for value in row[3:])
+    return row[0].encode("utf-8", "surrogatepass"), row[1], row[2], *rest
 
 
 def _page_rows(path: str) -> Iterator[TitleRow]:

@@ -45,23 +45,25 @@ class LocalStorage:
     def read(self, path: str) -> bytes | None:
         try:
             return Path(path).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise MissingResource(f"{path}: cannot be read ({error.strerror or error})") from error
 
     def size(self, path: str) -> int | None:
         try:
             return os.stat(path).st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def list(self, folder: str) -> list[str]:
         try:
             return sorted(os.listdir(folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def publish(self, local_path: str, path: str) -> None:
-        with _environment_errors(path):
+        with environment_errors(path):
             temporary = self._temporary(path)
             try:
                 shutil.copyfile(local_path, temporary)
@@ -70,7 +72,7 @@ class LocalStorage:
                 temporary.unlink(missing_ok=True)
 
     def write(self, path: str, content: bytes) -> None:
-        with _environment_errors(path):
+        with environment_errors(path):
             temporary = self._temporary(path)
             try:
                 temporary.write_bytes(content)
@@ -79,7 +81,7 @@ class LocalStorage:
                 temporary.unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
-        with _environment_errors(path):
+        with environment_errors(path):
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
             else:
@@ -103,7 +105,7 @@ class LocalStorage:
             os.close(folder)
 
 
-class _environment_errors:
+class environment_errors:
     """A full disk, a read-only folder, a taken name: one line and exit code 5, where a traceback would stand."""
 
     def __init__(self, path: str):

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from html.entities import html5
 from urllib.parse import unquote
 
 from leia_beam.wikis import CASE_SENSITIVE, Wiki, fold_namespace
@@ -21,8 +22,13 @@ MAX_TITLE_BYTES = 255
 _WHITE_SPACE = re.compile("[ _\u00a0\u1680\u180e\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _BIDI_MARKS = re.compile("[\u200e\u200f\u202a-\u202e]")
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
-_ILLEGAL = re.compile("[\x00-\x1f\x7f<>\\[\\]{}|\ufffd\ud800-\udfff]|~~~|%[0-9A-Fa-f]{2}")
+_ILLEGAL = re.compile(
+    "[\x00-\x1f\x7f<>\\[\\]{}|\ufffd\ud800-\udfff]|#|~~~|%[0-9A-Fa-f]{2}|&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z0-9\x80-\U0010ffff]+);"
+)
+_ENTITY = re.compile("&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);")
 _RELATIVE = re.compile(r"^\.\.?(/|$)|/\.\.?(/|$)")
+_DOTTED_I = frozenset({"tr", "az", "kaa"})
+"""Languages in which MediaWiki makes İ of a first i."""
 _GEORGIAN = range(0x10D0, 0x1100)
 
 
@@ -49,7 +55,7 @@ def parse_target(raw: str, wiki: Wiki) -> Target | None:
     >>> parse_target("tokyo_Tower#History", load_wiki("en")).title
     'Tokyo Tower'
     """
-    text = html.unescape(raw) if "&" in raw else raw
+    text = decode_entities(raw)
     if "%" in text and _PERCENT.search(text):
         text = unquote(text, errors="replace")
     text = _cleaned(text)
@@ -58,6 +64,20 @@ def parse_target(raw: str, wiki: Wiki) -> Target | None:
         text = text[1:].lstrip(" ")
     text, hash_mark, fragment = text.partition("#")
     return _with_prefixes(text.rstrip(" "), wiki, fragment.strip(" ") if hash_mark else None, leading_colon)
+
+
+def decode_entities(text: str) -> str:
+    """Text with its HTML entities decoded; only those that end with a semicolon are any.
+
+    >>> decode_entities("AT&amp;T &copyright; Rock&region")
+    'AT&T &copyright; Rock&region'
+    """
+    return _ENTITY.sub(_decoded, text) if "&" in text else text
+
+
+def _decoded(match: re.Match[str]) -> str:
+    entity = match.group()
+    return html.unescape(entity) if entity[1] == "#" else html5.get(entity[1:], entity)
 
 
 def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: bool) -> Target | None:
@@ -73,7 +93,7 @@ def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: b
         folded = prefix.strip(" ").lower()
         second = rest.partition(":")[0].strip(" ").lower()
         if folded in wiki.own_prefixes or (folded in ("w", "wikipedia") and second in wiki.own_prefixes):
-            text = rest
+            text = rest.removeprefix(":").lstrip(" ")
             continue
         if folded in wiki.wikipedia_prefixes or folded in wiki.interwiki_prefixes or folded in ("w", "wikipedia"):
             return Target(namespace=0, title=rest, fragment=fragment, interwiki=folded, leading_colon=leading_colon)
@@ -110,13 +130,18 @@ def normalise_title(raw: str, wiki: Wiki, namespace: int = 0) -> str | None:
 
 def _cleaned(text: str) -> str:
     if not text.isascii():
-        text = _BIDI_MARKS.sub("", unicodedata.normalize("NFC", text))
+        text = unicodedata.normalize("NFC", _BIDI_MARKS.sub("", text))
     return _WHITE_SPACE.sub(" ", text).strip(" ")
 
 
 def is_legal(title: str) -> bool:
     """Whether MediaWiki would let a page have this name (without prefix)."""
-    if not title or _ILLEGAL.search(title) or len(title.encode("utf-8", "surrogatepass")) > MAX_TITLE_BYTES:
+    if (
+        not title
+        or title.startswith(":")
+        or _ILLEGAL.search(title)
+        or len(title.encode("utf-8", "surrogatepass")) > MAX_TITLE_BYTES
+    ):
         return False
     return not ("." in title and _RELATIVE.search(title))
 
@@ -131,6 +156,8 @@ def first_letter(title: str, wiki: Wiki, namespace: int = 0) -> str:
     if wiki.case == CASE_SENSITIVE and namespace not in (-1, 2, 3, 8, 9):
         return title
     first = title[0]
+    if first == "i" and wiki.language in _DOTTED_I:
+        return "İ" + title[1:]
     upper = first.upper()
     if upper == first or len(upper) != 1 or ord(first) in _GEORGIAN:
         return title

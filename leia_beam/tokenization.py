@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -77,13 +78,36 @@ class TextEncoder:
 def without_added_tokens(tokenizer_json: bytes) -> Tokenizer:
     """The tokenizer without its added tokens, post-processor, truncation and padding."""
     content = json.loads(tokenizer_json)
+    added = {token["id"] for token in content.get("added_tokens") or ()}
+    _hide_pieces(content["model"], added)
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     return Tokenizer.from_str(json.dumps(content))
 
 
+def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
+    """Give pieces of a model that finds them by their text alone a name that no text has. Merges never yield them."""
+    if model["type"] == "Unigram":
+        for number in ids:
+            if number < len(model["vocab"]):
+                model["vocab"][number][0] = f"\ue000{number}"
+    elif model["type"] in ("WordLevel", "WordPiece"):
+        kept = {
+            piece: number
+            for piece, number in model["vocab"].items()
+            if number not in ids or piece == model.get("unk_token")
+        }
+        hidden = {f"\ue000{number}": number for number in model["vocab"].values() if number not in kept.values()}
+        model["vocab"] = kept | hidden
+
+
 def _added_ids(files: TokenizerFiles) -> np.ndarray:
-    decoder = Tokenizer.from_buffer(files.tokenizer_json).get_added_tokens_decoder()
-    return np.array(sorted(decoder), dtype=np.int32)
+    """The ids that no text may come to: all added tokens but the one for unknown letters."""
+    tokenizer = Tokenizer.from_buffer(files.tokenizer_json)
+    model = json.loads(files.tokenizer_json)["model"]
+    unknown = model.get("unk_id")
+    if unknown is None and isinstance(model.get("unk_token"), str):
+        unknown = tokenizer.token_to_id(model["unk_token"])
+    return np.array(sorted(set(tokenizer.get_added_tokens_decoder()) - {unknown}), dtype=np.int32)
 
 
 def _document_start(files: TokenizerFiles, document_start: str) -> tuple[int, ...]:
@@ -138,7 +162,7 @@ def align_spans(
     aligned: list[TokenSpan | str] = []
     previous_end = 0
     for start, end, first, last in zip(starts.tolist(), ends.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
-        if first > last:
+        if first > last or start >= end:
             aligned.append(NO_TOKEN)
             continue
         edge = _edge(int(token_starts[first]), int(token_ends[last]), start, end, text)

@@ -119,6 +119,8 @@ def identify(files: TokenizerFiles) -> TokenizerIdentity:
     Raises: UsageError if it has ids that do not fit int32.
     """
     tokenizer = Tokenizer.from_buffer(files.tokenizer_json)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     vocabulary = sorted(
         (token, token_id)
         for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()
@@ -132,7 +134,7 @@ def identify(files: TokenizerFiles) -> TokenizerIdentity:
     largest = max((token_id for _, token_id in vocabulary), default=-1)
     if largest >= 2**31:
         raise UsageError(f"--tokenizer {files.name}: token id {largest:,} does not fit the int32 of the shards")
-    eos_id = _eos_id(tokenizer, files.config_json)
+    eos_id = _eos_id(tokenizer, files)
     content = json.dumps([vocabulary, special_ids], ensure_ascii=True, separators=(",", ":")).encode()
     probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in PROBES]
     return TokenizerIdentity(
@@ -155,10 +157,9 @@ def _start_ids(tokenizer: Tokenizer) -> list[int]:
     return starts
 
 
-def _eos_id(tokenizer: Tokenizer, config_json: bytes | None) -> int | None:
+def _eos_id(tokenizer: Tokenizer, files: TokenizerFiles) -> int | None:
     """The end-of-text id: what tokenizer_config.json says, else the first well-known token that is there."""
-    config: dict[str, Any] = json.loads(config_json) if config_json else {}
-    named = config.get("eos_token")
+    named = _config(files).get("eos_token")
     if isinstance(named, dict):
         named = named.get("content")
     for token in (named, *_EOS_CANDIDATES):
@@ -166,3 +167,17 @@ def _eos_id(tokenizer: Tokenizer, config_json: bytes | None) -> int | None:
         if token_id is not None:
             return token_id
     return None
+
+
+def _config(files: TokenizerFiles) -> dict[str, Any]:
+    if files.config_json is None:
+        return {}
+    try:
+        config = json.loads(files.config_json)
+        if not isinstance(config, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise UsageError(
+            f"--tokenizer {files.name}: its tokenizer_config.json is damaged ({error}); copy it again, or remove it"
+        ) from error
+    return config

@@ -24,7 +24,7 @@ from leia_beam.dumps import Dump, byte_ranges
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.manifest import StageFile
 from leia_beam.plans import StagePlan, current_versions
-from leia_beam.storage import Storage, sha256_of
+from leia_beam.storage import Storage, environment_errors, sha256_of
 from leia_beam.tables import TableWriter
 
 MAX_SAMPLES = 5
@@ -190,8 +190,9 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
         output = UnitOutput(unit, fingerprint, scratch)
         try:
             _check_versions(stage.plan)
-            (work or stage.process)(unit, output)
-            finished = output.close()
+            with environment_errors(scratch):
+                (work or stage.process)(unit, output)
+                finished = output.close()
         except (DamagedInput, UsageError) as error:
             record = _failed_record(stage.plan, unit, error)
             write_record(storage, folder, record)

@@ -123,12 +123,27 @@ def language_of(code: str) -> str:
     return code.removesuffix("wiki").replace("_", "-")
 
 
-def wiki_of_language(language: str) -> str:
-    """The database name of the Wikipedia in a language.
+_LABEL_LANGUAGES = {
+    "alswiki": "gsw",
+    "bat_smgwiki": "sgs",
+    "be_x_oldwiki": "be-tarask",
+    "fiu_vrowiki": "vro",
+    "nowiki": "nb",
+    "roa_rupwiki": "rup",
+    "simplewiki": "en",
+    "zh_classicalwiki": "lzh",
+    "zh_min_nanwiki": "nan",
+    "zh_yuewiki": "yue",
+}
 
-    Raises: UsageError as `wiki_code`.
+
+def label_language(code: str) -> str:
+    """The language code under which Wikidata has labels in the wiki's language.
+
+    >>> label_language("jawiki"), label_language("nowiki"), label_language("simplewiki")
+    ('ja', 'nb', 'en')
     """
-    return wiki_code(language)
+    return _LABEL_LANGUAGES.get(code, language_of(code))
 
 
 def load_wiki(code: str) -> Wiki:

@@ -31,7 +31,7 @@ from leia_beam.stage_sitelinks import SitelinksStage
 from leia_beam.storage import LocalStorage
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import Stage
-from leia_beam.wikis import language_of, wiki_code
+from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, shards, sitelinks
 from pipelines.runners import Graph, run_units
@@ -221,7 +221,7 @@ def name_wikis(name_languages: Sequence[str]) -> tuple[str, ...]:
 
 def label_languages(name_languages: Sequence[str]) -> list[str]:
     """The languages whose labels are kept for the names' sake."""
-    return [language_of(code) for code in name_wikis(name_languages)]
+    return [label_language(code) for code in name_wikis(name_languages)]
 
 
 def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, buckets: int | None) -> None:

@@ -1,0 +1,111 @@
+"""linking: each anchor gets the name that its target has, or the one reason why it gets none."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import ClassVar
+
+import pytest
+
+from leia_beam.entity_names import (
+    LOOP,
+    MISSING,
+    NO_ITEM,
+    NO_SITELINK,
+    OTHER_NAMESPACE,
+    OTHER_WIKI,
+    SECTION,
+    SITELINK,
+    TEMPLATE,
+)
+from leia_beam.linking import LinkedAnchor, link_anchor
+from leia_beam.lookup import EntityRow
+from leia_beam.records import INTERLANGUAGE_TEMPLATE, Anchor
+from leia_beam.wikis import load_wiki
+
+JA = load_wiki("ja")
+TOKYO = EntityRow(qid="Q1490", name="Tokyo", name_language="en", name_source=SITELINK, reason=None)
+
+
+class Table:
+    """A lookup in a dictionary."""
+
+    rows: ClassVar = {
+        "東京": TOKYO,
+        "名無し": EntityRow(qid="Q5", name=None, name_language=None, name_source=None, reason=NO_SITELINK),
+        "項目無し": EntityRow(qid=None, name=None, name_language=None, name_source=None, reason=NO_ITEM),
+        "輪": EntityRow(qid=None, name=None, name_language=None, name_source=None, reason=LOOP),
+        "Re:ゼロ": TOKYO,
+    }
+
+    def find(self, title):
+        return self.rows.get(title)
+
+
+def link(target, name_wikis=("enwiki",), **fields):
+    anchor = Anchor(start_char=0, end_char=1, target=target, **fields)
+    return link_anchor(asdict(anchor), Table(), JA, name_wikis)
+
+
+NAMED = LinkedAnchor(qid="Q1490", name="Tokyo", name_language="en", name_source=SITELINK)
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "expected"),
+    [
+        ("東京", {}, NAMED),
+        ("東京", {"fragment": ""}, NAMED),
+        ("東京", {"fragment": "歴史"}, LinkedAnchor(reason=SECTION)),
+        ("無い", {}, LinkedAnchor(reason=MISSING)),
+        ("無い", {"fragment": "x"}, LinkedAnchor(reason=SECTION)),
+        ("名無し", {}, LinkedAnchor(qid="Q5", reason=NO_SITELINK)),
+        ("項目無し", {}, LinkedAnchor(reason=NO_ITEM)),
+        ("輪", {}, LinkedAnchor(reason=LOOP)),
+        ("Category:Cats", {}, LinkedAnchor(reason=OTHER_NAMESPACE)),
+        ("Wikipedia:x", {}, LinkedAnchor(reason=OTHER_NAMESPACE)),
+        ("Re:ゼロ", {}, NAMED),
+        ("Re:無い", {}, LinkedAnchor(reason=MISSING)),
+        ("", {"foreign_wiki": "dewiki", "foreign_title": "X"}, LinkedAnchor(reason=OTHER_WIKI)),
+        ("", {}, LinkedAnchor(reason=MISSING)),
+    ],
+)
+def test_a_link_has_a_name_or_a_reason(target, fields, expected):
+    """Found, missing, section, other namespace, other wiki, and what the table itself says."""
+    assert link(target, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "foreign", "expected"),
+    [
+        ("無い", ("enwiki", "Tokyo (city)"), LinkedAnchor(name="Tokyo", name_language="en", name_source=TEMPLATE)),
+        ("", ("enwiki", "Tokyo"), LinkedAnchor(name="Tokyo", name_language="en", name_source=TEMPLATE)),
+        ("名無し", ("enwiki", "N"), LinkedAnchor(qid="Q5", name="N", name_language="en", name_source=TEMPLATE)),
+        ("東京", ("enwiki", "Edo"), NAMED),
+        ("無い", ("dewiki", "Tokio"), LinkedAnchor(reason=MISSING)),
+        ("無い", ("enwiki", None), LinkedAnchor(reason=MISSING)),
+        ("無い", ("enwiki", ""), LinkedAnchor(reason=MISSING)),
+        ("無い", (None, None), LinkedAnchor(reason=MISSING)),
+    ],
+)
+def test_an_interlanguage_template_names_the_foreign_article_itself(target, foreign, expected):
+    """It counts where the wiki has no name of its own, and only for the wikis whose names are wanted."""
+    found = link(target, kind=INTERLANGUAGE_TEMPLATE, foreign_wiki=foreign[0], foreign_title=foreign[1])
+    assert found == expected
+
+
+def test_only_a_template_names_a_foreign_article():
+    """An ordinary link with a foreign title keeps its reason."""
+    assert link("無い", foreign_wiki="enwiki", foreign_title="Tokyo") == LinkedAnchor(reason=MISSING)
+
+
+def test_every_anchor_has_a_name_or_a_reason_never_both():
+    """Over all targets and kinds."""
+    found = [
+        link(target, kind=kind, fragment=fragment, foreign_wiki=wiki, foreign_title="X" if wiki else None)
+        for target in (*Table.rows, "", "無い", "Category:X")
+        for kind in ("link", INTERLANGUAGE_TEMPLATE)
+        for fragment in (None, "x")
+        for wiki in (None, "enwiki", "dewiki")
+    ]
+    assert all((anchor.name is None) != (anchor.reason is None) for anchor in found)
+    assert {anchor.name is None for anchor in found} == {True, False}
