@@ -73,7 +73,7 @@ def steps(output: Path, training_steps: int) -> list[tuple[str, list[str]]]:
             *("leia-train", "train"),
             *("--shards", *(str(output / "build" / wiki / "shards") for wiki in WIKIS)),
             *("--model", "tiny-llama", "--strategy", strategy, "--steps", str(training_steps)),
-            *("--learning-rate", "3e-3", "--max-length", "256", "--batch-size", "16"),
+            *("--learning-rate", "3e-3", "--max-length", "256", "--batch", "16", "--validation-share", "0.03"),
             *("--output", str(output / "train" / arm)),
         ]
         commands.append((f"training: {arm}", _module(command)))
