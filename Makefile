@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(BIN)/python recipes/demo/run.py --output demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 leia_beam leia_train leia_eval pipelines tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile leia_beam leia_train leia_eval pipelines tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

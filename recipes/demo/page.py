@@ -29,7 +29,8 @@ h3 { margin:1rem 0 .3rem; font-size:1rem } p.lead { color:var(--soft); margin:.3
 section.card { background:var(--card); border:1px solid var(--line); border-radius:.7rem; padding:1rem 1.2rem; margin:.8rem 0;
         overflow-wrap:anywhere }
 .scroll { overflow-x:auto } table { border-collapse:collapse; width:100% } th,td { text-align:left; padding:.3rem .6rem;
-        border-bottom:1px solid var(--line); vertical-align:top } td.n, th.n { text-align:right; font-variant-numeric:tabular-nums }
+        border-bottom:1px solid var(--line); vertical-align:top; overflow-wrap:normal } td:first-child { white-space:nowrap }
+td.n, th.n { text-align:right; font-variant-numeric:tabular-nums }
 .bar { height:.7rem; background:var(--plain); border-radius:.3rem; min-width:2px } .soft { color:var(--soft); font-size:.88rem }
 .t { background:var(--token); border-radius:.2rem; margin-right:1px } .t.a { color:var(--anchor); font-weight:600 }
 .name { color:var(--leia); background:var(--leia-bg); border-radius:.3rem; padding:0 .15rem; margin:0 1px }

@@ -101,9 +101,10 @@ def _module(command: list[str]) -> list[str]:
 
 def shown(command: list[str]) -> list[str]:
     """A command as a user types it."""
+    command = [os.path.relpath(part, ROOT) if part.startswith(f"{ROOT}{os.sep}") else part for part in command]
     if command[1] == "-m":
         return [command[2].replace("_", "-"), *command[3:]]
-    return ["python", *(os.path.relpath(part) if part.endswith(".py") else part for part in command[1:])]
+    return ["python", *command[1:]]
 
 
 def _page(output: Path, training_steps: int, elapsed_s: float) -> str:

@@ -1,0 +1,192 @@
+"""From a run's state to checkpoints that are whole or not there, and back.
+
+A checkpoint is written into a folder of a temporary name; `_COMPLETE`, with the SHA-256 of every file, is its last file;
+then the folder is renamed. A folder without it, or whose files are not what it says, is passed over. Model and optimizer
+are safetensors and the rest is JSON: nothing is unpickled. The model lies in Hugging Face form at the top of the folder,
+so every checkpoint is also a model; what only a resume needs is in `training/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leia_beam.errors import DamagedInput
+from leia_train.files import disk_errors, fsync_folder, rename_folder, sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
+
+    from leia_train.markers import CheckpointTokenizer
+
+COMPLETE_NAME = "_COMPLETE"
+FINAL_NAME = "checkpoint-final"
+TEMPORARY_PREFIX = ".tmp-checkpoint-"
+_STEP_NAME = re.compile(r"checkpoint-(\d{8})")
+_OPTIMIZER = "training/optimizer.safetensors"
+_STATE = "training/state.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint to resume from."""
+
+    path: Path
+    step: int
+
+
+def save_checkpoint(
+    output: Path,
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: CheckpointTokenizer,
+    training: tuple[Optimizer, int] | None,
+) -> Path:
+    """Write a checkpoint under its name; with `training` (optimizer, step) a run can go on from it.
+
+    Raises: MissingResource where the disk is full; what was there before is still there then.
+    """
+    final = output / name
+    with disk_errors(final):
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
+        try:
+            temporary.chmod(0o755)
+            _write_model(temporary, model, tokenizer)
+            if training is not None:
+                _write_training(temporary, *training)
+            fsync_folder(temporary)
+            _write_complete(temporary)
+            if final.exists():
+                shutil.rmtree(final)  # a damaged one: a whole one is never written again
+            rename_folder(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def step_name(step: int) -> str:
+    """The name of the checkpoint after `step` updates.
+
+    >>> step_name(20)
+    'checkpoint-00000020'
+    """
+    return f"checkpoint-{step:08d}"
+
+
+def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> None:
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer.tokenizer_json)
+    (folder / "tokenizer_config.json").write_bytes(tokenizer.config_json)
+
+
+def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (folder / "training").mkdir()
+    tensors: dict[str, Tensor] = {"random.torch": torch.get_rng_state()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in values.items()}
+    save_file(tensors, folder / _OPTIMIZER)
+    (folder / _STATE).write_text(json.dumps({"step": step}) + "\n")
+
+
+def _write_complete(folder: Path) -> None:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    content = {
+        name: {"sha256": sha256_of(folder / name), "size_bytes": (folder / name).stat().st_size} for name in names
+    }
+    (folder / COMPLETE_NAME).write_text(json.dumps({"files": content}, indent=1, sort_keys=True) + "\n")
+    fsync_folder(folder)
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Compare every file with the completion file.
+
+    Raises: DamagedInput with the first that differs.
+    """
+    complete = path / COMPLETE_NAME
+    try:
+        files: Mapping[str, Mapping[str, Any]] = json.loads(complete.read_bytes())["files"]
+        expected = {name: (entry["size_bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedInput(f"{complete}: missing or not readable ({error}); the checkpoint is not whole") from error
+    for name, (size_bytes, sha256) in expected.items():
+        file = path / name
+        if not file.is_file():
+            raise DamagedInput(f"{file}: missing, but {COMPLETE_NAME} lists it")
+        if file.stat().st_size != size_bytes:
+            raise DamagedInput(f"{file}: {file.stat().st_size:,} bytes, {COMPLETE_NAME} says {size_bytes:,}")
+        found = sha256_of(file)
+        if found != sha256:
+            raise DamagedInput(f"{file}: SHA-256 mismatch, {found[:12]}… instead of {sha256[:12]}…")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and as it was written."""
+    try:
+        verify_checkpoint(path)
+    except DamagedInput:
+        return False
+    return True
+
+
+def newest_checkpoint(output: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint to resume from; each damaged one that is passed over is reported."""
+    for checkpoint in reversed(step_checkpoints(output)):
+        try:
+            verify_checkpoint(checkpoint.path)
+        except DamagedInput as error:
+            report(f"passed over a damaged checkpoint: {error}")
+            continue
+        return checkpoint
+    return None
+
+
+def step_checkpoints(output: Path) -> list[Checkpoint]:
+    """The checkpoints of a run by step, damaged ones too."""
+    found = []
+    for path in output.glob("checkpoint-*"):
+        match = _STEP_NAME.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append(Checkpoint(path=path, step=int(match.group(1))))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def load_training(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
+    """Put the state of a checkpoint into the optimizer and torch's generator."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(checkpoint.path / _OPTIMIZER)
+    torch.set_rng_state(tensors.pop("random.torch"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        _, index, key = name.split(".", 2)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def remove_old(output: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints to resume from."""
+    for checkpoint in step_checkpoints(output)[:-keep]:
+        (checkpoint.path / COMPLETE_NAME).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint.path)
+
+
+def remove_temporary(output: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for path in output.glob(".tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)

@@ -1,0 +1,170 @@
+"""From options to what a run is: frozen dataclasses that are checked when they are made.
+
+Each field carries its own help and unit, so that the command line, and later a recipe, is made from this one place.
+The defaults are the paper's (8 processes x 256 rows x 2,048 tokens, 50 steps, learning rate 5e-6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from leia_beam.errors import UsageError
+
+STRATEGIES = ("right", "left", "replace", "none")
+MARKERS = ("special", "none")
+DTYPES = ("float32", "bfloat16")
+ATTENTIONS = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2")
+DEVICES = ("auto", "cpu")
+TINY_LLAMA = "tiny-llama"
+
+
+def option(
+    help_text: str, *, default: Any = None, choices: tuple[str, ...] | None = None, required: bool = False
+) -> Any:
+    """A field with what the command line says of it."""
+    metadata = {"help": help_text, "choices": choices, "required": required}
+    return field(metadata=metadata) if required else field(default=default, metadata=metadata)
+
+
+def _check(holds: bool, flag: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"--{flag} {value}: must be {rule}")
+
+
+def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, flag, value, f"one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which rows the model sees."""
+
+    shards: tuple[str, ...] = option("folders of finished shards (one a wiki)", required=True)
+    strategy: str = option(
+        "where the name goes: after the entity, before it, in its place", default="right", choices=STRATEGIES
+    )
+    probability: float = option("probability of inserting a name, per entity and epoch (0 to 1)", default=0.5)
+    markers: str = option("two new tokens around an inserted name, or none", default="special", choices=MARKERS)
+    name_loss: bool = option("names count in the loss (markers never do)", default=True)
+    max_length: int = option("length of a packed row (tokens)", default=2048)
+    cross_document: bool = option(
+        "documents of a row see each other and end without EOS, as in the reference", default=False
+    )
+    validation_share: float = option(
+        "share of articles kept out of training for the evaluation loss (0 to 1)", default=0.001
+    )
+
+    def __post_init__(self) -> None:
+        _check(len(self.shards) > 0, "shards", "", "at least one folder")
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("markers", self.markers, MARKERS)
+        _check(0 <= self.probability <= 1, "probability", self.probability, "from 0 to 1")
+        _check(self.max_length >= 2, "max-length", self.max_length, "at least 2 tokens")
+        _check(0 <= self.validation_share < 1, "validation-share", self.validation_share, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which model is trained; the tiny sizes are read for `tiny-llama` alone, which has random weights."""
+
+    model: str = option(f"folder or hub name of a causal LM, or {TINY_LLAMA} (random weights)", required=True)
+    tiny_hidden_size: int = option(f"{TINY_LLAMA}: width", default=64)
+    tiny_intermediate_size: int = option(f"{TINY_LLAMA}: width of the feed-forward part", default=128)
+    tiny_layers: int = option(f"{TINY_LLAMA}: layers", default=2)
+    tiny_heads: int = option(f"{TINY_LLAMA}: attention heads", default=4)
+    tiny_kv_heads: int = option(f"{TINY_LLAMA}: key and value heads", default=2)
+    attention: str = option("attention implementation of transformers", default="auto", choices=ATTENTIONS)
+    dtype: str = option(
+        "type of the computation; weights and optimizer stay float32", default="float32", choices=DTYPES
+    )
+
+    def __post_init__(self) -> None:
+        _check(self.model != "", "model", "''", f"a folder, a hub name or {TINY_LLAMA}")
+        for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads"):
+            value = getattr(self, f"tiny_{name}")
+            _check(value >= 1, f"tiny-{name.replace('_', '-')}", value, "at least 1")
+        even_heads = self.tiny_hidden_size % (2 * self.tiny_heads) == 0
+        _check(even_heads, "tiny-hidden-size", self.tiny_hidden_size, "a multiple of twice --tiny-heads")
+        _check(
+            self.tiny_heads % self.tiny_kv_heads == 0, "tiny-heads", self.tiny_heads, "a multiple of --tiny-kv-heads"
+        )
+        _check_choice("attention", self.attention, ATTENTIONS)
+        _check_choice("dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizationConfig:
+    """How the weights move."""
+
+    steps: int = option("updates of the weights", default=50)
+    batch: int = option("rows in an update, over all processes", default=2048)
+    micro_batch: int = option("rows computed at once by a process; the loss does not depend on it", default=4)
+    learning_rate: float = option("highest learning rate; cosine to 0 after the warmup", default=5e-6)
+    warmup: int = option("updates over which the learning rate rises", default=0)
+    weight_decay: float = option("AdamW's weight decay, on matrices alone", default=0.1)
+    epsilon: float = option("AdamW's epsilon", default=1e-6)
+    clip: float = option("largest norm of the gradient; 0 for none", default=1.0)
+    seed: int = option("seed of the order, the draws and random weights", default=42)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "micro_batch"):
+            _check(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), "at least 1")
+        for name in ("learning_rate", "epsilon"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value > 0, name.replace("_", "-"), value, "above 0")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value >= 0, name.replace("_", "-"), value, "0 or above")
+        _check(0 <= self.warmup <= self.steps, "warmup", self.warmup, f"from 0 to --steps ({self.steps})")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2^63")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Where a run goes and what it says; none of it changes the weights."""
+
+    output: str = option("folder of the run; the same command goes on from its newest checkpoint", required=True)
+    save_every: int = option(
+        "steps between two checkpoints to resume from; 0 for none but at an interruption", default=500
+    )
+    keep: int = option("checkpoints to resume from that are kept", default=2)
+    device: str = option("auto takes a GPU where there is one", default="auto", choices=DEVICES)
+    quiet: bool = option("no progress lines", default=False)
+
+    def __post_init__(self) -> None:
+        _check(self.output != "", "output", "''", "a folder")
+        _check(self.save_every >= 0, "save-every", self.save_every, "0 or above")
+        _check(self.keep >= 1, "keep", self.keep, "at least 1")
+        _check_choice("device", self.device, DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """All of a run."""
+
+    data: DataConfig
+    model: ModelConfig
+    optimization: OptimizationConfig
+    run: RunConfig
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the run before: all that changes the weights, but no paths of shards.
+
+        The size of a micro-batch is left out: it changes the rounding alone, and is what one lowers after running out
+        of memory.
+        """
+        content = {**asdict(self.data), **asdict(self.model), **asdict(self.optimization)}
+        del content["shards"], content["micro_batch"]
+        return content
+
+
+GROUPS: Mapping[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optimization": OptimizationConfig,
+    "run": RunConfig,
+}
+"""The parts of a TrainConfig by field."""

@@ -1,0 +1,111 @@
+"""From an output folder to the run that it holds: one process at a time, one configuration, a status at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from leia_beam.errors import OtherBuild, UsageError
+from leia_train.files import disk_errors, write_json
+
+RUN_NAME = "_run.json"
+STATUS_NAME = "_status.json"
+LOCK_NAME = ".lock"
+_OWN_PREFIXES = ("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold the output folder, so that no second run writes into it.
+
+    Raises: UsageError where another run holds it.
+    """
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        stream = (output / LOCK_NAME).open("w")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"--output {output}: another run is writing to it; wait for it or give another folder"
+            ) from error
+        yield
+
+
+def check_output(output: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder of something else, or of a run with other options, before anything is written to it.
+
+    Raises: OtherBuild; UsageError with what differs.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output}: is a file; give a folder")
+    path = output / RUN_NAME
+    if not path.is_file():
+        foreign = sorted(entry.name for entry in output.glob("*") if not entry.name.startswith(_OWN_PREFIXES))
+        if foreign:
+            raise OtherBuild(
+                f"--output {output}: holds {foreign[0]!r}, which is no training run's; give an empty folder"
+            )
+        return
+    try:
+        before: Mapping[str, Any] = json.loads(path.read_bytes())["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OtherBuild(f"{path}: not a training run's ({error}); give an empty folder") from error
+    names = [name for name in sorted({*before, *identity}) if before.get(name) != identity.get(name)]
+    if names:
+        changes = ", ".join(f"{name} {before.get(name)!r} -> {identity.get(name)!r}" for name in names)
+        raise UsageError(
+            f"--output {output}: holds a run with other options ({changes}); give its options or another folder"
+        )
+
+
+def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    """Note what the run is, once all of it was checked."""
+    write_json(output / RUN_NAME, {"identity": dict(identity), "versions": dict(versions)})
+
+
+def write_status(output: Path, status: str, step: int, checkpoint: Path, **more: Any) -> None:
+    """Say how the run ended: `finished` or `interrupted`."""
+    write_json(output / STATUS_NAME, {"status": status, "step": step, "checkpoint": checkpoint.name, **more})
+
+
+def read_status(output: Path) -> dict[str, Any]:
+    """How the last run in a folder ended; empty while there is none."""
+    try:
+        status: dict[str, Any] = json.loads((output / STATUS_NAME).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return status
+
+
+class StopRequest:
+    """Whether SIGTERM or SIGINT came: the step in progress is finished first; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Take the two signals for the time of a `with` block (in the main thread, where Python delivers them)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal_name == "SIGINT":
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name

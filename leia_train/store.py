@@ -1,0 +1,413 @@
+"""From finished shards to flat memory-mapped columns that any process reads at random.
+
+Every shard is checked against its manifest (size, SHA-256, rows, schema) each time a run starts; then the columns are
+written once into OUTPUT/store-<first 8 of the fingerprint>, row group by row group, so that memory does not grow with
+the wiki. The store has sums of its own: a damaged one is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, check_file, read_manifest
+from leia_beam.schema import SHARDS
+from leia_train.draws import wiki_key
+from leia_train.files import fsync_folder, sha256_of
+from leia_train.insertion import EDGE_BITS, Documents, ranges
+
+STORE_VERSION = 1
+_DESCRIPTION = "_store.json"
+_COLUMNS: Mapping[str, str] = {
+    "tokens": "<i4",
+    "token_offsets": "<i8",
+    "entity_offsets": "<i8",
+    "entity_starts": "<i4",
+    "entity_ends": "<i4",
+    "entity_ordinals": "<i4",
+    "entity_edge_bits": "|u1",
+    "name_tokens": "<i4",
+    "name_offsets": "<i8",
+    "page_ids": "<i8",
+    "wiki_indices": "<i4",
+}
+_OFFSETS = ("token_offsets", "entity_offsets", "name_offsets")
+_READ = (
+    "wiki",
+    "page_id",
+    "input_ids",
+    "entity_start_positions",
+    "entity_end_positions",
+    "alternative_entity_input_ids",
+    "entity_ordinals",
+    "entity_edges",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildTokenizer:
+    """The tokenizer that made the shards: its files' content, and what the manifest says of it."""
+
+    name: str
+    tokenizer_json: bytes
+    config_json: bytes | None
+    fingerprint: str
+    probe_fingerprint: str
+    vocabulary_size: int
+    document_start_ids: tuple[int, ...]
+    eos_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardFolder:
+    """One folder of shards, after all of its files were found to be as its manifest says."""
+
+    path: Path
+    manifest: Manifest
+    manifest_sha256: str
+    files: tuple[tuple[StageFile, Path], ...]
+    tokenizer: BuildTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """All articles of all shards, D articles with E entities, memory-mapped."""
+
+    fingerprint: str
+    tokenizer: BuildTokenizer
+    documents: Documents
+    entity_ordinals: NDArray[np.int32]  # (E,)
+    entity_edge_bits: NDArray[np.uint8]  # (E,)
+    page_ids: NDArray[np.int64]  # (D,)
+    wiki_keys: NDArray[np.uint64]  # (D,)
+
+    def __len__(self) -> int:
+        return len(self.page_ids)
+
+    def subset(self, picked: NDArray[np.int64]) -> tuple[Documents, NDArray[np.int64]]:
+        """The picked articles in their order, and the indices (in the store) of their entities."""
+        whole = self.documents
+        token_starts, token_lengths = _spans(whole.token_offsets, picked)
+        entity_starts, entity_lengths = _spans(whole.entity_offsets, picked)
+        entities = ranges(entity_starts, entity_lengths)
+        name_starts, name_lengths = _spans(whole.name_offsets, entities)
+        documents = Documents(
+            tokens=whole.tokens[ranges(token_starts, token_lengths)],
+            token_offsets=_cumulated(token_lengths),
+            entity_offsets=_cumulated(entity_lengths),
+            entity_starts=whole.entity_starts[entities],
+            entity_ends=whole.entity_ends[entities],
+            name_tokens=whole.name_tokens[ranges(name_starts, name_lengths)],
+            name_offsets=_cumulated(name_lengths),
+        )
+        return documents, entities
+
+
+def _spans(offsets: NDArray[np.int64], picked: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    starts = offsets[picked]
+    return starts, offsets[picked + 1] - starts
+
+
+def _cumulated(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def open_shards(folders: Sequence[str]) -> list[ShardFolder]:
+    """The folders, with every file checked.
+
+    Raises: UsageError for unfinished folders, another stage, schema or tokenizer; DamagedInput for a changed file.
+    """
+    opened = [_open_folder(Path(folder)) for folder in folders]
+    first = opened[0]
+    for other in opened[1:]:
+        if other.tokenizer.fingerprint != first.tokenizer.fingerprint:
+            raise UsageError(
+                f"{other.path}: built with tokenizer {other.tokenizer.name} ({other.tokenizer.fingerprint[:12]}…), "
+                f"{first.path} with {first.tokenizer.name} ({first.tokenizer.fingerprint[:12]}…); "
+                "build both with the same --tokenizer"
+            )
+    return opened
+
+
+def _open_folder(folder: Path) -> ShardFolder:
+    manifest = read_manifest(folder)
+    where = folder / MANIFEST_NAME
+    if manifest.stage != "shards":
+        raise UsageError(f"{where}: a build's stage {manifest.stage!r}, not shards; give the folder OUTPUT/shards")
+    return ShardFolder(
+        path=folder,
+        manifest=manifest,
+        manifest_sha256=sha256_of(where),
+        files=tuple((file, check_file(folder, file)) for file in manifest.files_of("train")),
+        tokenizer=_read_tokenizer(folder, manifest),
+    )
+
+
+def _read_tokenizer(folder: Path, manifest: Manifest) -> BuildTokenizer:
+    where = folder / MANIFEST_NAME
+    try:
+        details = manifest.details["tokenizer"]
+        return BuildTokenizer(
+            name=str(details["name"]),
+            tokenizer_json=_read_checked(folder / details["path"], details["sha256"]),
+            config_json=_read_checked(folder / details["config_path"], details["config_sha256"])
+            if details["config_path"]
+            else None,
+            fingerprint=str(details["fingerprint"]),
+            probe_fingerprint=str(details["probe_fingerprint"]),
+            vocabulary_size=int(details["vocabulary_size"]),
+            document_start_ids=tuple(int(token_id) for token_id in details["document_start_ids"]),
+            eos_id=None if details["eos_id"] is None else int(details["eos_id"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedInput(
+            f"{where}: details.tokenizer is not as expected ({error!r}); build the shards again"
+        ) from error
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    if not path.is_file():
+        raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the shards' whole folder")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DamagedInput(f"{path}: SHA-256 mismatch, {found[:12]}… instead of {sha256[:12]}…; build it again")
+    return content
+
+
+def store_fingerprint(folders: Sequence[ShardFolder]) -> str:
+    """What the columns depend on: the manifests, in their order, and this module's format."""
+    content = json.dumps([STORE_VERSION, [folder.manifest_sha256 for folder in folders]])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def open_store(folders: Sequence[ShardFolder], output: str | Path) -> Store:
+    """The store of these shards under `output`, built where there is none or a damaged one."""
+    fingerprint = store_fingerprint(folders)
+    folder = Path(output) / f"store-{fingerprint[:8]}"
+    description = _read_description(folder, fingerprint)
+    if description is None:
+        _build(folders, folder, fingerprint)
+        description = _read_description(folder, fingerprint)
+    if description is None:
+        raise DamagedInput(
+            f"{folder}: not as it was written a moment ago; the disk returns other bytes than it was given"
+        )
+    return _map(folder, description, folders[0].tokenizer)
+
+
+def _read_description(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The store's description, or None where there is no whole store of this fingerprint."""
+    try:
+        description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_bytes())
+        if description["fingerprint"] != fingerprint:
+            return None
+        whole = all(sha256_of(folder / f"{name}.bin") == description["sha256"][name] for name in _COLUMNS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return description if whole else None
+
+
+def _map(folder: Path, description: Mapping[str, Any], tokenizer: BuildTokenizer) -> Store:
+    columns = {name: _map_column(folder / f"{name}.bin", dtype) for name, dtype in _COLUMNS.items()}
+    wikis = np.array([wiki_key(wiki) for wiki in description["wikis"]], np.uint64)
+    documents = Documents(**{name: columns[name] for name in Documents.__slots__})
+    return Store(
+        fingerprint=description["fingerprint"],
+        tokenizer=tokenizer,
+        documents=documents,
+        entity_ordinals=columns["entity_ordinals"],
+        entity_edge_bits=columns["entity_edge_bits"],
+        page_ids=columns["page_ids"],
+        wiki_keys=wikis[columns["wiki_indices"]],
+    )
+
+
+def _map_column(path: Path, dtype: str) -> NDArray[Any]:
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype)  # a file without bytes cannot be mapped
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str) -> None:
+    """Write the columns into a folder of its own name, then rename it."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-store-", dir=final.parent))
+    try:
+        wikis = _write_columns(folders, temporary)
+        sums = {name: sha256_of(temporary / f"{name}.bin") for name in _COLUMNS}
+        description = {"fingerprint": fingerprint, "wikis": wikis, "sha256": sums}
+        (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
+        fsync_folder(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_columns(folders: Sequence[ShardFolder], folder: Path) -> list[str]:
+    """All columns of all shards, one file a column; the names of the wikis in the order of their indices."""
+    wikis: list[str] = []
+    streams = {name: (folder / f"{name}.bin").open("wb") for name in _COLUMNS}
+    try:
+        ends = {name: _write_first_offset(streams[name]) for name in _OFFSETS}
+        for shard_folder in folders:
+            for file, path in shard_folder.files:
+                for batch in _read_batches(path, file):
+                    columns = _columns_of(batch, path, shard_folder.tokenizer.vocabulary_size, wikis)
+                    for name in _OFFSETS:
+                        columns[name] = columns[name][1:] + ends[name]
+                        ends[name] = int(columns[name][-1]) if len(columns[name]) else ends[name]
+                    for name, dtype in _COLUMNS.items():
+                        columns[name].astype(dtype, copy=False).tofile(streams[name])
+    finally:
+        for stream in streams.values():
+            stream.close()
+    _check_unique(folder, wikis)
+    return wikis
+
+
+def _write_first_offset(stream: BinaryIO) -> int:
+    np.zeros(1, "<i8").tofile(stream)
+    return 0
+
+
+def _read_batches(path: Path, file: StageFile) -> Iterator[pa.RecordBatch]:
+    """The row groups of a shard, with the columns that training needs."""
+    wanted = pa.schema([SHARDS.field(name) for name in _READ])
+    rows = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            missing = [name for name in _READ if name not in parquet.schema_arrow.names]
+            if missing:
+                raise UsageError(f"{path}: lacks the columns {', '.join(missing)}; build the shards with this version")
+            for number in range(parquet.num_row_groups):
+                table = _cast(parquet.read_row_group(number, columns=list(_READ), use_threads=False), wanted, path)
+                rows += table.num_rows
+                yield from table.combine_chunks().to_batches()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedInput(f"{path}: not readable as Parquet ({error}); build it again") from error
+    if rows != file.rows:
+        raise DamagedInput(f"{path}: {rows:,} rows, the manifest says {file.rows:,}; build it again")
+
+
+def _cast(table: pa.Table, wanted: pa.Schema, path: Path) -> pa.Table:
+    try:
+        return table.select(list(_READ)).cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise UsageError(
+            f"{path}: columns of another type than this version's ({error}); build the shards again"
+        ) from error
+
+
+def _columns_of(batch: pa.RecordBatch, path: Path, vocabulary_size: int, wikis: list[str]) -> dict[str, NDArray[Any]]:
+    """The store's columns of some rows, checked; offsets begin at 0; `wikis` grows by names not seen before."""
+    token_offsets, tokens = _list_parts(batch["input_ids"])
+    entity_offsets, starts = _list_parts(batch["entity_start_positions"])
+    same_offsets = {
+        name: _list_parts(batch[name]) for name in ("entity_end_positions", "entity_ordinals", "entity_edges")
+    }
+    names_per_row, names = _list_parts(batch["alternative_entity_input_ids"])
+    name_offsets, name_tokens = _list_parts(names)
+    for name, (offsets, _) in (*same_offsets.items(), ("alternative_entity_input_ids", (names_per_row, None))):
+        if not np.array_equal(offsets, entity_offsets):
+            raise DamagedInput(f"{path}: {name} and entity_start_positions differ in length; build it again")
+    columns = {
+        "tokens": _numbers(tokens),
+        "token_offsets": token_offsets,
+        "entity_offsets": entity_offsets,
+        "entity_starts": _numbers(starts),
+        "entity_ends": _numbers(same_offsets["entity_end_positions"][1]),
+        "entity_ordinals": _numbers(same_offsets["entity_ordinals"][1]),
+        "entity_edge_bits": _edge_bits(same_offsets["entity_edges"][1], path),
+        "name_tokens": _numbers(name_tokens),
+        "name_offsets": name_offsets,
+        "page_ids": _numbers(batch["page_id"]),
+        "wiki_indices": _wiki_indices(batch["wiki"], wikis),
+    }
+    _check_ids(columns, path, vocabulary_size)
+    _check_spans(columns, path)
+    return columns
+
+
+def _list_parts(array: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
+    """Offsets that begin at 0, and the values that they cut."""
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
+def _numbers(array: pa.Array) -> NDArray[Any]:
+    if array.null_count:
+        raise DamagedInput("shards hold a null where a number belongs; build them again")
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
+    encoded = edges.dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    unknown = sorted(str(word) for word in words if word not in EDGE_BITS)
+    if unknown:
+        raise UsageError(f"{path}: entity_edges holds {unknown[0]!r}, this version knows {', '.join(EDGE_BITS)}")
+    return np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)]
+
+
+def _wiki_indices(array: pa.Array, wikis: list[str]) -> NDArray[np.int32]:
+    encoded = array.dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    wikis.extend(word for word in words if word not in wikis)
+    return np.array([wikis.index(word) for word in words], np.int32)[_numbers(encoded.indices)]
+
+
+def _check_ids(columns: Mapping[str, NDArray[Any]], path: Path, vocabulary_size: int) -> None:
+    for name in ("tokens", "name_tokens"):
+        ids = columns[name]
+        if len(ids) and not (ids.min() >= 0 and ids.max() < vocabulary_size):
+            wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
+            raise DamagedInput(
+                f"{path}: token id {wrong:,} outside of the tokenizer's {vocabulary_size:,} ids; build the shards again"
+            )
+
+
+def _check_spans(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Spans of a row must be non-empty, inside the row, sorted and apart: the insertion counts on it."""
+    starts, ends = columns["entity_starts"], columns["entity_ends"]
+    counts = np.diff(columns["entity_offsets"])
+    rows = np.repeat(np.arange(len(counts)), counts)
+    lengths = np.diff(columns["token_offsets"])[rows]
+    wrong = (starts < 0) | (ends <= starts) | (ends > lengths)
+    wrong[1:] |= (rows[1:] == rows[:-1]) & (starts[1:] < ends[:-1])
+    if wrong.any():
+        entity = int(np.flatnonzero(wrong)[0])
+        page_id = int(columns["page_ids"][rows[entity]])
+        raise DamagedInput(
+            f"{path}: page id {page_id}: entity span [{starts[entity]}, {ends[entity]}) of {lengths[entity]} tokens is "
+            "empty, outside, or not after the one before; build the shards again"
+        )
+
+
+def _check_unique(folder: Path, wikis: Sequence[str]) -> None:
+    """No article twice: draws, order and validation go by wiki and page id."""
+    page_ids = _map_column(folder / "page_ids.bin", _COLUMNS["page_ids"])
+    indices = _map_column(folder / "wiki_indices.bin", _COLUMNS["wiki_indices"])
+    order = np.lexsort((page_ids, indices))
+    same = (page_ids[order][1:] == page_ids[order][:-1]) & (indices[order][1:] == indices[order][:-1])
+    if same.any():
+        twice = int(order[np.flatnonzero(same)[0]])
+        raise UsageError(
+            f"--shards: page id {int(page_ids[twice])} of {wikis[int(indices[twice])]} is there twice; "
+            "give each wiki's shards once"
+        )

@@ -1,0 +1,53 @@
+"""Fixtures: a tokenizer trained here, shards of a few sentences, and a command line that trains on them."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ[name] = "1"  # before transformers is imported
+sys.path.insert(0, str(Path(__file__).parent))  # for `shard_fixture`, whatever import mode pytest runs in
+
+from shard_fixture import make_articles, write_shards, write_tokenizer  # noqa: E402, needs the line above
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """One torch thread, and no change to what the test suite's other folders find."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer with BOS and EOS."""
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """Twenty articles; not to be changed by a test."""
+    return write_shards(
+        tmp_path_factory.mktemp("build") / "shards", tokenizer_folder, make_articles(tokenizer_folder, 20)
+    )
+
+
+@pytest.fixture
+def arguments(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """`leia-train train …` of a very small model on the shards; flags given to it come last and win."""
+
+    def make(*more: object, output: Path = tmp_path / "run") -> list[str]:
+        flags = ["train", "--shards", shards, "--output", output, "--model", "tiny-llama", "--device", "cpu"]
+        flags += ["--tiny-hidden-size", 16, "--tiny-intermediate-size", 32, "--tiny-layers", 1, "--tiny-heads", 2]
+        flags += ["--tiny-kv-heads", 1, "--max-length", 24, "--batch", 4, "--micro-batch", 3, "--steps", 4]
+        flags += ["--learning-rate", 1e-2, "--warmup", 1, "--validation-share", 0.3, "--save-every", 1, "--quiet"]
+        return [str(flag) for flag in (*flags, *more)]
+
+    return make
