@@ -1,7 +1,7 @@
 """From what went wrong to one line and an exit code.
 
 Every class is built from one string, because Beam and torch's DataLoader rebuild exceptions in another process as
-``cls(str(exception))``. The exit codes are the contract of docs/errors.md; every command ends through `exit_code_of`.
+``cls(str(exception))``. The exit codes are part of the contract (README.md); every command ends through `exit_code_of`.
 """
 
 
