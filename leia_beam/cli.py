@@ -9,7 +9,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -35,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     given, beam_options = _split_beam_options(given)
     try:
-        signal.signal(signal.SIGTERM, _raise_interrupted)
-        options = _parser().parse_strict(given)
-        _run(options, beam_options)
+        with _termination_as_interrupt():
+            options = _parser().parse_strict(given)
+            _run(options, beam_options)
     except KeyboardInterrupt:
         print("leia-beam: interrupted; finished units are kept, run the same command again to go on", file=sys.stderr)
         return Interrupted.exit_code
@@ -48,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("leia-beam: error: out of memory; give fewer --workers or a machine with more", file=sys.stderr)
         return exit_code_of(MemoryError())
     return 0
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does; the handler that was there is put back."""
+    before = signal.signal(signal.SIGTERM, _raise_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from tokenizers import Tokenizer
 
@@ -85,32 +88,41 @@ def _checked_json(content: bytes, path: Path) -> bytes:
 
 def _from_hub(name: str) -> TokenizerFiles:
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
     except ImportError as error:
         raise UsageError(
             f"--tokenizer {name}: no such file or folder, and huggingface_hub is not installed to look for it on the "
             "hub (pip install huggingface_hub)"
         ) from error
-    import httpx2  # what huggingface_hub 2 speaks HTTP with; a refused connection is its error
-
     try:
+        _check_reachable(constants.ENDPOINT, constants.HF_HUB_OFFLINE)
         content = Path(hf_hub_download(name, "tokenizer.json")).read_bytes()
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        try:
+            config = Path(hf_hub_download(name, "tokenizer_config.json")).read_bytes()
+        except EntryNotFoundError:
+            config = None
+    except Exception as error:  # its HTTP library's errors, which change
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(
             f"--tokenizer {name}: no such file or folder here, and the hub gave no tokenizer.json ({first_line})"
         ) from error
-    try:
-        config = Path(hf_hub_download(name, "tokenizer_config.json")).read_bytes()
-    except EntryNotFoundError:
-        config = None
     return TokenizerFiles(name=name, tokenizer_json=content, config_json=config)
+
+
+def _check_reachable(endpoint: str, offline: bool) -> None:
+    """Fail at once where the hub's client would retry for half a minute; what is in its cache needs no network.
+
+    Raises: OSError.
+    """
+    if offline or getproxies():
+        return
+    address = urlsplit(endpoint)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=10).close()
+    except OSError as error:
+        raise OSError(f"{address.hostname} cannot be reached: {error.strerror or error}") from error
 
 
 def identify(files: TokenizerFiles) -> TokenizerIdentity:

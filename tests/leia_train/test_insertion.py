@@ -1,5 +1,7 @@
 """Names go where LEIA puts them, whatever the spans."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from article_strategies import articles
@@ -84,7 +86,7 @@ def test_insertion_equals_a_list_implementation():
         seen["inserted"] += sum(chosen)
         for article in some:
             spans = article.entities
-            seen["touching"] += sum(a.end == b.start for a, b in zip(spans, spans[1:]))
+            seen["touching"] += sum(a.end == b.start for a, b in pairwise(spans))
             seen["at the end"] += sum(entity.end == len(article.input_ids) for entity in spans)
 
     check()

@@ -148,7 +148,7 @@ def test_models_that_do_not_fit_are_refused(build, tmp_path, tokenizer_folder):
     with pytest.raises(UsageError, match="100 embeddings, the shards' tokenizer has"):
         load(build, small)
     short = save_llama(tmp_path / "short", 400, tokenizer_folder, max_position_embeddings=16)
-    with pytest.raises(UsageError, match="--max-length 32: .* has 16 positions"):
+    with pytest.raises(UsageError, match=r"--max-length 32: .* has 16 positions"):
         load(build, short)
     with pytest.raises(UsageError, match="no such folder"):
         load(build, tmp_path / "missing")

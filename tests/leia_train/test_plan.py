@@ -10,6 +10,7 @@ from shard_fixture import Article
 
 from leia_beam.errors import UsageError
 from leia_train.config import DataConfig
+from leia_train.insertion import NAME
 from leia_train.plan import TrainingPlan
 
 SHARES = (0.0, 0.3)
@@ -41,7 +42,7 @@ def as_lists(rows):
 
 def test_rows_equal_a_list_implementation_in_any_order():
     """All options; several epochs; rows asked for one by one, backwards and all at once are the same."""
-    seen = {"epochs": 0, "inserted": 0, "held out": 0, "cut documents": 0}
+    seen = {"epochs": 0, "inserted": 0, "held out": 0, "begin in a name": 0}
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -88,10 +89,10 @@ def test_rows_equal_a_list_implementation_in_any_order():
         seen["epochs"] += plan.epoch_of_row(8) > 2
         seen["inserted"] += rows.inserted_count
         seen["held out"] += len(plan.validation_documents)
-        seen["cut documents"] += int((rows.kinds[:, 0] == 1).sum())
+        seen["begin in a name"] += int((rows.kinds[:, 0] == NAME).sum())
 
     check()
-    assert min(seen.values()) > 10, seen
+    assert min(seen.values()) > 4, seen
 
 
 def test_an_epoch_has_every_training_article_once_and_no_validation_article():
