@@ -1,8 +1,8 @@
-"""The first scan over wikitext: comments, templates, tables, references and the like out; raw text set aside.
+"""The first scan over wikitext: comments, templates, references and the like out, then tables; raw text set aside.
 
-One regular expression finds what opens or closes something, an explicit stack holds what is open: time is linear in the
-page, nothing recurses, whatever the input. What is left holds no braces that mean anything. Three marks stand in for
-what went:
+One regular expression finds what opens or closes something, an explicit stack holds what is open; tables come after
+templates, as in MediaWiki. Time is linear in the page, nothing recurses, whatever the input. What is left holds no braces
+that mean anything. Three marks stand in for what went:
 
 - PAYLOAD number PAYLOAD_END: raw text (nowiki, pre, …) or an interlanguage link, in the list of payloads;
 - HOLE: a template that came to nothing stood here, so that empty brackets around it can go too;
@@ -35,14 +35,10 @@ _DROPPED = (
 _RAW = "nowiki|pre|syntaxhighlight|source"
 _SHOWN = "noinclude|onlyinclude"
 _TOKEN = re.compile(
-    rf"<!--|<(?P<element>{_DROPPED}|{_RAW}|table)(?=[\s/>])[^<>]*>|</?(?:{_SHOWN})\s*/?>|</(?P<table_end>table)\s*>"
-    r"|\{\{+|\}\}+|(?:(?<=\n)|^)[ \t:]*(?P<table>\{\|)|(?:(?<=\n)|^)[ \t]*(?P<table_close>\|\})(?!\})",
-    re.IGNORECASE,
+    rf"<!--|<(?P<element>{_DROPPED}|{_RAW})(?=[\s/>])[^<>]*>|</?(?:{_SHOWN})\s*/?>|\{{\{{+|\}}\}}+", re.IGNORECASE
 )
 _RAW_ELEMENTS = frozenset(_RAW.split("|"))
-_HEADING_LINE = re.compile(r"^=", re.MULTILINE)
-_ROW = re.compile(r"^[ \t]*(?:\|-|\{\||\|\})")
-_CELL_ATTRIBUTES = re.compile(r"[^|\[\]{}\n]*=[^|\[\]{}\n]*\|(?!\|)")
+_BLANKS = re.compile(r"[ \t]*")
 
 
 @dataclass(slots=True)
@@ -57,12 +53,10 @@ class Preprocessed:
 
 @dataclass(slots=True)
 class _Frame:
-    """What is open: braces ('{', with how many are left), a table in wiki markup ('t'), or one in HTML ('T')."""
+    """Braces that are open, and what stands behind them so far."""
 
-    kind: str
-    opening: str = ""
+    braces: int
     pieces: list[str] = field(default_factory=list)
-    braces: int = 0
 
 
 def without_marks(text: str) -> str:
@@ -80,71 +74,72 @@ class _Preprocessor:
         self._source = wikitext
         self._wiki = wiki
         self._keep_tables = keep_tables
-        self._bottom: list[str] = []
+        self._pieces: list[str] = []
+        """Where text goes: the innermost open braces' pieces, else the page's."""
+        self._page = self._pieces
         self._stack: list[_Frame] = []
-        self._open_braces = 0
         self._lowered: str | None = None
         self._never_closed: set[str] = set()
         self._result = Preprocessed("", [], Counter())
         self._disambiguation = disambiguation_templates(wiki.language)
 
     def run(self) -> Preprocessed:
-        source, position = self._source, 0
-        while (match := _TOKEN.search(source, position)) is not None:
-            if match.start() > position:
-                self._emit(source[position : match.start()])
+        source, position, search = self._source, 0, _TOKEN.search
+        while (match := search(source, position)) is not None:
+            start = match.start()
+            if start > position:
+                self._pieces.append(source[position:start])
             position = self._handle(match)
-        self._emit(source[position:])
-        while self._stack:
-            self._close_unclosed(self._stack.pop())
-        self._result.text = "".join(self._bottom)
+        self._pieces.append(source[position:])
+        for frame in self._stack:  # never closed: text
+            self._page.append("{" * frame.braces)
+            self._page += frame.pieces
+        self._result.text = _with_tables("".join(self._page), self._keep_tables, self._result.counters)
         return self._result
 
     def _emit(self, text: str) -> None:
-        (self._stack[-1].pieces if self._stack else self._bottom).append(text)
+        self._pieces.append(text)
 
     def _handle(self, match: re.Match[str]) -> int:
         """Act on a token. Returns where to go on."""
         token = match.group()
-        if token == "<!--":
-            return self._comment(match)
-        if token.startswith("{{"):
-            self._stack.append(_Frame("{", braces=len(token)))
-            self._open_braces += 1
-        elif token.startswith("}}"):
+        if token[0] == "{":
+            frame = _Frame(len(token))
+            self._stack.append(frame)
+            self._pieces = frame.pieces
+        elif token[0] == "}":
             self._close_braces(len(token))
-        elif match.group("table"):
-            self._stack.append(_Frame("t", token))
-        elif match.group("table_close"):
-            self._close_table("t", token)
-        elif match.group("table_end"):
-            self._close_table("T", "")
+        elif token == "<!--":
+            return self._comment(match)
         elif match.group("element"):
             return self._element(match)
         return match.end()
 
     def _comment(self, match: re.Match[str]) -> int:
-        """Drop a comment; one that fills whole lines goes with its line, as MediaWiki does."""
+        """Drop a comment; those that fill a whole line go with the line, as MediaWiki does."""
         source, begin = self._source, match.start()
         end = source.find("-->", match.end())
         if end < 0:
             return len(source)
         end += 3
         line = source.rfind("\n", max(0, begin - 200), begin)
-        if line >= 0 and not source[line + 1 : begin].strip(" \t"):
-            after = end
-            while after < len(source) and source[after] in " \t":
-                after += 1
-            if source[after : after + 1] == "\n":
+        if line < 0 or source[line + 1 : begin].strip(" \t"):
+            return end
+        after = end
+        while True:
+            after = _BLANKS.match(source, after).end()  # type: ignore[union-attr]
+            if source.startswith("\n", after):
+                if self._pieces:
+                    self._pieces[-1] = self._pieces[-1].rstrip(" \t")
                 return after + 1
-        return end
+            close = source.find("-->", after + 4) if source.startswith("<!--", after) else -1
+            if close < 0:
+                return end
+            after = close + 3
 
     def _element(self, match: re.Match[str]) -> int:
         name, tag = match.group("element").lower(), match.group()
         if tag.endswith("/>"):
-            return match.end()
-        if name == "table":
-            self._stack.append(_Frame("T", tag))
             return match.end()
         close = self._find_close(name, match.end())
         if close < 0:
@@ -181,8 +176,7 @@ class _Preprocessor:
 
     def _close_braces(self, run: int) -> None:
         """Match a run of closing braces with what is open: three with three, else two with two."""
-        while run >= 2 and self._open_braces:
-            self._drop_tables_above_braces()
+        while run >= 2 and self._stack:
             frame = self._stack[-1]
             used = 3 if run >= 3 and frame.braces >= 3 else 2
             body = "".join(frame.pieces)
@@ -190,24 +184,18 @@ class _Preprocessor:
             run -= used
             frame.braces -= used
             if frame.braces >= 2:
-                frame.pieces = [shown]
+                frame.pieces[:] = [shown]
                 continue
             self._stack.pop()
-            self._open_braces -= 1
-            self._emit("{" * frame.braces + shown)
+            self._pieces = self._stack[-1].pieces if self._stack else self._page
+            self._pieces.append("{" * frame.braces + shown)
         if run:
-            self._emit("}" * run)
-
-    def _drop_tables_above_braces(self) -> None:
-        """Templates are matched before tables are: a table that is still open ends with the template around it."""
-        while self._stack[-1].kind != "{":
-            self._stack.pop()
-            self._emit("\n")
+            self._pieces.append("}" * run)
 
     @staticmethod
     def _argument(body: str) -> str:
-        """A parameter `{{{name|default}}}` outside a template is its default."""
-        return body.partition("|")[2].partition("|")[0] if "|" in body else ""
+        """A parameter `{{{name|default}}}` outside a template is its default; without one it stands as it is."""
+        return body.split("|", 2)[1] if "|" in body else "{{{" + body + "}}}"
 
     def _template(self, body: str) -> str:
         call = parse_call(body, self._wiki) if len(body) <= MAX_RENDERED_CHARS else None
@@ -220,64 +208,112 @@ class _Preprocessor:
         self._result.counters["templates/rendered"] += 1
         return rendered if isinstance(rendered, str) else self._payload(rendered)
 
-    def _close_table(self, kind: str, token: str) -> None:
-        if not any(frame.kind == kind for frame in self._stack[-8:]):
-            self._emit(token)
-            return
-        while self._stack[-1].kind != kind:
-            frame = self._stack.pop()
-            if frame.kind == "{":
-                self._open_braces -= 1
-                self._emit("{" * frame.braces)
-                self._emit("".join(frame.pieces))
-            else:
-                self._emit("\n")
-        frame = self._stack.pop()
-        self._emit("\n" + self._table_text(frame) + "\n")
 
-    def _table_text(self, frame: _Frame) -> str:
-        self._result.counters["tables/kept" if self._keep_tables else "tables/dropped"] += 1
-        body = "".join(frame.pieces)
-        if not self._keep_tables:
-            return ""
-        return _cells_of_html(body) if frame.kind == "T" else _cells_of_wiki_table(body)
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _close_unclosed(self, frame: _Frame) -> None:
-        """The page ended: open braces are text; an open table ends before the first heading in it."""
-        body = "".join(frame.pieces)
-        if frame.kind == "{":
-            self._emit("{" * frame.braces + body)
-            return
-        self._result.counters["tables/unclosed"] += 1
-        heading = _HEADING_LINE.search(body)
-        if heading is not None:
-            self._emit("\n" + body[heading.start() :])
+_TABLE = re.compile(r"\{\||<table", re.IGNORECASE)
+_TABLE_MARK = re.compile(
+    rf"^[ \t:{HOLE}]*(?P<wiki>\{{\|)|^[ \t]*(?P<wiki_end>\|\}})|(?P<html><table(?=[\s/>])[^<>]*>)|(?P<html_end></table\s*>)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HEADING_LINE = re.compile(r"^=", re.MULTILINE)
+_HTML_TABLE_TAG = re.compile(
+    r"<(?P<cell>/)?(?:td|th|caption)(?=[\s/>])[^<>]*>|<(?P<close>/)?(?P<name>table|tr|tbody|thead|tfoot|colgroup|col)(?=[\s/>])[^<>]*>",
+    re.IGNORECASE,
+)
 
 
-def _cells_of_wiki_table(body: str) -> str:
-    """A table's cells, one a line, each behind a CELL mark. The first line of `body` is the table's own attributes."""
-    lines = []
-    for line in body.split("\n")[1:]:
-        stripped = line.strip()
-        if not stripped or _ROW.match(stripped):
+def _with_tables(text: str, keep: bool, counters: Counter[str]) -> str:
+    """The page without its tables, or with their cells one a line."""
+    if _TABLE.search(text) is None:
+        return text
+    return _cells(text, counters) if keep else _without_tables(text, counters)
+
+
+def _without_tables(text: str, counters: Counter[str]) -> str:
+    """Tables out with what is nested in them. One that is never closed ends before the next heading."""
+    pieces, position = [], 0
+    for begin, end in _table_spans(text, counters):
+        if begin >= position:
+            pieces.append(text[position:begin])
+        position = max(position, end)
+    pieces.append(text[position:])
+    return "\n".join(pieces)
+
+
+def _table_spans(text: str, counters: Counter[str]) -> list[tuple[int, int]]:
+    """Where tables stand, sorted by where they begin; those in others too."""
+    spans, heading = [], -1
+    open_: list[tuple[str, int]] = []
+    count = Counter[str]()
+    for match in _TABLE_MARK.finditer(text):
+        kind, _, closes = (match.lastgroup or "").partition("_")
+        if not closes:
+            open_.append((kind, match.start()))
+            count[kind] += 1
             continue
-        if stripped.startswith("|+"):
-            cells = [stripped[2:]]
-        elif stripped.startswith("!"):
-            cells = stripped[1:].replace("!!", "||").split("||")
-        elif stripped.startswith("|"):
-            cells = stripped[1:].split("||")
+        begin = -1
+        while count[kind] and begin < 0:
+            opened, start = open_.pop()
+            count[opened] -= 1
+            begin = start if opened == kind else begin
+        if begin >= 0:
+            spans.append((begin, match.end()))
+            counters["tables/dropped"] += 1
+    for _, begin in open_:
+        if heading < begin:
+            found = _HEADING_LINE.search(text, begin)
+            heading = found.start() if found is not None else len(text)
+        spans.append((begin, heading))
+        counters["tables/unclosed"] += 1
+    return sorted(spans)
+
+
+def _cells(text: str, counters: Counter[str]) -> str:
+    """The page with each table's cells one a line, behind a CELL mark; lists and headings in cells as they are."""
+    lines, depth = [], 0
+    for line in _HTML_TABLE_TAG.sub(_html_mark, text).split("\n"):
+        stripped = line.strip(" \t" + HOLE)
+        if stripped.lstrip(" \t:").startswith("{|"):
+            depth += 1
+            counters["tables/kept"] += 1
+            lines.append("")
+        elif not depth:
+            lines.append(line)
+        elif stripped.startswith("|}"):
+            depth -= 1
+            lines += ["", stripped[2:]]
+        elif stripped.startswith(("*", "#", ":", ";", "=")):
+            lines.append(stripped)
         else:
-            cells = [stripped]
-        lines += [CELL + _CELL_ATTRIBUTES.sub("", cell, count=1).strip() for cell in cells if cell.strip()]
+            lines += [CELL + cell for cell in _cells_of_line(stripped) if cell]
     return "\n".join(lines)
 
 
-_HTML_CELL = re.compile(r"<(?:td|th|caption)\b[^<>]*>", re.IGNORECASE)
-_HTML_TABLE_TAG = re.compile(r"</?(?:td|th|tr|caption|tbody|thead|tfoot|colgroup|col)\b[^<>]*>", re.IGNORECASE)
+def _html_mark(match: re.Match[str]) -> str:
+    """A tag of an HTML table as the line of wiki markup that does the same."""
+    name = (match.group("name") or "").lower()
+    if not name:
+        return "\n" if match.group("cell") else "\n" + CELL
+    if name == "table":
+        return "\n|}\n" if match.group("close") else "\n{|\n"
+    return "\n|-\n"
 
 
-def _cells_of_html(body: str) -> str:
-    """The same for a table in HTML."""
-    cells = (_HTML_TABLE_TAG.sub("", part) for part in _HTML_CELL.split(body)[1:])
-    return "\n".join(CELL + " ".join(cell.split()) for cell in cells if cell.strip())
+def _cells_of_line(line: str) -> list[str]:
+    """The cells that a line within a table holds: several behind `|` or `!`, else one that goes on."""
+    if line.startswith("|-"):
+        return []
+    if line.startswith("|+"):
+        return [_cell_text(line[2:])]
+    if line.startswith("!"):
+        return [_cell_text(cell) for cell in line[1:].replace("!!", "||").split("||")]
+    if line.startswith("|"):
+        return [_cell_text(cell) for cell in line[1:].split("||")]
+    return [line.removeprefix(CELL).strip()]
+
+
+def _cell_text(cell: str) -> str:
+    """A cell without its attributes: what stands before the first bar, unless a link does."""
+    attributes, bar, text = cell.partition("|")
+    return (text if bar and "[[" not in attributes and "-{" not in attributes else cell).strip()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from leia_beam.records import (
 )
 from leia_beam.records import HEADING as HEADING_BLOCK
 from leia_beam.templates import InterlanguageLink, end_matter_titles
-from leia_beam.titles import Target, parse_target
+from leia_beam.titles import parse_target
 from leia_beam.wikis import Wiki
 
 FILE, CATEGORY, MEDIA = 6, 14, -2
@@ -63,12 +62,68 @@ def extract(wikitext: str, page_title: str, wiki: Wiki, options: ExtractionOptio
     """
     first = preprocess(wikitext, wiki, options.tables)
     counters = first.counters
-    lines = _mark_lines(first.text, wiki, options, counters)
+    text = _with_one_variant(first.text, wiki) if wiki.variants else first.text
+    lines = _mark_lines(text, wiki, options, counters)
     second = _InlineScanner(lines, first.payloads, page_title, wiki, options, counters)
     text, anchors = _clean("".join(second.run()), second.anchors, counters)
     flags = ["disambiguation"] if first.is_disambiguation or second.is_disambiguation else []
     counters["anchors/extracted"] = len(anchors)
     return Extraction(text=text, anchors=anchors, flags=flags, counters={key: n for key, n in counters.items() if n})
+
+
+# ── language variants ────────────────────────────────────────────────────────────────────────────────────────────────
+
+_VARIANT_MARK = re.compile(r"-\{|\}-")
+_MAX_VARIANT_DEPTH = 10
+_HIDDEN_VARIANT_FLAGS = frozenset("TH-D")
+
+
+def _with_one_variant(text: str, wiki: Wiki) -> str:
+    """`-{ … }-` of wikis with language variants as the wiki's first variant has it.
+
+    >>> from leia_beam.wikis import load_wiki
+    >>> _with_one_variant("-{zh-hant:甲;zh-hans:乙}--{T|zh:題}--{丙}-", load_wiki("zh"))
+    '乙丙'
+    """
+    stack: list[list[str]] = [[]]
+    position = 0
+    for match in _VARIANT_MARK.finditer(text):
+        stack[-1].append(text[position : match.start()])
+        position = match.end()
+        if match.group() == "-{" and len(stack) <= _MAX_VARIANT_DEPTH:
+            stack.append([])
+        elif match.group() == "-{" or len(stack) == 1:
+            stack[-1].append(match.group())
+        else:
+            rule = "".join(stack.pop())
+            stack[-1].append(_variant_text(rule, wiki))
+    stack[-1].append(text[position:])
+    return "-{".join("".join(pieces) for pieces in stack)
+
+
+@lru_cache(maxsize=64)
+def _variant_rule_pattern(variants: tuple[str, ...]) -> re.Pattern[str]:
+    codes = "|".join(map(re.escape, sorted(variants, key=len, reverse=True)))
+    return re.compile(rf"(?:^|;)\s*({codes})\s*:", re.IGNORECASE)
+
+
+def _variant_text(rule: str, wiki: Wiki) -> str:
+    """What stands between `-{` and `}-` as it is shown: flags, then texts by variant, or one text for all."""
+    flags, bar, shown = rule.partition("|")
+    if not bar:
+        flags, shown = "", rule
+    named = {flag.strip().upper() for flag in flags.split(";")}
+    if "[[" in flags:
+        named, shown = set(), rule
+    if named & _HIDDEN_VARIANT_FLAGS:
+        return ""
+    marks = list(_variant_rule_pattern(tuple(wiki.variants)).finditer(shown))
+    if "R" in named or not marks or shown[: marks[0].start()].strip():
+        return shown
+    ends = [*(mark.start() for mark in marks[1:]), len(shown)]
+    texts = {mark.group(1).lower(): shown[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
+    first = next(code for code in wiki.variants if code.lower() in texts)
+    return texts[first.lower()].strip().removesuffix(";").strip()
 
 
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,37 +217,96 @@ _BLOCK_TAGS = frozenset(
     "blockquote br center dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p table td th tr ul caption".split()
 )
 _SCHEMES = "https?|ftps?|ircs?|gopher|news|mailto|tel|git|svn|nntp|urn|magnet|xmpp|sftp|ssh"
-_TOKEN = re.compile(
+_TOKEN = re.compile(  # each branch begins with a literal: the search then skips to one of their characters
     rf"""
       \[\[(?P<target>[^\[\]{{}}|<>\n\x02-\x07]+)(?:\|(?P<label>[^\[\]{{}}<>&'|\n\x02-\x07]+))?\]\]   # a simple link
-    | (?P<open>\[\[)
-    | (?P<close>\]\])
-    | (?P<quotes>''+)
-    | (?P<newline>\n[{HEADING}{ITEM}{CELL}]?)
+    | \[(?P<open>\[)
+    | \](?P<close>\])
+    | '(?P<quotes>'+)
+    | \n(?P<newline>[{HEADING}{ITEM}{CELL}]?)
     | </?(?P<tag>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]*)?>
-    | (?P<entity>&[#\w]{{1,32}};)
-    | (?P<external>\[(?:(?:{_SCHEMES}):|//)[^\s\[\]<>"\x02-\x07]+[ \t]*)
-    | (?P<bracket>\])
-    | (?P<switch>__)
+    | &(?P<entity>[#\w]{{1,32}};)
+    | \[(?P<external>(?:(?:{_SCHEMES}):|//)[^\s\[\]<>"\x02-\x07]+[ \t]*)
+    | \](?P<bracket>)
+    | _(?P<switch>_)
     | {PAYLOAD}(?P<payload>\d+){PAYLOAD_END}
-    | (?P<variant>-\{{)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _LINK_HEAD = re.compile(r"\[\[([^\[\]{}|<>\n\x02-\x07]+)\|")
 _QUOTES = re.compile("''+")
 _BLOCK_OF_MARK = {"": PROSE, HEADING: HEADING_BLOCK, ITEM: LIST, CELL: TABLE}
-_VARIANT_FLAGS = frozenset("TH-D")
-_VARIANT_RULE = re.compile(r"\s*[a-z-]+\s*:\s*([^;]*)")
 _MAX_PREFIX_CHARS = 64
+
+
+class _Link(NamedTuple):
+    """What a link's target comes to, whatever page it stands on."""
+
+    shown: str
+    """What it shows without a label."""
+    namespace: int
+    is_hidden: bool
+    """Categories, files and interlanguage links show nothing where they stand."""
+    no_anchor: str
+    """Why there is no anchor; '' where there is one."""
+    title: str
+    fragment: str | None
+    foreign_wiki: str | None
+    foreign_title: str | None
+
+
+@lru_cache(maxsize=1 << 16)
+def _parse_link(raw: str, wiki: Wiki) -> _Link | None:
+    """A link's target, or None where MediaWiki makes no link of it."""
+    target = parse_target(raw, wiki)
+    if target is None:
+        return None
+    foreign_wiki = wiki.wikipedia_prefixes.get(target.interwiki) if target.interwiki is not None else None
+    if target.leading_colon:
+        is_hidden = False
+    elif target.interwiki is not None:
+        is_hidden = foreign_wiki is not None
+    else:
+        is_hidden = target.namespace in (FILE, CATEGORY)
+    no_anchor = ""
+    if target.interwiki is not None and foreign_wiki is None:
+        no_anchor = "other project"
+    elif target.namespace == MEDIA:
+        no_anchor = "media"
+    elif target.interwiki is None and not target.title:
+        no_anchor = "self"
+    return _Link(
+        shown=_shown_target(raw),
+        namespace=target.namespace,
+        is_hidden=is_hidden,
+        no_anchor=no_anchor,
+        title="" if target.interwiki is not None else target.title,
+        fragment=target.fragment or None,
+        foreign_wiki=foreign_wiki,
+        foreign_title=target.title if foreign_wiki is not None else None,
+    )
 
 
 class _OpenLink(NamedTuple):
     """A link whose label is being scanned: its end is known from the start."""
 
     start: int
-    target: Target
+    link: _Link
     close: int
+
+
+class _Found(NamedTuple):
+    """An anchor before its offsets are final; the fields are Anchor's."""
+
+    start_char: int
+    end_char: int
+    target: str
+    fragment: str | None
+    kind: str
+    block: str
+    foreign_wiki: str | None
+    foreign_title: str | None
+    foreign_qid: str | None
 
 
 @lru_cache(maxsize=64)
@@ -222,7 +336,7 @@ class _InlineScanner:
         options: ExtractionOptions,
         counters: Counter[str],
     ):
-        self.anchors: list[Anchor] = []
+        self.anchors: list[_Found] = []
         self.is_disambiguation = False
         self._text = "\n" + text
         self._payloads = payloads
@@ -239,7 +353,7 @@ class _InlineScanner:
         self._line_end = -1
         self._literal_quotes: dict[int, int] = {}
         self._next: dict[str, int] = {}
-        self._pairs: dict[int, int] | None = None
+        self._pairs: dict[int, _Pair] | None = None
         self._trail = _trail_pattern(wiki.link_trail)
         self._prefix = _prefix_pattern(wiki.link_prefix)
         self._switches = _switch_pattern(tuple(wiki.behaviour_switches))
@@ -256,15 +370,16 @@ class _InlineScanner:
             "bracket": self._single_bracket,
             "switch": self._switch,
             "payload": self._payload,
-            "variant": self._variant,
         }
 
     def run(self) -> list[str]:
         """Scan all of the text. Returns the emitted pieces."""
-        text, position, handlers, search = self._text, 0, self._handlers, _TOKEN.search
+        text, position, handlers, search, pieces = self._text, 0, self._handlers, _TOKEN.search, self._pieces
         while (match := search(text, position)) is not None:
-            if match.start() > position:
-                self._emit(text[position : match.start()])
+            start = match.start()
+            if start > position:
+                pieces.append(text[position:start])
+                self._length += start - position
             position = handlers[match.lastgroup or ""](match)
         self._emit(text[position:])
         return self._pieces
@@ -285,17 +400,24 @@ class _InlineScanner:
     # links
 
     def _simple_link(self, match: re.Match[str]) -> int:
-        raw, label = match.group("target"), match.group("label")
-        target = parse_target(raw, self._wiki)
-        if target is None:
+        raw, label = match.group("target", "label")
+        link = _parse_link(raw, self._wiki)
+        if link is None:
             self._counters["anchors/dropped/illegal title"] += 1
             self._emit(match.group())
             return match.end()
-        if self._is_dropped(target):
-            return match.end()
-        shown = _shown_target(raw) if label is None else html.unescape(label) if "&" in label else label
-        start, end = self._with_trail(self._length, shown, match.end())
-        self._add_anchor(start, target)
+        if link.is_hidden:
+            return self._hidden_link(link, match.end())
+        start, end = self._with_trail(self._length, link.shown if label is None else label, match.end())
+        self._add_anchor(start, link)
+        return end
+
+    def _hidden_link(self, link: _Link, end: int) -> int:
+        """Nothing is shown; a category takes the line breaks before it along."""
+        if link.namespace == CATEGORY and self._text[end : end + 1] in ("", "\n"):
+            while self._pieces and self._pieces[-1] == "\n":
+                self._pieces.pop()
+                self._length -= 1
         return end
 
     def _with_trail(self, start: int, shown: str, position: int) -> tuple[int, int]:
@@ -323,54 +445,30 @@ class _InlineScanner:
             length += 1
         return length
 
-    def _is_dropped(self, target: Target) -> bool:
-        """Categories, files and interlanguage links show nothing where they stand."""
-        if target.leading_colon:
-            return False
-        if target.interwiki is not None:
-            return target.interwiki in self._wiki.wikipedia_prefixes
-        return target.namespace in (FILE, CATEGORY)
-
-    def _add_anchor(self, start: int, target: Target) -> None:
+    def _add_anchor(self, start: int, link: _Link) -> None:
         """Note an anchor over what was emitted since `start`, unless the link leads nowhere that has a title."""
         if self._length <= start:
             return
-        if self._links:
-            self._counters["anchors/dropped/in another link"] += 1
+        reason = "in another link" if self._links else link.no_anchor
+        if not reason and link.foreign_wiki is None and link.title == self._page_title:
+            reason = "self"
+        if reason:
+            self._counters["anchors/dropped/" + reason] += 1
             return
-        foreign_wiki = self._wiki.wikipedia_prefixes.get(target.interwiki) if target.interwiki is not None else None
-        if target.interwiki is not None and foreign_wiki is None:
-            self._counters["anchors/dropped/other project"] += 1
-            return
-        if target.namespace == MEDIA:
-            self._counters["anchors/dropped/media"] += 1
-            return
-        own_title = "" if target.interwiki is not None else target.title
-        if target.interwiki is None and own_title in ("", self._page_title):
-            self._counters["anchors/dropped/self"] += 1
-            return
-        self.anchors.append(
-            Anchor(
-                start_char=start,
-                end_char=self._length,
-                target=own_title,
-                fragment=target.fragment or None,
-                kind=LINK,
-                block=self._block,
-                foreign_wiki=foreign_wiki,
-                foreign_title=target.title if foreign_wiki is not None else None,
-            )
-        )
+        _, _, _, _, title, fragment, foreign_wiki, foreign_title = link
+        block = self._block
+        found = _Found(start, self._length, title, fragment, LINK, block, foreign_wiki, foreign_title, None)
+        self.anchors.append(found)
 
     def _open_link(self, match: re.Match[str]) -> int:
         """`[[` that is no simple link: a label with markup in it, a file, or no link at all."""
         begin = match.start()
         head = _LINK_HEAD.match(self._text, begin)
-        target = parse_target(head.group(1), self._wiki) if head is not None else None
-        if head is None or target is None:
+        link = _parse_link(head.group(1), self._wiki) if head is not None else None
+        if head is None or link is None:
             return self._literal(match)
-        if self._is_dropped(target):
-            return self._dropped_link(match, target)
+        if link.is_hidden:
+            return self._link_with_links(match, link)
         close = self._find("]]", head.end())
         if close >= len(self._text) or self._find("[[", head.end()) < close or close == head.end():
             return self._literal(match)
@@ -379,39 +477,27 @@ class _InlineScanner:
         start = self._length
         if self._prefix is not None and not self._links:
             start -= self._prefix_length()
-        self._links.append(_OpenLink(start, target, close))
+        self._links.append(_OpenLink(start, link, close))
         return head.end()
 
     def _literal(self, match: re.Match[str]) -> int:
         self._emit(match.group())
         return match.end()
 
-    def _dropped_link(self, match: re.Match[str], target: Target) -> int:
+    def _link_with_links(self, match: re.Match[str], link: _Link) -> int:
         """A file or category whose parameters hold links: it goes as a whole, but for a caption that is wanted."""
-        end = self._matching_close(match.start())
-        if end is None:
+        if self._pairs is None:
+            self._pairs = _link_pairs(self._text)
+        pair = self._pairs.get(match.start())
+        if pair is None:
             return self._literal(match)
-        if target.namespace != FILE or not self._options.captions:
-            return end
-        begin = _caption_start(self._text, match.end(), end - 2)
+        begin = _caption_start(self._text, pair) if link.namespace == FILE and self._options.captions else None
         if begin is None:
-            return end
-        self._captions.append((end - 2, end, self._block))
+            return self._hidden_link(link, pair.end)
+        self._captions.append((pair.end - 2, pair.end, self._block))
         self._emit("\n")
         self._block = CAPTION
         return begin
-
-    def _matching_close(self, begin: int) -> int | None:
-        """Where the link that opens at `begin` ends, with the links inside it counted."""
-        if self._pairs is None:
-            self._pairs = {}
-            open_: list[int] = []
-            for match in re.finditer(r"\[\[|\]\]", self._text):
-                if match.group() == "[[":
-                    open_.append(match.start())
-                elif open_:
-                    self._pairs[open_.pop()] = match.end()
-        return self._pairs.get(begin)
 
     def _close_link(self, match: re.Match[str]) -> int:
         position = match.start()
@@ -426,7 +512,7 @@ class _InlineScanner:
             return position + 1
         link = self._links.pop()
         end = self._emit_trail(link.close + 2)
-        self._add_anchor(link.start, link.target)
+        self._add_anchor(link.start, link.link)
         return end
 
     def _single_bracket(self, match: re.Match[str]) -> int:
@@ -453,7 +539,7 @@ class _InlineScanner:
         self._emit("\n")
         self._external = 0
         if not self._captions:
-            self._block = _BLOCK_OF_MARK[match.group()[1:]]
+            self._block = _BLOCK_OF_MARK[match.group("newline")]
         return match.end()
 
     def _apostrophes(self, match: re.Match[str]) -> int:
@@ -497,16 +583,15 @@ class _InlineScanner:
         return end
 
     def _add_template_anchor(self, start: int, link: InterlanguageLink) -> None:
-        target = parse_target(link.target, self._wiki)
-        own_title = target.title if target is not None and target.interwiki is None else ""
+        target = _parse_link(link.target, self._wiki)
         if self._length <= start or self._links:
             return
         self.anchors.append(
-            Anchor(
+            _Found(
                 start_char=start,
                 end_char=self._length,
-                target=own_title,
-                fragment=target.fragment or None if target is not None else None,
+                target=target.title if target is not None else "",
+                fragment=target.fragment if target is not None else None,
                 kind=INTERLANGUAGE_TEMPLATE,
                 block=self._block,
                 foreign_wiki=link.foreign_wiki,
@@ -514,21 +599,6 @@ class _InlineScanner:
                 foreign_qid=link.foreign_qid,
             )
         )
-
-    def _variant(self, match: re.Match[str]) -> int:
-        """`-{ … }-` of wikis with language variants: the first variant's text."""
-        if not self._wiki.variants:
-            return self._literal(match)
-        end = self._find("}-", match.end())
-        if end >= len(self._text):
-            return self._literal(match)
-        flags, bar, rest = self._text[match.end() : end].partition("|")
-        if bar and flags.strip() in _VARIANT_FLAGS:
-            return end + 2
-        shown = rest if bar else flags
-        rule = _VARIANT_RULE.match(shown)
-        self._emit(html.unescape(rule.group(1) if rule else shown))
-        return end + 2
 
 
 def _shown_target(raw: str) -> str:
@@ -547,17 +617,39 @@ def _label_text(label: str) -> str:
     return without_marks(html.unescape(text)).strip()
 
 
-def _caption_start(text: str, begin: int, end: int) -> int | None:
-    """Where a file's caption begins: behind the last bar outside links. None if there is none."""
-    depth, last = 0, None
-    for match in _CAPTION_MARK.finditer(text, begin, end):
-        if match.group() == "|":
-            last = match.end() if depth == 0 else last
-        else:
-            depth += 1 if match.group() == "[[" else -1
-    if last is None or (text.find("[", last, end) < 0 and _is_image_option(text[last:end])):
+_CAPTION_MARK = re.compile(r"\[\[|\]\]|\|")
+
+
+class _Pair(NamedTuple):
+    """Where a link ends, and where its parameters begin: behind the bars that are in no link inside it."""
+
+    end: int
+    bars: list[int]
+
+
+def _link_pairs(text: str) -> dict[int, _Pair]:
+    """Position of `[[` → its pair, with the links inside it counted."""
+    pairs: dict[int, _Pair] = {}
+    open_: list[tuple[int, list[int]]] = []
+    for match in _CAPTION_MARK.finditer(text):
+        mark = match.group()
+        if mark == "[[":
+            open_.append((match.start(), []))
+        elif open_ and mark == "|":
+            open_[-1][1].append(match.end())
+        elif open_:
+            begin, bars = open_.pop()
+            pairs[begin] = _Pair(match.end(), bars)
+    return pairs
+
+
+def _caption_start(text: str, pair: _Pair) -> int | None:
+    """Where a file's caption begins: behind its last bar, unless an option of the image stands there."""
+    if not pair.bars:
         return None
-    return last
+    begin, end = pair.bars[-1], pair.end - 2
+    is_option = text.find("[", begin, end) < 0 and _IMAGE_OPTIONS.fullmatch(text, begin, end) is not None
+    return None if is_option else begin
 
 
 _IMAGE_OPTIONS = re.compile(
@@ -566,10 +658,6 @@ _IMAGE_OPTIONS = re.compile(
     r"|mini|links|rechts|миниатюра|мини|слева|справа|缩略图|縮圖|左|右|تصغير|يسار|يمين)\s*",
     re.IGNORECASE,
 )
-
-
-def _is_image_option(text: str) -> bool:
-    return _IMAGE_OPTIONS.fullmatch(text) is not None
 
 
 def _literal_apostrophes(text: str, begin: int, end: int) -> dict[int, int]:
@@ -616,24 +704,55 @@ def _bold_to_split(text: str, runs: Sequence[tuple[int, int]], literal: dict[int
 
 _BRACKETS = {"(": ")", "（": "）", "[": "]", "［": "］", "〔": "〕", "【": "】", "「": "」", "『": "』"}
 _AROUND_HOLES = " \t、,，;；،:：" + HOLE
-_WHITE_SPACE = re.compile(r"[ \t\u3000]+(?=\n)|(?<=\n)[ \t]+|(?<= ) +")
-_EMPTY_LINES = re.compile(r"(?<=\n\n)\n+")
-_CAPTION_MARK = re.compile(r"\[\[|\]\]|\|")
+_WHITE_SPACE = re.compile(r"[ \t\n\u00a0\u3000]{2,}")
 
 
-def _clean(text: str, anchors: Sequence[Anchor], counters: Counter[str]) -> tuple[str, list[Anchor]]:
+def _clean(text: str, found: Sequence[_Found], counters: Counter[str]) -> tuple[str, list[Anchor]]:
     """Delete what templates left empty, then white space that shows nothing; anchors move along."""
+    offsets: Sequence[int] = [offset for anchor in found for offset in anchor[:2]]
     if HOLE in text:
-        text, anchors = _without(text, anchors, _hole_deletions(text), counters)
-    deletions = [match.span() for match in _WHITE_SPACE.finditer(text)]
-    text, anchors = _without(text, anchors, deletions, counters)
-    deletions = [match.span() for match in _EMPTY_LINES.finditer(text)]
-    stripped = text.strip()
-    start = text.find(stripped) if stripped else len(text)
-    edges = [(0, start), (start + len(stripped), len(text))]
-    inner = [(max(a, start), min(b, start + len(stripped))) for a, b in deletions]
-    spans = sorted((a, b) for a, b in (*edges, *inner) if a < b)
-    return _without(text, anchors, spans, counters)
+        text, offsets = _without(text, offsets, _hole_deletions(text))
+    text, offsets = _without(text, offsets, _white_space_deletions(text))
+    anchors = []
+    for number, anchor in enumerate(found):
+        start, end = offsets[2 * number : 2 * number + 2]
+        if start < end:
+            _, _, target, fragment, kind, block, foreign_wiki, foreign_title, foreign_qid = anchor
+            anchors.append(
+                Anchor(
+                    start_char=start,
+                    end_char=end,
+                    target=target,
+                    fragment=fragment,
+                    kind=kind,
+                    block=block,
+                    foreign_wiki=foreign_wiki,
+                    foreign_title=foreign_title,
+                    foreign_qid=foreign_qid,
+                )
+            )
+        else:
+            counters["anchors/dropped/no text"] += 1
+    return text, anchors
+
+
+def _white_space_deletions(text: str) -> list[tuple[int, int]]:
+    """Blanks at either end of a line, blanks after a blank, empty lines but one, and white space around the text."""
+    start = len(text) - len(text.lstrip())
+    stop = max(start, len(text.rstrip()))
+    deletions = [(0, start)]
+    for match in _WHITE_SPACE.finditer(text, start, stop):
+        begin, run = match.start(), match.group()
+        first = run.find("\n")
+        if first < 0:
+            if run[0] == " " and not run.strip(" \t"):
+                deletions.append((begin + 1, match.end()))
+            continue
+        last = run.rfind("\n")
+        after = len(run) - len(run[last + 1 :].lstrip(" \t"))
+        deletions += [(begin, begin + first), (begin + first + 1, begin + last), (begin + last + 1, begin + after)]
+    deletions.append((stop, len(text)))
+    return [span for span in deletions if span[0] < span[1]]
 
 
 def _hole_deletions(text: str) -> list[tuple[int, int]]:
@@ -664,51 +783,18 @@ def _hole_deletions(text: str) -> list[tuple[int, int]]:
     return deletions
 
 
-def _without(
-    text: str, anchors: Sequence[Anchor], deletions: Sequence[tuple[int, int]], counters: Counter[str]
-) -> tuple[str, list[Anchor]]:
-    """The text without some spans (sorted, apart), and the anchors over what is left of theirs."""
+def _without(text: str, offsets: Sequence[int], deletions: Sequence[tuple[int, int]]) -> tuple[str, Sequence[int]]:
+    """The text without some spans, and offsets after that; one within a span goes to its begin. All are sorted."""
     if not deletions:
-        return text, list(anchors)
-    pieces, ends, removed, position, total = [], [], [0], 0, 0
+        return text, offsets
+    pieces, moved, position, removed, at, count = [], [], 0, 0, 0, len(offsets)
     for begin, end in deletions:
         pieces.append(text[position:begin])
-        total += end - begin
-        ends.append(end)
-        removed.append(total)
+        while at < count and offsets[at] < end:
+            moved.append(min(offsets[at], begin) - removed)
+            at += 1
+        removed += end - begin
         position = end
     pieces.append(text[position:])
-
-    begins = [begin for begin, _ in deletions]
-
-    def moved(offset: int) -> int:
-        """An offset after the deletions; one within a deleted span goes to its begin."""
-        number = bisect_right(begins, offset)
-        if number and offset < ends[number - 1]:
-            return begins[number - 1] - removed[number - 1]
-        return offset - removed[number]
-
-    left = []
-    for anchor in anchors:
-        start, end = moved(anchor.start_char), moved(anchor.end_char)
-        if start < end:
-            left.append(_moved(anchor, start, end))
-        else:
-            counters["anchors/dropped/no text"] += 1
-    return "".join(pieces), left
-
-
-def _moved(anchor: Anchor, start: int, end: int) -> Anchor:
-    if start == anchor.start_char and end == anchor.end_char:
-        return anchor
-    return Anchor(
-        start_char=start,
-        end_char=end,
-        target=anchor.target,
-        fragment=anchor.fragment,
-        kind=anchor.kind,
-        block=anchor.block,
-        foreign_wiki=anchor.foreign_wiki,
-        foreign_title=anchor.foreign_title,
-        foreign_qid=anchor.foreign_qid,
-    )
+    moved += [offset - removed for offset in offsets[at:]]
+    return "".join(pieces), moved
