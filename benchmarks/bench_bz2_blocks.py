@@ -25,7 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from leia_beam.bz2_blocks import RangeReport, read_records, split_points
+from leia_beam.bz2_blocks import read_records
+from leia_beam.ranges import RangeReport, split_points
 
 ROWS_AT_ONCE = 500
 

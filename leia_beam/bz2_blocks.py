@@ -21,25 +21,29 @@ of stream. Scanning, shifting and cutting into records cost 3-8 % of the time of
 
 from __future__ import annotations
 
-import bz2
-import itertools
 import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NoReturn
 
+from leia_beam.bz2_bits import (
+    BLOCK_MAGIC,
+    CRC_BITS,
+    HEADER_BYTES,
+    MAGIC_BITS,
+    MAX_BLOCK_BITS,
+    STREAM_END_BITS,
+    STREAM_END_MAGIC,
+    STREAM_END_PATTERNS,
+    Block,
+    Window,
+    decode_block,
+    fold_crc,
+    is_header,
+    possible_ends,
+)
 from leia_beam.errors import DamagedInput
-
-BLOCK_MAGIC = 0x314159265359
-STREAM_END_MAGIC = 0x177245385090
-MAGIC_BITS = 48
-CRC_BITS = 32
-STREAM_END_BITS = MAGIC_BITS + CRC_BITS
-HEADER_BYTES = 4
-# 900,000 symbols of at most 20 bits, 18,002 selectors of at most 6, and the tables; rounded up.
-MAX_BLOCK_BITS = 8 * 2_600_000
-KEPT_BYTES_OF_OVERSIZED = 200
+from leia_beam.ranges import KEPT_BYTES_OF_OVERSIZED, Place, RangeReport, Record
 
 _AGAIN = "download it again and compare its checksum"
 _LOOKS_LIKE = (
@@ -57,71 +61,6 @@ _LOOKS_LIKE = (
     (b"[", "uncompressed JSON"),
     (b"\0\0\0\0", "zeros, as in a download that was never filled"),
 )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """A place in the decompressed stream that compares between ranges: a block's first bit, a byte offset in its bytes.
-
-    A place is named by the block of the byte before it: the place between two blocks is (first block, its length),
-    never (second block, 0). Only the start of the file has offset 0.
-    """
-
-    block_bit: int
-    offset: int
-
-
-class Record(NamedTuple):
-    """The bytes between two delimiters; of a record of more than `max_record_bytes` the first 200 alone."""
-
-    place: Place
-    data: bytes
-    size_bytes: int
-
-
-@dataclass(slots=True)
-class RangeReport:
-    """What a range read; final when the iterator of `read_records` is exhausted.
-
-    Over ranges that cover a file: each block and each stream end is in one report, one report has `ends_file`, and the
-    `end` of each report that has one is the `start` of the next that has one.
-    """
-
-    start: Place | None = None
-    """Just after the first delimiter that the range owns (or the start of the file); None where it owns none."""
-    end: Place | None = None
-    """Just after the delimiter that ends the last owned record, or the end of the file."""
-    blocks_owned: int = 0
-    compressed_bytes: int = 0
-    """Size of the owned blocks in the file (without stream headers and ends)."""
-    decoded_bytes: int = 0
-    """Size of what the owned blocks decode to."""
-    false_magics: int = 0
-    """Block magics that were tried as the first block and do not decode: chance, or a damaged block."""
-    ends_file: bool = False
-    """The range owns the last delimiter and read to the end of the last stream."""
-    warnings: list[str] = field(default_factory=list)
-    block_crcs: list[tuple[int, int]] = field(default_factory=list)
-    """(first bit, stored CRC) of each owned block."""
-    stream_ends: list[tuple[int, int]] = field(default_factory=list)
-    """(first bit, stored combined CRC) of each stream end between an owned block and the block after it."""
-
-
-def split_points(size_bytes: int, range_bytes: int) -> list[tuple[int, int]]:
-    """Ranges [start, end) of equal size (to a byte), none larger than `range_bytes`, that cover the file.
-
-    >>> split_points(10, 4)
-    [(0, 3), (3, 6), (6, 10)]
-    >>> split_points(0, 4)
-    [(0, 0)]
-    """
-    if range_bytes < 1:
-        raise ValueError(f"range_bytes must be at least 1, not {range_bytes}")
-    if size_bytes < 0:
-        raise ValueError(f"size_bytes must not be negative, not {size_bytes}")
-    count = max(1, -(-size_bytes // range_bytes))
-    edges = [size_bytes * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
 
 
 def read_records(
@@ -151,7 +90,7 @@ def read_records(
     if max_record_bytes is not None and max_record_bytes < 0:
         raise ValueError(f"max_record_bytes must not be negative, not {max_record_bytes}")
     limit = sys.maxsize if max_record_bytes is None else max_record_bytes
-    chain = _Chain(_Window(file, start, chunk_bytes), file_name, end * 8, report)
+    chain = _Chain(Window(file, start, chunk_bytes), file_name, end * 8, report)
     return _owned_records(chain, start, end, delimiter, limit, report)
 
 
@@ -249,25 +188,16 @@ class _OpenRecord:
         return Record(self.place, b"".join(self._pieces), self.size_bytes)
 
 
-class _Block(NamedTuple):
-    """A decoded block: its bits are [bit, end_bit) of the file."""
-
-    bit: int
-    end_bit: int
-    crc: int
-    data: bytes
-
-
 class _Chain:
     """The blocks of a file from one of them on, each decoded when it is asked for and linked without a gap."""
 
-    def __init__(self, window: _Window, file_name: str, owned_end_bit: int, report: RangeReport):
+    def __init__(self, window: Window, file_name: str, owned_end_bit: int, report: RangeReport):
         self.warnings: list[str] = []
         self._window = window
         self._file_name = file_name
         self._owned_end_bit = owned_end_bit
         self._report = report
-        self._blocks: deque[_Block] = deque()  # decoded, not yet passed
+        self._blocks: deque[Block] = deque()  # decoded, not yet passed
         self._next_bit: int | None = None  # of the first block that is not decoded; None: the file ends
         self._unlinked_bit: int | None = None  # where the last decoded block ended, until the next one is looked for
         self._last: tuple[int, int] = (0, 0)  # of the last decoded block: first bit, size of its data
@@ -276,7 +206,7 @@ class _Chain:
 
     def begin_at_header(self) -> None:
         """Begin at byte 0 with the header of the first stream."""
-        if not self._window.reach(HEADER_BYTES) or not _is_header(self._window.bytes_at(0, HEADER_BYTES)):
+        if not self._window.reach(HEADER_BYTES) or not is_header(self._window.bytes_at(0, HEADER_BYTES)):
             self._refuse_first_bytes()
         self._stream_crc = 0
         self._unlinked_bit = HEADER_BYTES * 8
@@ -292,7 +222,7 @@ class _Chain:
                 bit = step_end
                 window.drop(bit // 8)
                 continue
-            block = _decode_block(window, found)
+            block = decode_block(window, found)
             if block is not None:
                 self._append(block)
                 return True
@@ -304,7 +234,7 @@ class _Chain:
         """The first bit of the current block, which is not decoded for it; None at the end of the file."""
         return self._blocks[0].bit if self._blocks else self._undecoded_bit()
 
-    def block(self) -> _Block:
+    def block(self) -> Block:
         """The current block."""
         if not self._blocks:
             self._decode_next()
@@ -348,12 +278,12 @@ class _Chain:
         bit = self._undecoded_bit()
         assert bit is not None
         self._window.drop(bit // 8)
-        block = _decode_block(self._window, bit)
+        block = decode_block(self._window, bit)
         if block is None:
             self._refuse_block(bit)
         self._append(block)
 
-    def _append(self, block: _Block) -> None:
+    def _append(self, block: Block) -> None:
         self._blocks.append(block)
         self._unlinked_bit = block.end_bit
         self._last = (block.bit, len(block.data))
@@ -400,7 +330,7 @@ class _Chain:
         window = self._window
         window.drop(byte)
         if window.reach(byte + HEADER_BYTES):
-            if _is_header(window.bytes_at(byte, HEADER_BYTES)):
+            if is_header(window.bytes_at(byte, HEADER_BYTES)):
                 return True
         elif b"BZh".startswith(rest := window.bytes_at(byte, HEADER_BYTES)):
             if rest:
@@ -423,7 +353,7 @@ class _Chain:
             done += len(piece)
             found = window.next_magic(byte * 8, done * 8)
             if found is None:
-                found = next(iter(window.magics_in((done - len(piece)) * 8, done * 8, _STREAM_END_PATTERNS)), None)
+                found = next(iter(window.magics_in((done - len(piece)) * 8, done * 8, STREAM_END_PATTERNS)), None)
             if found is not None:
                 self._raise(
                     f"damaged: bytes that are no bzip2 at byte {byte:,}, after the end of a stream,"
@@ -448,7 +378,7 @@ class _Chain:
         self._raise(f"is no bzip2 file: byte 0 has {first[:16]!r} instead of b'BZh'; download it again")
 
     def _refuse_block(self, bit: int) -> NoReturn:
-        if self._window.at_end and not _possible_ends(self._window, bit):
+        if self._window.at_end and not possible_ends(self._window, bit):
             self._raise(
                 f"ends early: the bzip2 block that begins at byte {bit // 8:,} is not whole at the end of the file,"
                 f" byte {self._window.end:,}; download it again"
@@ -460,203 +390,3 @@ class _Chain:
 
     def _raise(self, what: str) -> NoReturn:
         raise DamagedInput(f"{self._file_name}: {what}")
-
-
-def fold_crc(stream_crc: int, block_crc: int) -> int:
-    """The combined CRC of a stream after one more block: rotate by a bit, then xor."""
-    return ((stream_crc << 1 | stream_crc >> 31) & 0xFFFFFFFF) ^ block_crc
-
-
-def _is_header(head: bytes) -> bool:
-    return head[:3] == b"BZh" and head[3:4] in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9")
-
-
-class _MagicPattern(NamedTuple):
-    """A magic at one of eight bit offsets: its whole bytes, and the masked bytes around them."""
-
-    shift: int
-    whole: bytes
-    first_mask: int
-    first: int
-    last_mask: int
-    last: int
-
-
-def _magic_patterns(magic: int) -> tuple[_MagicPattern, ...]:
-    patterns = [_MagicPattern(0, magic.to_bytes(6, "big"), 0, 0, 0, 0)]
-    for shift in range(1, 8):
-        spread = (magic << (8 - shift)).to_bytes(7, "big")
-        last_mask = 0xFF << (8 - shift) & 0xFF
-        patterns.append(_MagicPattern(shift, spread[1:6], 0xFF >> shift, spread[0], last_mask, spread[6]))
-    return tuple(patterns)
-
-
-_BLOCK_PATTERNS = _magic_patterns(BLOCK_MAGIC)
-_STREAM_END_PATTERNS = _magic_patterns(STREAM_END_MAGIC)
-
-
-def _find_magics(data: bytes | bytearray, patterns: tuple[_MagicPattern, ...] = _BLOCK_PATTERNS) -> list[int]:
-    """The bits of `data` at which a whole magic begins, ascending."""
-    found: list[int] = []
-    for shift, whole, first_mask, first, last_mask, last in patterns:
-        before = 1 if shift else 0
-        at = data.find(whole, before)
-        while at >= 0:
-            if not shift:
-                found.append(at * 8)
-            elif at + 5 < len(data) and data[at - 1] & first_mask == first and data[at + 5] & last_mask == last:
-                found.append((at - 1) * 8 + shift)
-            at = data.find(whole, at + 1)
-    found.sort()
-    return found
-
-
-class _Window:
-    """The compressed bytes [base, end) of a file, which grow at the end and are dropped at the front."""
-
-    def __init__(self, file: BinaryIO, start: int, chunk_bytes: int):
-        self.at_end = False
-        self._file = file
-        self._chunk_bytes = chunk_bytes
-        self._base = start
-        self._buffer = bytearray()
-        self._magics: deque[int] = deque()  # bits of the block magics that were found and not passed
-        file.seek(start)
-
-    @property
-    def end(self) -> int:
-        """The byte up to which the file was read: its size where `at_end`."""
-        return self._base + len(self._buffer)
-
-    def reach(self, byte: int) -> bool:
-        """Read until [.., byte) is there; False where the file ends before."""
-        while self.end < byte and self._read_chunk():
-            pass
-        return self.end >= byte
-
-    def reach_bit(self, bit: int) -> bool:
-        return self.reach((bit + 7) // 8)
-
-    def drop(self, byte: int) -> None:
-        """Forget what lies before `byte`."""
-        byte = min(byte, self.end)
-        if byte > self._base:
-            del self._buffer[: byte - self._base]
-            self._base = byte
-
-    def bytes_at(self, byte: int, size: int) -> bytes:
-        at = byte - self._base
-        return bytes(self._buffer[at : at + size])
-
-    def rest(self, byte: int) -> bytes:
-        """What was read from `byte` on."""
-        return bytes(self._buffer[byte - self._base :])
-
-    def bits(self, bit: int, count: int) -> int:
-        """`count` bits from `bit` on as a number; they must have been read."""
-        first, last = bit // 8 - self._base, (bit + count + 7) // 8 - self._base
-        number = int.from_bytes(self._buffer[first:last], "big") >> (-(bit + count) % 8)
-        return number & ((1 << count) - 1)
-
-    def next_magic(self, bit: int, limit_bit: int) -> int | None:
-        """The first block magic that begins in [bit, limit_bit); bits before `bit` are not asked for again."""
-        while True:
-            while self._magics and self._magics[0] < bit:
-                self._magics.popleft()
-            if self._magics:
-                return self._magics[0] if self._magics[0] < limit_bit else None
-            if self.end * 8 >= limit_bit + MAGIC_BITS or not self._read_chunk():
-                return None
-
-    def magics_in(self, bit: int, limit_bit: int, patterns: tuple[_MagicPattern, ...]) -> list[int]:
-        """All magics that begin in [bit, limit_bit)."""
-        self.reach_bit(limit_bit + MAGIC_BITS)
-        first = bit // 8
-        found = _find_magics(self.bytes_at(first, limit_bit // 8 + 7 - first), patterns)
-        return [first * 8 + at for at in found if bit <= first * 8 + at < limit_bit]
-
-    def _read_chunk(self) -> bool:
-        chunk = b"" if self.at_end else self._file.read(self._chunk_bytes)
-        if not chunk:
-            self.at_end = True
-            return False
-        known_bit = self.end * 8 - MAGIC_BITS  # a magic that begins later was not whole before
-        scan_from = max(0, len(self._buffer) - 6)
-        self._buffer += chunk
-        scan_bit = (self._base + scan_from) * 8
-        self._magics += [scan_bit + at for at in _find_magics(self._buffer[scan_from:]) if scan_bit + at > known_bit]
-        return True
-
-
-def _decode_block(window: _Window, bit: int) -> _Block | None:
-    """The block whose magic is at `bit`; None where the bits up to no possible end decode to its CRC."""
-    next_magic = window.next_magic(bit + 1, bit + MAX_BLOCK_BITS)
-    if next_magic is not None:
-        stream_end = _stream_end_before(window, bit, next_magic)
-        block = _decode_bits(window, bit, next_magic if stream_end is None else stream_end)
-        if block is not None:
-            return block
-    # The last block of a file, empty streams behind it, a false magic in it, or damage.
-    end_bit = _find_end(window, bit, _possible_ends(window, bit))
-    return None if end_bit is None else _decode_bits(window, bit, end_bit)
-
-
-def _stream_end_before(window: _Window, bit: int, magic_bit: int) -> int | None:
-    """The first bit of a stream end after `bit` with a stream header between it and the magic at `magic_bit`."""
-    header_byte = magic_bit // 8 - HEADER_BYTES
-    if magic_bit % 8 or header_byte * 8 <= bit or not _is_header(window.bytes_at(header_byte, HEADER_BYTES)):
-        return None
-    for padding in range(8):
-        end_bit = header_byte * 8 - padding - STREAM_END_BITS
-        if end_bit > bit and window.bits(end_bit, MAGIC_BITS) == STREAM_END_MAGIC:
-            return end_bit
-    return None
-
-
-def _possible_ends(window: _Window, bit: int) -> list[int]:
-    """The bits of all magics, of blocks and of stream ends, at which a block that begins at `bit` could end."""
-    after, limit = bit + STREAM_END_BITS + 1, bit + MAX_BLOCK_BITS
-    return sorted(
-        window.magics_in(after, limit, _BLOCK_PATTERNS) + window.magics_in(after, limit, _STREAM_END_PATTERNS)
-    )
-
-
-def _find_end(window: _Window, bit: int, ends: list[int]) -> int | None:
-    """The one of `ends` at which the block really ends, in one pass over its bits however many false ones there are.
-
-    A decoder gives no output before it has read the last bit of a block: so the block ends at the first of `ends` up to
-    which it has to be fed for that.
-    """
-    if not ends:
-        return None
-    size = (ends[-1] - bit + 7) // 8 * 8
-    if not window.reach_bit(bit + size):
-        return None
-    shifted = window.bits(bit, size).to_bytes(size // 8, "big")
-    decoder = bz2.BZ2Decompressor()
-    decoder.decompress(b"BZh9")
-    fed = 0
-    for end_bit in ends:
-        upto = (end_bit - bit + 7) // 8
-        try:
-            if decoder.decompress(shifted[fed:upto]):
-                return end_bit
-        except OSError:
-            return None
-        fed = upto
-    return None
-
-
-def _decode_bits(window: _Window, bit: int, end_bit: int) -> _Block | None:
-    """Decode the bits [bit, end_bit) as a stream of one block; None where they are not exactly one whole block."""
-    count = end_bit - bit
-    if count <= STREAM_END_BITS:
-        return None
-    crc = window.bits(bit + MAGIC_BITS, CRC_BITS)
-    stream = (window.bits(bit, count) << STREAM_END_BITS | STREAM_END_MAGIC << CRC_BITS | crc) << (-count % 8)
-    decoder = bz2.BZ2Decompressor()
-    try:
-        data = decoder.decompress(b"BZh9" + stream.to_bytes((count + STREAM_END_BITS + 7) // 8, "big"))
-    except OSError:
-        return None
-    return _Block(bit, end_bit, crc, data) if decoder.eof and not decoder.unused_data else None

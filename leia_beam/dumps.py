@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 from isal import igzip, isal_zlib
 
-from leia_beam.bz2_blocks import KEPT_BYTES_OF_OVERSIZED, Place, RangeReport, Record, read_records, split_points
+from leia_beam.bz2_blocks import read_records
 from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.ranges import KEPT_BYTES_OF_OVERSIZED, Place, RangeReport, Record, split_points
 
 BZ2, GZIP, PLAIN = "bz2", "gzip", "plain"
 CHUNK_BYTES = 1 << 20

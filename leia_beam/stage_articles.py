@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from leia_beam.bz2_blocks import RangeReport, Record
 from leia_beam.dumps import Dump, read_range
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.pages import (
@@ -20,6 +19,7 @@ from leia_beam.pages import (
     parse_page,
 )
 from leia_beam.plans import StagePlan, identity_of
+from leia_beam.ranges import RangeReport, Record
 from leia_beam.records import Extraction, Page
 from leia_beam.redirects import redirect_of
 from leia_beam.schema import ARTICLES, REDIRECTS

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from leia_beam.bz2_blocks import RangeReport, Record
 from leia_beam.dumps import Dump, read_range
 from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_json, parse_item
 from leia_beam.plans import StagePlan, identity_of
+from leia_beam.ranges import RangeReport, Record
 from leia_beam.schema import SITELINKS
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import TableWriter

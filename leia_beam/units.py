@@ -18,12 +18,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from leia_beam.bz2_blocks import Place, RangeReport
 from leia_beam.commits import DONE, FAILED, CommitRecord, read_done_record, write_record
 from leia_beam.dumps import Dump, byte_ranges
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.manifest import StageFile
 from leia_beam.plans import StagePlan, current_versions
+from leia_beam.ranges import Place, RangeReport
 from leia_beam.storage import Storage, environment_errors, sha256_of
 from leia_beam.tables import TableWriter
 

@@ -19,18 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leia_beam import bz2_blocks
-from leia_beam.bz2_blocks import (
-    BLOCK_MAGIC,
-    STREAM_END_MAGIC,
-    Place,
-    RangeReport,
-    Record,
-    fold_crc,
-    read_records,
-    split_points,
-)
+from leia_beam import bz2_bits
+from leia_beam.bz2_bits import BLOCK_MAGIC, STREAM_END_MAGIC, fold_crc
+from leia_beam.bz2_blocks import read_records
 from leia_beam.errors import DamagedInput
+from leia_beam.ranges import Place, RangeReport, Record, split_points
 
 EMPTY_STREAM = bz2.compress(b"")
 
@@ -607,19 +600,17 @@ def test_false_magics_that_the_scanner_reports_are_tried_and_dropped(monkeypatch
     wanted = sequential(blob, b"\n")
     total = len(blob) * 8
     fakes = sorted(rng.randrange(100, total - 100) for _ in range(40))
-    find_magics = bz2_blocks._find_magics
+    find_magics = bz2_bits.find_magics
     numbers = {bit: int.from_bytes(blob, "big") >> (total - bit - 48) & (1 << 48) - 1 for bit in fakes}
 
-    def find_more(
-        data: bytes, patterns: tuple[bz2_blocks._MagicPattern, ...] = bz2_blocks._BLOCK_PATTERNS
-    ) -> list[int]:
+    def find_more(data: bytes, patterns: tuple[bz2_bits.MagicPattern, ...] = bz2_bits.BLOCK_PATTERNS) -> list[int]:
         found = find_magics(data, patterns)
-        if patterns is bz2_blocks._BLOCK_PATTERNS:
+        if patterns is bz2_bits.BLOCK_PATTERNS:
             for number in numbers.values():
-                found += find_magics(data, bz2_blocks._magic_patterns(number))
+                found += find_magics(data, bz2_bits._magic_patterns(number))
         return sorted(set(found))
 
-    monkeypatch.setattr(bz2_blocks, "_find_magics", find_more)
+    monkeypatch.setattr(bz2_bits, "find_magics", find_more)
     false_magics = 0
     for cuts in ([], [bit // 8 for bit in fakes], random_cut_sets(rng, len(blob), 1)[0]):
         found, reports = read_union(blob, cuts)
@@ -709,7 +700,7 @@ def test_real_block_magics_within_coded_bits_are_no_blocks() -> None:
         blob = one_stream([b"a first\nblock\n", block_hiding(rng, hidden, size), b"and\na last\n"])
         data = bz2.decompress(blob)
         true = {bit for bit, _ in read_range(blob, 0, len(blob))[1].block_crcs}
-        fake = [bit for bit in bz2_blocks._find_magics(blob) if bit not in true]
+        fake = [bit for bit in bz2_bits.find_magics(blob) if bit not in true]
         assert len(true) == 3 and len(fake) >= 2
         records += data.count(b"\n")
         offsets.update(bit % 8 for bit in fake)
@@ -726,7 +717,7 @@ def test_thousands_of_false_magics_are_passed_in_linear_time() -> None:
     magic = BLOCK_MAGIC.to_bytes(6, "big")
     hidden = b"".join(magic + quiet_symbols(rng, 3) for _ in range(6_000))
     blob = one_stream([b"first\n", block_hiding(rng, hidden, 20), b"last\n"])
-    assert len(bz2_blocks._find_magics(blob)) >= 6_002
+    assert len(bz2_bits.find_magics(blob)) >= 6_002
     assert read_union(blob, [])[0] == sequential(blob, b"\n")
 
 
@@ -740,7 +731,7 @@ def test_a_whole_block_hidden_in_a_block_is_noticed() -> None:
             continue
         outer = block_hiding(rng, inner, 100)
         blob = one_stream([b"first\n", outer, b"last\nof all\n"])
-        fakes = [bit // 8 for bit in bz2_blocks._find_magics(blob)]
+        fakes = [bit // 8 for bit in bz2_bits.find_magics(blob)]
         cuts = [*rng.sample(fakes, 2), fakes[2]]
         wanted, failed, reports, found = sequential(blob, b"\n"), False, [], []
         for start, end in ranges_of(len(blob), cuts):

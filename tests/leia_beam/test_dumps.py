@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from leia_beam.bz2_blocks import Place, RangeReport
 from leia_beam.dumps import BZ2, GZIP, PLAIN, byte_ranges, find_dump, read_range
 from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.ranges import Place, RangeReport
 
 
 def _all_records(path, cuts, delimiter, limit=1 << 30):

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from leia_beam import units as units_module
-from leia_beam.bz2_blocks import Place, RangeReport
 from leia_beam.commits import DONE, FAILED, read_record
 from leia_beam.dumps import Dump
 from leia_beam.errors import DamagedInput, MissingResource, UsageError
 from leia_beam.manifest import check_file
 from leia_beam.plans import StagePlan, identity_of
+from leia_beam.ranges import Place, RangeReport
 from leia_beam.schema import REDIRECTS
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
