@@ -99,3 +99,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{text!r}: give a whole number of at least 1")
     return int(text)
+
+
+def not_negative(text: str) -> int:
+    """A whole number, 0 among them.
+
+    Raises: UsageError.
+    """
+    if not text.isdecimal():
+        raise UsageError(f"{text!r}: give a whole number, 0 or more")
+    return int(text)

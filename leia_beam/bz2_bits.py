@@ -28,6 +28,8 @@ class Block(NamedTuple):
     end_bit: int
     crc: int
     data: bytes
+    is_bad: bool = False
+    """Does not decode: `data` is empty, and what followed in it is lost."""
 
 
 def fold_crc(stream_crc: int, block_crc: int) -> int:

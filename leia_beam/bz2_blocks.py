@@ -42,7 +42,7 @@ from leia_beam.bz2_bits import (
     is_header,
     possible_ends,
 )
-from leia_beam.errors import DamagedInput
+from leia_beam.errors import DamagedInput, TruncatedInput
 from leia_beam.ranges import KEPT_BYTES_OF_OVERSIZED, Place, RangeReport, Record
 
 _AGAIN = "download it again and compare its checksum"
@@ -73,11 +73,16 @@ def read_records(
     *,
     chunk_bytes: int = 1 << 20,
     max_record_bytes: int | None = None,
+    max_bad_blocks: int = 0,
+    salvage: bool = False,
 ) -> Iterator[Record]:
     """The records that the byte range [start, end) of a .bz2 file owns, in order, without their delimiter.
 
     What stands after the file's last delimiter is a record too where it is not empty. Memory: one block, its compressed
     bytes, and one record (of at most `max_record_bytes`). The range (0, 0) is that of an empty file.
+
+    Up to `max_bad_blocks` blocks that do not decode are skipped: the records that they touch are lost, all others are
+    given, and the report lists the blocks. With `salvage`, a file that ends early gives what is whole in it.
 
     Raises DamagedInput where the file is no bzip2 file, is damaged or ends early, as far as this range reads.
     """
@@ -90,8 +95,17 @@ def read_records(
     if max_record_bytes is not None and max_record_bytes < 0:
         raise ValueError(f"max_record_bytes must not be negative, not {max_record_bytes}")
     limit = sys.maxsize if max_record_bytes is None else max_record_bytes
-    chain = _Chain(Window(file, start, chunk_bytes), file_name, end * 8, report)
-    return _owned_records(chain, start, end, delimiter, limit, report)
+    chain = _Chain(Window(file, start, chunk_bytes), file_name, end * 8, report, max_bad_blocks)
+    records = _owned_records(chain, start, end, delimiter, limit, report)
+    return _salvaged(records, report) if salvage else records
+
+
+def _salvaged(records: Iterator[Record], report: RangeReport) -> Iterator[Record]:
+    """The records up to where the file ends early."""
+    try:
+        yield from records
+    except TruncatedInput as error:
+        report.salvaged = str(error)
 
 
 def _owned_records(
@@ -111,10 +125,15 @@ def _owned_records(
             record = _OpenRecord(Place(first_bit, 0), limit)
             report.start = report.end = record.place
     begin = 0  # where the open record goes on in the block: behind a delimiter that began in the block before
+    is_lost = False  # the open record reached into a block that does not decode; the next one begins at a delimiter
     while (bit := chain.peek_bit()) is not None:
         owned = bit < end * 8
-        if not owned and record is None:
+        if not owned and record is None and not is_lost:
             return
+        if chain.block().is_bad:
+            record, is_lost, begin = None, report.start is not None, 0
+            chain.advance()
+            continue
         data = chain.block().data
         text = data
         if _ends_in_part_of(data, delimiter):
@@ -130,8 +149,10 @@ def _owned_records(
             record.add(text[begin:at])
             report.end = chain.place_at(at + len(delimiter))
             yield record.close()
-            if not owned:
-                return
+        if not owned:
+            report.end = chain.place_at(at + len(delimiter))
+            return
+        is_lost = False
         begin = at + len(delimiter)
         if report.start is None:
             report.start = chain.place_at(begin)
@@ -142,13 +163,13 @@ def _owned_records(
         record.add(data[begin:])
         begin = max(0, begin - len(data))
         chain.advance()
-    if record is not None or start == 0:
+    if record is not None or is_lost or start == 0:
         report.ends_file = True
         report.warnings += chain.warnings
-    if record is not None:
+    if record is not None or is_lost:
         report.end = chain.end_place()
-        if record.size_bytes:
-            yield record.close()
+    if record is not None and record.size_bytes:
+        yield record.close()
 
 
 def _whole_records(bit: int, text: bytes, begin: int, delimiter: bytes, limit: int) -> Iterator[Record]:
@@ -191,12 +212,13 @@ class _OpenRecord:
 class _Chain:
     """The blocks of a file from one of them on, each decoded when it is asked for and linked without a gap."""
 
-    def __init__(self, window: Window, file_name: str, owned_end_bit: int, report: RangeReport):
+    def __init__(self, window: Window, file_name: str, owned_end_bit: int, report: RangeReport, max_bad_blocks: int):
         self.warnings: list[str] = []
         self._window = window
         self._file_name = file_name
         self._owned_end_bit = owned_end_bit
         self._report = report
+        self._max_bad_blocks = max_bad_blocks
         self._blocks: deque[Block] = deque()  # decoded, not yet passed
         self._next_bit: int | None = None  # of the first block that is not decoded; None: the file ends
         self._unlinked_bit: int | None = None  # where the last decoded block ended, until the next one is looked for
@@ -252,6 +274,8 @@ class _Chain:
                 if self._undecoded_bit() is None:
                     break
                 self._decode_next()
+            if self._blocks[index].is_bad:
+                break
             found += self._blocks[index].data[: size - len(found)]
             index += 1
         return found
@@ -279,15 +303,36 @@ class _Chain:
         assert bit is not None
         self._window.drop(bit // 8)
         block = decode_block(self._window, bit)
-        if block is None:
+        self._append(self._skip_block(bit) if block is None else block)
+
+    def _skip_block(self, bit: int) -> Block:
+        """What stands for a block that does not decode: its bits up to the next block or stream end."""
+        may_skip = len(self._report.bad_blocks) < self._max_bad_blocks
+        ends = possible_ends(self._window, bit) if may_skip else []
+        end_bit = next((end for end in ends if self._goes_on_at(end)), None)
+        if end_bit is None:
             self._refuse_block(bit)
-        self._append(block)
+        self._report.bad_blocks.append((bit, end_bit))
+        return Block(bit, end_bit, 0, b"", is_bad=True)
+
+    def _goes_on_at(self, bit: int) -> bool:
+        """Whether a block begins at `bit`, or a stream ends there and another one follows or the file ends."""
+        window = self._window
+        if not window.reach_bit(bit + STREAM_END_BITS):
+            return False
+        if window.bits(bit, MAGIC_BITS) == BLOCK_MAGIC:
+            return True
+        byte = (bit + STREAM_END_BITS + 7) // 8
+        return not window.reach(byte + 1) or is_header(window.bytes_at(byte, HEADER_BYTES))
 
     def _append(self, block: Block) -> None:
         self._blocks.append(block)
         self._unlinked_bit = block.end_bit
         self._last = (block.bit, len(block.data))
         self._last_is_owned = block.bit < self._owned_end_bit
+        if block.is_bad:
+            self._stream_crc = None
+            return
         if self._stream_crc is not None:
             self._stream_crc = fold_crc(self._stream_crc, block.crc)
         if self._last_is_owned:
@@ -379,14 +424,16 @@ class _Chain:
 
     def _refuse_block(self, bit: int) -> NoReturn:
         if self._window.at_end and not possible_ends(self._window, bit):
-            self._raise(
-                f"ends early: the bzip2 block that begins at byte {bit // 8:,} is not whole at the end of the file,"
-                f" byte {self._window.end:,}; download it again"
+            self._raise_truncated(
+                f"ends early at byte {self._window.end:,}: the bzip2 block that begins at byte {bit // 8:,} is not whole"
             )
         self._raise(f"damaged: the bzip2 block at byte {bit // 8:,} (bit {bit:,}) does not decode; {_AGAIN}")
 
     def _raise_ends_early(self, bit: int, where: str) -> NoReturn:
-        self._raise(f"ends early at byte {self._window.end:,}, {where} (byte {bit // 8:,}); download it again")
+        self._raise_truncated(f"ends early at byte {self._window.end:,}, {where} (byte {bit // 8:,})")
+
+    def _raise_truncated(self, what: str) -> NoReturn:
+        raise TruncatedInput(f"{self._file_name}: {what}; download it again, or keep what is whole with --salvage")
 
     def _raise(self, what: str) -> NoReturn:
         raise DamagedInput(f"{self._file_name}: {what}")

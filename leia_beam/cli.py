@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from leia_beam.arguments import Parser, positive, size_bytes
+from leia_beam.arguments import Parser, not_negative, positive, size_bytes
 from leia_beam.errors import Interrupted, LeiaError, UsageError, exit_code_of
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def _parser() -> Parser:
     finish = commands.add_parser("finish", help="write the manifest of stages whose units are all done")
     finish.add_argument("output", metavar="DIR", help="a build's folder")
     _max_rejects(finish)
+    _tolerance(finish)
     return parser
 
 
@@ -123,7 +124,11 @@ def _version() -> str:
 def _pages(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
-        "--pages", metavar="FILE", nargs="+", required=True, help="pages-articles XML: .bz2, .gz or plain"
+        "--pages",
+        metavar="FILE",
+        nargs="+",
+        required=True,
+        help="pages-articles XML: .bz2, .gz, .zst or plain; wildcards too",
     )
     group.add_argument(
         "--max-page-bytes", metavar="SIZE", type=size_bytes, default="64MiB", help="larger pages are rejected"
@@ -193,6 +198,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"
     )
     _max_rejects(group)
+    _tolerance(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
     group.add_argument("--quiet", action="store_true", help="no progress lines")
@@ -207,6 +213,19 @@ def _max_rejects(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _tolerance(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-bad-blocks",
+        metavar="N",
+        type=not_negative,
+        default=0,
+        help="bzip2 blocks of a dump that may be skipped since they do not decode; the pages in them are lost and listed",
+    )
+    parser.add_argument(
+        "--salvage", action="store_true", help="of a dump that ends early keep what is whole, and mark the manifest"
+    )
+
+
 def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if options.command == "finish":
         _finish(options)
@@ -214,7 +233,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.log_file import hold_log
 
     hold_log()  # before Beam is imported, which warns of what it misses
-    from leia_beam.finish import MaxRejects
+    from leia_beam.finish import MaxRejects, Tolerance
     from pipelines.build import Build, RunOptions
 
     build = Build(
@@ -223,6 +242,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
             workers=options.workers,
             runner=options.runner,
             max_rejects=MaxRejects.parse(options.max_rejects),
+            tolerance=Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage),
             overwrite=options.overwrite,
             dry_run=options.dry_run,
             quiet=options.quiet,
@@ -314,11 +334,12 @@ def _list(text: str) -> list[str]:
 
 
 def _finish(options: argparse.Namespace) -> None:
-    from leia_beam.finish import MaxRejects, finish_stage, read_finished
+    from leia_beam.finish import MaxRejects, Tolerance, finish_stage, read_finished
     from leia_beam.plans import read_plan
     from leia_beam.storage import LocalStorage
 
     storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
+    tolerance = Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
     found = False
     for stage in ("sitelinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards"):
         folder = f"{options.output.rstrip('/')}/{stage}"
@@ -327,7 +348,7 @@ def _finish(options: argparse.Namespace) -> None:
             continue
         found = True
         if read_finished(storage, folder, plan.fingerprint) is None:
-            finish_stage(storage, folder, plan, max_rejects)
+            finish_stage(storage, folder, plan, max_rejects, tolerance)
             print(f"{plan.stage}: manifest written", file=sys.stderr)
         else:
             print(f"{plan.stage}: finished before", file=sys.stderr)

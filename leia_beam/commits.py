@@ -15,6 +15,7 @@ from typing import Any
 
 from leia_beam.manifest import StageFile
 from leia_beam.storage import Storage
+from leia_beam.stream_checks import StreamCheck
 
 DONE, FAILED = "done", "failed"
 RECORDS_FOLDER = "_done"
@@ -36,8 +37,15 @@ class CommitRecord:
     end: tuple[int, int] | None = None
     ends_input: bool = False
     """The unit read to the end of its input file."""
-    end_marker: bool = False
-    """The unit saw what closes the dump: `</mediawiki>`, or the array's `]`."""
+    end_marker: bool | None = None
+    """Whether the last that the unit saw is what closes the dump, `</mediawiki>` or `]`; None if it saw nothing."""
+    last_id: str | None = None
+    """The last whole record, as a message names it."""
+    stream_check: StreamCheck | None = None
+    bad_blocks: Sequence[tuple[int, int]] = ()
+    """[first byte, last byte) of blocks that were skipped since they do not decode."""
+    salvaged: str | None = None
+    """Why the input ends early, where that was let pass."""
     warnings: Sequence[str] = ()
     reject_samples: Sequence[Mapping[str, Any]] = ()
     error: str | None = None
@@ -63,9 +71,13 @@ def read_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> C
     try:
         loaded = json.loads(content)
         files = [StageFile(**entry) for entry in loaded.pop("files")]
-        start, end = loaded.pop("start"), loaded.pop("end")
+        start, end, check = loaded.pop("start"), loaded.pop("end"), loaded.pop("stream_check")
         record = CommitRecord(
-            **loaded, files=files, start=tuple(start) if start else None, end=tuple(end) if end else None
+            **loaded,
+            files=files,
+            start=tuple(start) if start else None,
+            end=tuple(end) if end else None,
+            stream_check=StreamCheck(**check) if check else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

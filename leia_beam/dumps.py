@@ -1,29 +1,30 @@
 """From a dump's path to the records of any byte range of it, whatever its compression.
 
-The format is told by content, not by name. A .bz2 file is cut at its blocks (bz2_blocks), an uncompressed one by bytes;
-a .gz file cannot be cut and is one range, read by isal (889 MB/s a core where bzip2 gives 40). The rule is the same for
-each: a record belongs to the range that owns the delimiter before it, and the first record to the range at byte 0.
+The format is told by content, not by name. A .bz2 file is cut at its blocks (bz2_blocks), an uncompressed one by bytes.
+A .gz or .zst file, or text in UTF-16, can only be read from its start: its ranges of compressed bytes are read one after
+another by one reader, each with files and a commit record of its own, so that a run that died goes on behind what is
+done: that is decoded again (900 MB/s where bzip2 gives 40), but not parsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import bz2
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from isal import igzip, isal_zlib
-
 from leia_beam.bz2_blocks import read_records
-from leia_beam.errors import DamagedInput, UsageError
-from leia_beam.ranges import KEPT_BYTES_OF_OVERSIZED, Place, RangeReport, Record, split_points
+from leia_beam.errors import DamagedInput, TruncatedInput, UsageError
+from leia_beam.ranges import RangeReport, Record, split_points
+from leia_beam.scanning import AT_FILE_START, RecordScanner
+from leia_beam.storage import LocalStorage, Storage
+from leia_beam.streams import BZ2, CHUNK_BYTES, GZIP, PIECE_BYTES, PLAIN, UTF_8, UTF_16, ZSTD, SequentialStream
 
-BZ2, GZIP, PLAIN = "bz2", "gzip", "plain"
-CHUNK_BYTES = 1 << 20
-
+_HEAD_BYTES = 64 << 10
 _UNREAD_FORMATS = {
     b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
     b"7z\xbc\xaf": "7z",
 }
@@ -31,178 +32,240 @@ _UNREAD_FORMATS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dump:
-    """A dump file as it was when the build began. `format` is bz2, gzip or plain."""
+    """A dump file as it was when the build began.
+
+    `format` is bz2, gzip, zstd or plain; `encoding` is utf-8 or utf-16. `version` is what its storage says of this
+    content: another one means that the file was replaced or has grown.
+    """
 
     path: str
     format: str
     size_bytes: int
+    encoding: str = UTF_8
+    version: str = ""
+    storage: Storage = field(default_factory=LocalStorage, compare=False)
 
     @property
     def name(self) -> str:
         """The base name, which is all of the path that a manifest holds."""
-        return Path(self.path).name
+        return self.path.rpartition("/")[2]
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it can only be read from its start."""
+        return self.format in (GZIP, ZSTD) or self.encoding == UTF_16
+
+    def check_unchanged(self) -> None:
+        """Find that the file is what it was when the build began.
+
+        Raises: DamagedInput.
+        """
+        found = self.storage.stat(self.path)
+        if found is None:
+            raise DamagedInput(f"{self.path}: has gone since the build began; put it back")
+        if found.size_bytes != self.size_bytes:
+            raise DamagedInput(
+                f"{self.path}: {found.size_bytes:,} bytes, but {self.size_bytes:,} when the build began; "
+                "wait until its download is complete, then build with --overwrite"
+            )
+        if self.version and found.version != self.version:
+            raise DamagedInput(
+                f"{self.path}: replaced since the build began (now {found.version}, then {self.version}); "
+                "build with --overwrite"
+            )
 
 
-def find_dump(path: str) -> Dump:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadOptions:
+    """How damage is met: see `bz2_blocks.read_records`."""
+
+    max_record_bytes: int
+    max_bad_blocks: int = 0
+    salvage: bool = False
+
+
+def find_dump(path: str, storage: Storage | None = None) -> Dump:
     """The dump at a path.
 
     Raises: UsageError if there is no such file; DamagedInput if it is empty or of a format that is not read.
     """
-    file_path = Path(path)
-    if not file_path.is_file():
-        kind = "is a folder" if file_path.is_dir() else "no such file"
-        raise UsageError(f"{path}: {kind}; give a dump file")
-    size_bytes = file_path.stat().st_size
-    with file_path.open("rb") as file:
-        head = file.read(512)
+    storage = storage or LocalStorage()
+    found = storage.stat(path)
+    if found is None:
+        raise UsageError(f"{path}: no such file; give a dump file")
+    with storage.open(path) as file:
+        head = file.read(_HEAD_BYTES)
     if not head:
         raise DamagedInput(f"{path}: empty file (0 bytes); download it again")
+    format_ = _format_of(head, path)
+    return Dump(
+        path=path,
+        format=format_,
+        size_bytes=found.size_bytes,
+        encoding=_encoding_of(head, format_),
+        version=found.version,
+        storage=storage,
+    )
+
+
+def _format_of(head: bytes, path: str) -> str:
     for magic, name in _UNREAD_FORMATS.items():
         if head.startswith(magic):
-            raise DamagedInput(f"{path}: {name} data is not read; give .bz2, .gz or an uncompressed dump")
-    if head.startswith(b"BZh"):
-        format_ = BZ2
-    elif head.startswith(b"\x1f\x8b"):
-        format_ = GZIP
-    elif head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower().startswith((b"<html", b"<!doctype html")):
-        raise DamagedInput(f"{path}: an HTML page, perhaps an error page of the server; download it again")
-    elif path.endswith((".bz2", ".gz")):
+            raise DamagedInput(f"{path}: {name} data is not read; give .bz2, .gz, .zst or an uncompressed dump")
+    for magic, format_ in ((b"BZh", BZ2), (b"\x1f\x8b", GZIP), (b"\x28\xb5\x2f\xfd", ZSTD)):
+        if head.startswith(magic):
+            return format_
+    start = head[:16]
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower().startswith((b"<html", b"<!doctype html")):
         raise DamagedInput(
-            f"{path}: not {path.rpartition('.')[2]} data, it starts with {head[:16]!r}; download it again"
+            f"{path}: starts with {start!r}, looks like an HTML page, perhaps an error page of the server; "
+            "download it again"
         )
-    else:
-        format_ = PLAIN
-    return Dump(path=path, format=format_, size_bytes=size_bytes)
+    if path.endswith((".bz2", ".gz", ".zst")):
+        raise DamagedInput(f"{path}: not {path.rpartition('.')[2]} data, it starts with {start!r}; download it again")
+    return PLAIN
+
+
+def _encoding_of(head: bytes, format_: str) -> str:
+    """UTF-16 where the decoded content begins with its byte order mark."""
+    try:
+        if format_ == BZ2:
+            head = bz2.BZ2Decompressor().decompress(head, 2)
+        elif format_ == GZIP:
+            head = zlib.decompressobj(wbits=31).decompress(head, 2)
+    except (OSError, zlib.error):
+        pass  # whoever reads it says what is wrong with it
+    return UTF_16 if head.startswith((b"\xff\xfe", b"\xfe\xff")) else UTF_8
 
 
 def byte_ranges(dump: Dump, range_bytes: int) -> list[tuple[int, int]]:
-    """The ranges [start, end) into which a dump is cut: each of at most `range_bytes`, or one where it cannot be cut."""
-    return [(0, dump.size_bytes)] if dump.format == GZIP else split_points(dump.size_bytes, range_bytes)
+    """The ranges [start, end) into which a dump is cut, each of at most `range_bytes`.
 
-
-def read_range(
-    dump: Dump, start: int, end: int, delimiter: bytes, report: RangeReport, max_record_bytes: int
-) -> Iterator[Record]:
-    """The records that a range owns, without their delimiter. `report` is final when the iterator is exhausted.
-
-    Raises: DamagedInput where the dump is damaged, ends early, or has changed since the build began.
+    Those of a sequential one end at whole pieces, so a range is at least 64 KiB; text in UTF-16 is one range.
     """
-    if Path(dump.path).stat().st_size != dump.size_bytes:
-        raise DamagedInput(
-            f"{dump.path}: {Path(dump.path).stat().st_size:,} bytes, but {dump.size_bytes:,} when the build began; "
-            "wait until its download is complete"
-        )
-    with open(dump.path, "rb") as file:
-        if dump.format == BZ2:
+    if dump.encoding == UTF_16:
+        return [(0, dump.size_bytes)]
+    if not dump.is_sequential:
+        return split_points(dump.size_bytes, range_bytes)
+    pieces = -(-dump.size_bytes // PIECE_BYTES)
+    ranges = split_points(pieces, max(1, range_bytes // PIECE_BYTES))
+    return [(start * PIECE_BYTES, min(end * PIECE_BYTES, dump.size_bytes)) for start, end in ranges]
+
+
+class DumpReader:
+    """Reads ranges of one dump. Those of a sequential one are read in the file's order, in one go.
+
+    Raises, while records are read: DamagedInput where the dump is damaged, ends early, or has changed since the build
+    began; TruncatedInput where it ends early.
+    """
+
+    def __init__(self, dump: Dump, delimiter: bytes, options: ReadOptions):
+        self._dump = dump
+        self._delimiter = delimiter
+        self._options = options
+        self._file: BinaryIO | None = None
+        self._sequence: _Sequence | None = None
+
+    def __enter__(self) -> DumpReader:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, and stop decoding ahead."""
+        if self._sequence is not None:
+            self._sequence.close()
+        if self._file is not None:
+            self._file.close()
+        self._file = self._sequence = None
+
+    def records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
+        """The records that a range owns, without their delimiter. `report` is final when the iterator is exhausted."""
+        dump = self._dump
+        dump.check_unchanged()
+        if self._file is None:
+            self._file = dump.storage.open(dump.path)
+        if dump.is_sequential:
+            yield from self._sequential_records(start, end, report)
+        elif dump.format == BZ2:
             yield from read_records(
-                file,
+                self._file,
                 dump.path,
                 start,
                 end,
-                delimiter,
+                self._delimiter,
                 report,
                 chunk_bytes=CHUNK_BYTES,
-                max_record_bytes=max_record_bytes,
+                max_record_bytes=self._options.max_record_bytes,
+                max_bad_blocks=self._options.max_bad_blocks,
+                salvage=self._options.salvage,
             )
-        elif dump.format == GZIP:
-            yield from _records(_gzip_reader(file, dump), 0, None, delimiter, report, max_record_bytes)
         else:
-            file.seek(start)
-            yield from _records(file.read, start, end, delimiter, report, max_record_bytes)
-    report.compressed_bytes = report.compressed_bytes or end - start
+            yield from self._plain_records(self._file, start, end, report)
+        report.compressed_bytes = report.compressed_bytes or end - start
 
+    def _plain_records(self, file: BinaryIO, start: int, end: int, report: RangeReport) -> Iterator[Record]:
+        file.seek(start)
+        opened_by = AT_FILE_START if start == 0 else None
+        scanner = RecordScanner(lambda: file.read(CHUNK_BYTES) or None, start, opened_by, self._delimiter)
+        yield from scanner.records(lambda: end, report, self._options.max_record_bytes)
 
-def _gzip_reader(file: BinaryIO, dump: Dump) -> Callable[[int], bytes]:
-    stream = igzip.IGzipFile(fileobj=file)
-
-    def read(size: int) -> bytes:
+    def _sequential_records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
+        if self._sequence is None or not self._sequence.can_reach(start):
+            self.close()
+            self._file = self._dump.storage.open(self._dump.path)
+            self._sequence = _Sequence(self._file, self._dump, self._delimiter)
         try:
-            return stream.read(size)
-        except (EOFError, OSError, isal_zlib.error) as error:
-            raise DamagedInput(
-                f"{dump.path}: gzip stream damaged or ends early near byte {file.tell():,} of {dump.size_bytes:,} "
-                f"({error}); download it again"
-            ) from error
-
-    return read
+            yield from self._sequence.records(start, end, report, self._options.max_record_bytes)
+        except TruncatedInput as error:
+            if not self._options.salvage:
+                raise
+            report.salvaged = str(error)
 
 
-class _Stream:
-    """A window over a stream of bytes: the bytes from `begin` on are kept, more are read on demand."""
+class _Sequence:
+    """A stream that is read range after range; ranges may be left out but not come again."""
 
-    def __init__(self, read: Callable[[int], bytes], start: int):
-        self._read = read
-        self._data = b""
-        self._base = start
-        self.at_end = False
+    def __init__(self, file: BinaryIO, dump: Dump, delimiter: bytes):
+        self._stream = SequentialStream(file, dump.path, dump.format, dump.encoding)
+        self._delimiter = delimiter
+        self._scanner: RecordScanner | None = None
+        self._read_up_to = 0  # byte of the file up to which ranges were read
+        self._marks: deque[tuple[int, int]] = deque()  # (byte of the file, offset in the decoded stream), as they came
 
-    @property
-    def end(self) -> int:
-        return self._base + len(self._data)
+    def can_reach(self, start: int) -> bool:
+        """Whether the range that begins at `start` is still to come."""
+        return start == self._read_up_to or self._stream.compressed_position <= start
 
-    def read_more(self, begin: int) -> None:
-        """One chunk more; what lies before byte `begin` is let go."""
-        chunk = self._read(CHUNK_BYTES)
-        self.at_end = not chunk
-        self._data = self._data[begin - self._base :] + chunk
-        self._base = begin
+    def records(self, start: int, end: int, report: RangeReport, max_record_bytes: int) -> Iterator[Record]:
+        """The records of the range [start, end) of the compressed bytes."""
+        if self._scanner is None or start != self._read_up_to:
+            self._pass_over(start)
+            opened_by = AT_FILE_START if start == 0 else None
+            self._scanner = RecordScanner(self._read, self._stream.position, opened_by, self._delimiter)
+        self._read_up_to = end
+        yield from self._scanner.records(lambda: self._offset_of(end), report, max_record_bytes)
+        if report.ends_file:
+            report.warnings += self._stream.warnings
 
-    def find(self, delimiter: bytes, begin: int) -> int:
-        at = self._data.find(delimiter, begin - self._base)
-        return at if at < 0 else at + self._base
+    def close(self) -> None:
+        self._stream.close()
 
-    def bytes_between(self, begin: int, end: int) -> bytes:
-        return self._data[begin - self._base : end - self._base]
+    def _pass_over(self, start: int) -> None:
+        """Decode without looking up to the byte `start` of the file."""
+        while self._stream.compressed_position < start and self._stream.take() is not None:
+            pass
 
+    def _read(self) -> bytes | None:
+        data = self._stream.take()
+        mark = (self._stream.compressed_position, self._stream.position)
+        if not self._marks or mark[0] > self._marks[-1][0]:
+            self._marks.append(mark)
+        return data
 
-def _records(
-    read: Callable[[int], bytes],
-    start: int,
-    end: int | None,
-    delimiter: bytes,
-    report: RangeReport,
-    max_record_bytes: int,
-) -> Iterator[Record]:
-    """Records of a stream that `read` gives from byte `start` on; `end` None: to the end of the stream."""
-    stream = _Stream(read, start)
-    record_start = 0 if start == 0 else None  # of the open record; None before the first delimiter of the range
-    head = b""  # the first bytes of an open record that is too large to keep
-    scan_from = kept_from = start
-    if record_start is not None:
-        report.start = report.end = Place(0, record_start)
-    while True:
-        at = stream.find(delimiter, scan_from)
-        if at < 0:
-            if stream.at_end:
-                break
-            scan_from = max(scan_from, stream.end - len(delimiter) + 1)
-            if record_start is None:
-                if end is not None and scan_from >= end:
-                    return
-                kept_from = scan_from
-            elif scan_from - record_start > max_record_bytes:
-                head = head or stream.bytes_between(record_start, record_start + KEPT_BYTES_OF_OVERSIZED)
-                kept_from = scan_from
-            stream.read_more(kept_from)
-            continue
-        next_start = at + len(delimiter)
-        if record_start is not None:
-            yield _record(stream, record_start, at, head, max_record_bytes)
-            report.end = Place(0, next_start)
-        if end is not None and at >= end:
-            return
-        record_start = scan_from = kept_from = next_start
-        head = b""
-        report.start = report.start or Place(0, record_start)
-        report.end = Place(0, record_start)
-    if record_start is not None:
-        report.ends_file = True
-        report.end = Place(0, stream.end)
-        if stream.end > record_start:
-            yield _record(stream, record_start, stream.end, head, max_record_bytes)
-
-
-def _record(stream: _Stream, begin: int, end: int, head: bytes, max_record_bytes: int) -> Record:
-    size_bytes = end - begin
-    kept_end = end if size_bytes <= max_record_bytes else min(end, begin + KEPT_BYTES_OF_OVERSIZED)
-    return Record(Place(0, begin), head or stream.bytes_between(begin, kept_end), size_bytes)
+    def _offset_of(self, byte: int) -> int | None:
+        """Where what the file's bytes before `byte` decode to ends; None as long as they were not all read."""
+        while self._marks and self._marks[0][0] < byte:
+            self._marks.popleft()
+        return self._marks[0][1] if self._marks else None

@@ -23,6 +23,10 @@ class DamagedInput(LeiaError):
     exit_code = 3
 
 
+class TruncatedInput(DamagedInput):
+    """An input ends early: what stands before its end is whole, which `--salvage` keeps."""
+
+
 class TooManyRejects(LeiaError):
     """More records were rejected than ``--max-rejects`` allows."""
 

@@ -7,6 +7,7 @@ never parsed (about half of a dump's pages).
 
 from __future__ import annotations
 
+import html
 import re
 
 from lxml import etree
@@ -17,7 +18,11 @@ PAGE_END = b"</page>"
 END_TAG = b"</mediawiki>"
 
 _PAGE_START = re.compile(rb"<page[\s>]")
-_NAMESPACE = re.compile(rb"<ns>\s*(-?\d+)\s*</ns>")
+_NAMESPACE = re.compile(rb"<ns>\s*(-?\d{1,9})\s*</ns>")
+_ID = re.compile(rb"<id>\s*(\d{1,18})\s*</id>")
+_TITLE = re.compile(rb"<title[^<>]*>([^<]*)</title>")
+_HEADER_BYTES = 4096
+"""Where a page's title, namespace and id stand: titles have at most 255 bytes."""
 _NUMBER = re.compile(r"\s*(-?[0-9]{1,18})\s*")
 _DOCTYPE = b"<!DOCTYPE"
 
@@ -39,14 +44,38 @@ def page_start(record: bytes) -> int:
     return match.start() if match else -1
 
 
+def last_page_start(page: bytes) -> int:
+    """Where the last `<page>` begins in bytes that begin with one: behind 0 where a page before it does not end."""
+    at = page.rfind(b"<page")
+    while at > 0 and not _PAGE_START.match(page, at):
+        at = page.rfind(b"<page", 0, at)
+    return at
+
+
+def identifier_of(page: bytes) -> str | None:
+    """The page's id from its header as a message names it, without parsing; None if it has none there.
+
+    >>> identifier_of(b"<page><title>A</title><ns>0</ns><id>7</id><revision>")
+    'page id 7'
+    """
+    match = _ID.search(page, 0, _HEADER_BYTES)
+    return f"page id {int(match.group(1))}" if match else None
+
+
+def title_of(page: bytes) -> str | None:
+    """The page's title from its header, without parsing all of it; None if it has none there."""
+    match = _TITLE.search(page, 0, _HEADER_BYTES)
+    return html.unescape(match.group(1).decode("utf-8", "replace")) if match else None
+
+
 def namespace_of(page: bytes) -> int | None:
     """The page's namespace from its header, without parsing; None if it has no `<ns>`."""
-    match = _NAMESPACE.search(page, 0, 4096)
+    match = _NAMESPACE.search(page, 0, _HEADER_BYTES)
     return int(match.group(1)) if match else None
 
 
-def parse_page(page: bytes) -> Page:
-    """The page of `page`, which begins with `<page>` and ends with `</page>`.
+def parse_page(page: bytes, namespace: int | None = None) -> Page:
+    """The page of `page`, which begins with `<page>` and ends with `</page>`. `namespace` stands in for a missing `<ns>`.
 
     Raises: RejectedPage with a reason.
     """
@@ -56,10 +85,11 @@ def parse_page(page: bytes) -> Page:
         root = etree.fromstring(page, hardened_parser())
     except etree.XMLSyntaxError as error:
         raise RejectedPage("not well-formed XML") from error
-    title, page_id, namespace = root.findtext("title"), root.findtext("id"), root.findtext("ns")
+    title, page_id, stated_namespace = root.findtext("title"), root.findtext("id"), root.findtext("ns")
     if not title or not title.strip():
         raise RejectedPage("no title")
-    number, namespace_number = _int64(page_id), _int64(namespace)
+    number = _int64(page_id)
+    namespace_number = namespace if stated_namespace is None else _int64(stated_namespace)
     if number is None or number < 0:
         raise RejectedPage("no id")
     if namespace_number is None:

@@ -55,6 +55,10 @@ class RangeReport:
     """Block magics that were tried as the first block and do not decode: chance, or a damaged block."""
     ends_file: bool = False
     """The range owns the last delimiter and read to the end of the last stream."""
+    bad_blocks: list[tuple[int, int]] = field(default_factory=list)
+    """(first bit, bit after the last) of what was skipped because it does not decode; the records it touches are lost."""
+    salvaged: str | None = None
+    """Why the file ends early, where that was let pass; the records before the end are whole."""
     warnings: list[str] = field(default_factory=list)
     block_crcs: list[tuple[int, int]] = field(default_factory=list)
     """(first bit, stored CRC) of each owned block."""

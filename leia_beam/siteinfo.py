@@ -13,10 +13,12 @@ from leia_beam.errors import DamagedInput
 from leia_beam.pages import hardened_parser
 from leia_beam.wikis import FIRST_LETTER, Wiki, load_wiki, with_siteinfo
 
-READ_SCHEMAS = frozenset(f"0.{minor}" for minor in range(6, 12))
-"""Export schemas whose pages carry `<ns>`, which is what namespaces are told by."""
+READ_SCHEMAS = frozenset(f"0.{minor}" for minor in range(3, 12))
+SCHEMAS_WITHOUT_NS = frozenset(("0.3", "0.4", "0.5"))
+"""Export schemas whose pages have no `<ns>`: the namespace is told by the title's prefix."""
 
 _SCHEMA_URI = re.compile(rb"xmlns\s*=\s*[\"']([^\"']*)[\"']")
+_SCHEMA_VERSION = re.compile(rb"<mediawiki[^>]*\sversion\s*=\s*[\"'](0\.\d+)[\"']")
 _SITEINFO = re.compile(rb"<siteinfo\b.*?</siteinfo>", re.DOTALL)
 
 
@@ -28,6 +30,8 @@ class SiteInfo:
     case: str
     namespaces: Mapping[int, str]
     case_sensitive_namespaces: frozenset[int]
+    has_page_namespaces: bool = True
+    """Whether pages of the dump's schema have `<ns>`."""
 
 
 def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
@@ -35,7 +39,7 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
 
     Raises: DamagedInput if this is no dump, or one of a schema that is not read.
     """
-    _check_schema(header, where)
+    schema = _checked_schema(header, where)
     match = _SITEINFO.search(header)
     if match is None:
         return None
@@ -57,10 +61,12 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
         case=root.findtext("case", FIRST_LETTER),
         namespaces=namespaces,
         case_sensitive_namespaces=frozenset(case_sensitive),
+        has_page_namespaces=schema not in SCHEMAS_WITHOUT_NS,
     )
 
 
-def _check_schema(header: bytes, where: str) -> None:
+def _checked_schema(header: bytes, where: str) -> str | None:
+    """The version of the export schema that a header names, or None if it names none."""
     if b"<mediawiki" not in header:
         start = header.lstrip()[:40].decode("utf-8", "replace")
         advice = (
@@ -71,13 +77,15 @@ def _check_schema(header: bytes, where: str) -> None:
         raise DamagedInput(f"{where}: not a MediaWiki dump, it starts with {start!r}; {advice}")
     uri = _SCHEMA_URI.search(header)
     if uri is None:
-        return
+        attribute = _SCHEMA_VERSION.search(header)
+        return attribute.group(1).decode() if attribute else None
     version = uri.group(1).rstrip(b"/").rpartition(b"export-")[2].decode("utf-8", "replace")
     if version not in READ_SCHEMAS:
         raise DamagedInput(
             f"{where}: export schema {uri.group(1).decode('utf-8', 'replace')!r} is not read; "
-            "known are export-0.6 to export-0.11"
+            "known are export-0.3 to export-0.11"
         )
+    return version
 
 
 def siteinfo_json(siteinfo: SiteInfo | None) -> dict[str, Any] | None:
@@ -89,6 +97,7 @@ def siteinfo_json(siteinfo: SiteInfo | None) -> dict[str, Any] | None:
         "case": siteinfo.case,
         "namespaces": {str(number): name for number, name in sorted(siteinfo.namespaces.items())},
         "case_sensitive_namespaces": sorted(siteinfo.case_sensitive_namespaces),
+        "has_page_namespaces": siteinfo.has_page_namespaces,
     }
 
 
@@ -101,6 +110,7 @@ def siteinfo_from_json(content: Mapping[str, Any] | None) -> SiteInfo | None:
         case=content["case"],
         namespaces={int(number): name for number, name in content["namespaces"].items()},
         case_sensitive_namespaces=frozenset(content["case_sensitive_namespaces"]),
+        has_page_namespaces=content["has_page_namespaces"],
     )
 
 

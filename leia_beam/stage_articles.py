@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from leia_beam.dumps import Dump, read_range
+from leia_beam.dumps import Dump, DumpReader, ReadOptions
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.pages import (
     END_TAG,
     PAGE_END,
     RejectedPage,
+    identifier_of,
+    last_page_start,
     namespace_of,
     page_start,
     parse_page,
+    title_of,
 )
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
@@ -26,8 +29,8 @@ from leia_beam.schema import ARTICLES, REDIRECTS
 from leia_beam.siteinfo import SiteInfo, parse_siteinfo, siteinfo_json, wiki_with
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import TableWriter
-from leia_beam.titles import normalise_title
-from leia_beam.units import Unit, UnitOutput, dump_units, unit_dump
+from leia_beam.titles import namespace_of_title, normalise_title
+from leia_beam.units import Unit, UnitOutput, dump_units
 from leia_beam.wikitext import ExtractionOptions, extract
 
 VERSIONS = ("leia-lm", "pyarrow", "lxml", "unicodedata")
@@ -45,6 +48,8 @@ class ArticlesStage:
     extraction: ExtractionOptions
     range_bytes: int
     max_page_bytes: int
+    max_bad_blocks: int = 0
+    salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -70,13 +75,29 @@ class ArticlesStage:
     def units(self) -> list[Unit]:
         return dump_units(self.dumps, self.range_bytes)
 
+    def open_reader(self, dump: Dump) -> DumpReader:
+        """A reader of what ends in `</page>`."""
+        return DumpReader(dump, PAGE_END, self._read_options)
+
     def process(self, unit: Unit, output: UnitOutput) -> None:
+        """One range by itself."""
+        assert unit.dump is not None
+        with self.open_reader(unit.dump) as reader:
+            self.process_range(unit, reader, output)
+
+    def process_range(self, unit: Unit, reader: DumpReader, output: UnitOutput) -> None:
         """Each page of the range: an article or a redirect, or counted by the reason why it is neither."""
         pages = _PageProcessor(self, output)
         report = RangeReport()
-        for record in read_range(unit_dump(unit), unit.start, unit.end, PAGE_END, report, self.max_page_bytes):
+        for record in reader.records(unit.start, unit.end, report):
             pages.process(record)
-        output.take_places(report)
+        output.take_report(report)
+
+    @property
+    def _read_options(self) -> ReadOptions:
+        return ReadOptions(
+            max_record_bytes=self.max_page_bytes, max_bad_blocks=self.max_bad_blocks, salvage=self.salvage
+        )
 
 
 def read_siteinfo(dump: Dump, wiki_code: str) -> SiteInfo | None:
@@ -84,7 +105,8 @@ def read_siteinfo(dump: Dump, wiki_code: str) -> SiteInfo | None:
 
     Raises: DamagedInput if the file is no MediaWiki dump; UsageError if it is another wiki's.
     """
-    first = next(iter(read_range(dump, 0, dump.size_bytes, PAGE_END, RangeReport(), MAX_HEADER_BYTES)), None)
+    with DumpReader(dump, PAGE_END, ReadOptions(max_record_bytes=MAX_HEADER_BYTES)) as reader:
+        first = next(iter(reader.records(0, dump.size_bytes, RangeReport())), None)
     if first is None:
         raise DamagedInput(f"{dump.path}: not a MediaWiki dump, there is nothing in it; give a pages-articles dump")
     at = page_start(first.data)
@@ -104,33 +126,56 @@ class _PageProcessor:
     def __init__(self, stage: ArticlesStage, output: UnitOutput):
         self._stage = stage
         self._wiki = wiki_with(stage.wiki_code, stage.siteinfo)
+        self._by_title = stage.siteinfo is not None and not stage.siteinfo.has_page_namespaces
         self._output = output
         self._articles: TableWriter = output.table("articles", ARTICLES)
         self._redirects: TableWriter = output.table("redirects", REDIRECTS)
 
     def process(self, record: Record) -> None:
-        start = page_start(record.data)
-        if start < 0 and record.data.rstrip().endswith(END_TAG):
-            self._output.end_marker = True
-            return
+        """What stands before one `</page>`, or after the last one."""
+        start, output = page_start(record.data), self._output
         if start < 0 and not record.data.strip():
             return
-        output = self._output
-        output.count("pages/read")
+        output.end_marker = record.data.rstrip().endswith(END_TAG)
+        if start < 0 and output.end_marker:
+            return
         if record.size_bytes > self._stage.max_page_bytes:
-            output.reject("pages", "over --max-page-bytes", record.place, None, record.data)
-            return
-        content = record.data[start:] + PAGE_END
-        if start < 0:
-            output.reject("pages", "no <page> before </page>", record.place, None, record.data)
-            return
-        if namespace_of(content) not in (0, None):
-            output.count("pages/filtered/other namespace")
+            self._reject("over --max-page-bytes", record, record.data[max(0, start) :])
+        elif start < 0:
+            self._reject("no <page> before </page>", record, record.data)
+        else:
+            self._process_page(record, record.data[start:] + PAGE_END)
+
+    def _process_page(self, record: Record, content: bytes) -> None:
+        again = last_page_start(content)
+        if again > 0:
+            self._reject("page that does not end", record, content[:again])
+            content = content[again:]
+        namespace = self._namespace_of(content)
+        if namespace not in (0, None):
+            self._output.count("pages/read")
+            self._output.count("pages/filtered/other namespace")
+            self._output.last_id = identifier_of(content) or self._output.last_id
             return
         try:
-            self._write(parse_page(content))
+            page = parse_page(content, namespace)
+            self._write(page)
         except RejectedPage as reason:
-            output.reject("pages", str(reason), record.place, None, content)
+            self._reject(str(reason), record, content)
+        else:
+            self._output.count("pages/read")
+            self._output.last_id = f"page id {page.page_id}"
+
+    def _namespace_of(self, content: bytes) -> int | None:
+        """By `<ns>`; where the dump's schema has none, by the title's prefix."""
+        if not self._by_title:
+            return namespace_of(content)
+        title = title_of(content)
+        return namespace_of_title(title, self._wiki) if title is not None else None
+
+    def _reject(self, reason: str, record: Record, content: bytes) -> None:
+        self._output.count("pages/read")
+        self._output.reject("pages", reason, record.place, identifier_of(content), content)
 
     def _write(self, page: Page) -> None:
         reason = _filter_reason(page)

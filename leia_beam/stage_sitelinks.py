@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from leia_beam.dumps import Dump, read_range
-from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_json, parse_item
+from leia_beam.dumps import Dump, DumpReader, ReadOptions
+from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_id, entity_json, parse_item
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
+from leia_beam.records import Item
 from leia_beam.schema import SITELINKS
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import TableWriter
-from leia_beam.units import Unit, UnitOutput, dump_units, unit_dump
+from leia_beam.units import Unit, UnitOutput, dump_units
 from leia_beam.wikis import wikipedia_codes
 
-VERSIONS = ("leia-lm", "pyarrow", "ujson")
+VERSIONS = ("leia-lm", "pyarrow", "pysimdjson", "ujson")
 MAX_LINE_BYTES = 64 << 20
 
 
@@ -30,6 +31,8 @@ class SitelinksStage:
     dumps: tuple[Dump, ...]
     label_languages: tuple[str, ...]
     range_bytes: int
+    max_bad_blocks: int = 0
+    salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -49,42 +52,64 @@ class SitelinksStage:
     def units(self) -> list[Unit]:
         return dump_units(self.dumps, self.range_bytes)
 
+    def open_reader(self, dump: Dump) -> DumpReader:
+        """A reader of lines."""
+        options = ReadOptions(max_record_bytes=MAX_LINE_BYTES, max_bad_blocks=self.max_bad_blocks, salvage=self.salvage)
+        return DumpReader(dump, LINE_END, options)
+
     def process(self, unit: Unit, output: UnitOutput) -> None:
+        """One range by itself."""
+        assert unit.dump is not None
+        with self.open_reader(unit.dump) as reader:
+            self.process_range(unit, reader, output)
+
+    def process_range(self, unit: Unit, reader: DumpReader, output: UnitOutput) -> None:
         """Each line of the range: a row, or counted by the reason why it is none."""
-        languages, wikis = frozenset(self.label_languages), wikipedia_codes()
-        table = output.table("sitelinks", SITELINKS)
+        lines = _LineProcessor(self, output)
         report = RangeReport()
-        for record in read_range(unit_dump(unit), unit.start, unit.end, LINE_END, report, MAX_LINE_BYTES):
-            _process_line(record, languages, wikis, table, output)
-        output.take_places(report)
+        for record in reader.records(unit.start, unit.end, report):
+            lines.process(record)
+        output.take_report(report)
 
 
-def _process_line(
-    record: Record, languages: frozenset[str], wikis: frozenset[str], table: TableWriter, output: UnitOutput
-) -> None:
-    if record.size_bytes > MAX_LINE_BYTES:
+class _LineProcessor:
+    """Turns the lines of one unit into rows."""
+
+    def __init__(self, stage: SitelinksStage, output: UnitOutput):
+        self._languages = frozenset(stage.label_languages)
+        self._wikis = wikipedia_codes()
+        self._output = output
+        self._table: TableWriter = output.table("sitelinks", SITELINKS)
+
+    def process(self, record: Record) -> None:
+        output = self._output
+        if record.size_bytes > MAX_LINE_BYTES:
+            output.count("lines/read")
+            output.reject("lines", "line too long", record.place, entity_id(record.data), record.data)
+            output.end_marker = False
+            return
+        content, ends_array = entity_json(record.data)
+        if content or ends_array:
+            output.end_marker = ends_array
+        if not content:
+            return
         output.count("lines/read")
-        output.reject("lines", "line too long", record.place, None, record.data)
-        return
-    content = entity_json(record.data)
-    if record.data.rstrip().endswith(b"]"):
-        output.end_marker = True
-    if not content:
-        return
-    output.count("lines/read")
-    try:
-        item = parse_item(content, languages, wikis)
-    except FilteredLine as reason:
-        output.count(f"lines/filtered/{reason}")
-        return
-    except RejectedLine as reason:
-        output.reject("lines", str(reason), record.place, None, content)
-        return
-    output.count("lines/emitted")
-    output.count("sitelinks/emitted", len(item.sitelinks))
-    row = {
-        "qid": item.qid,
-        "sitelinks": [{"wiki": wiki, "title": title} for wiki, title in item.sitelinks],
-        "labels": [{"language": language, "label": label} for language, label in item.labels],
-    }
-    table.write(row, 50 * (len(item.sitelinks) + len(item.labels) + 1))
+        try:
+            item = parse_item(content, self._languages, self._wikis)
+        except FilteredLine as reason:
+            output.count(f"lines/filtered/{reason}")
+        except RejectedLine as reason:
+            output.reject("lines", str(reason), record.place, entity_id(content), content)
+        else:
+            self._write(item)
+
+    def _write(self, item: Item) -> None:
+        self._output.last_id = item.qid
+        self._output.count("lines/emitted")
+        self._output.count("sitelinks/emitted", len(item.sitelinks))
+        row = {
+            "qid": item.qid,
+            "sitelinks": [{"wiki": wiki, "title": title} for wiki, title in item.sitelinks],
+            "labels": [{"language": language, "label": label} for language, label in item.labels],
+        }
+        self._table.write(row, 50 * (len(item.sitelinks) + len(item.labels) + 1))

@@ -10,15 +10,35 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
+from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from leia_beam.errors import MissingResource
+from leia_beam.errors import MissingResource, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What a storage says of a file; `version` differs where the content may differ (a time, a generation, an etag)."""
+
+    size_bytes: int
+    version: str
 
 
 class Storage(Protocol):
-    """Where a build's folder lies. Paths are as the user gave them, joined with '/'."""
+    """Where a build's folder or a dump lies. Paths are as the user gave them, joined with '/'. Values of it pickle."""
+
+    def stat(self, path: str) -> FileState | None:
+        """Size and version, or None if there is no such file."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to read and seek in."""
+
+    def find(self, pattern: str) -> list[str]:
+        """The files that a path with wildcards means, sorted; a path without any means itself."""
 
     def read(self, path: str) -> bytes | None:
         """The content of a small file, or None if there is none."""
@@ -41,6 +61,30 @@ class Storage(Protocol):
 
 class LocalStorage:
     """Storage on a local or mounted file system."""
+
+    def stat(self, path: str) -> FileState | None:
+        try:
+            state = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise MissingResource(f"{path}: cannot be read ({error.strerror or error})") from error
+        if not stat.S_ISREG(state.st_mode):
+            raise UsageError(
+                f"{path}: is {'a folder' if stat.S_ISDIR(state.st_mode) else 'no regular file'}; give a file"
+            )
+        return FileState(state.st_size, f"changed at {state.st_mtime_ns} ns")
+
+    def open(self, path: str) -> BinaryIO:
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise MissingResource(f"{path}: cannot be read ({error.strerror or error})") from error
+
+    def find(self, pattern: str) -> list[str]:
+        if os.path.lexists(pattern) or not has_magic(pattern):
+            return [pattern]
+        return sorted(path for path in glob(pattern) if os.path.isfile(path))
 
     def read(self, path: str) -> bytes | None:
         try:

@@ -128,6 +128,17 @@ def normalise_title(raw: str, wiki: Wiki, namespace: int = 0) -> str | None:
     return f"{prefix}:{first_letter(name.lstrip(' '), wiki, namespace)}"
 
 
+def namespace_of_title(title: str, wiki: Wiki) -> int:
+    """The namespace that a title's prefix names, for dumps that do not say it beside the title.
+
+    >>> from leia_beam.wikis import load_wiki
+    >>> namespace_of_title("Talk:Tokyo", load_wiki("en")), namespace_of_title("Alien: Covenant", load_wiki("en"))
+    (1, 0)
+    """
+    prefix, colon, name = title.partition(":")
+    return wiki.namespace_numbers.get(fold_namespace(prefix), 0) if colon and name.strip() else 0
+
+
 def _cleaned(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", _BIDI_MARKS.sub("", text))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 
 from leia_beam.stage_entities import TitleRow, TitleSource, TitlesStage
-from leia_beam.units import Stage, Unit, UnitOutput, run_unit
+from leia_beam.units import RangeStage, Stage, Unit, UnitOutput, run_chain, run_unit
 
 
 class RunUnits(beam.PTransform):
@@ -31,6 +31,26 @@ class _RunUnit(beam.DoFn):
 
     def process(self, unit: Unit) -> Iterator[tuple[int, str]]:
         yield unit.number, run_unit(self._stage, unit).status
+
+
+class RunRanges(beam.PTransform):
+    """Chains of ranges of dumps → (number, status) of each. As RunUnits; a chain is read in order by one reader."""
+
+    def __init__(self, stage: RangeStage):
+        super().__init__()
+        self._stage = stage
+
+    def expand(self, ranges: beam.PCollection) -> beam.PCollection:
+        return ranges | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunChain(self._stage))
+
+
+class _RunChain(beam.DoFn):
+    def __init__(self, stage: RangeStage):
+        self._stage = stage
+
+    def process(self, chain: tuple[Unit, ...]) -> Iterator[tuple[int, str]]:
+        for record in run_chain(self._stage, chain):
+            yield record.unit, record.status
 
 
 class RunBuckets(beam.PTransform):

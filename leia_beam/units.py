@@ -19,12 +19,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from leia_beam.commits import DONE, FAILED, CommitRecord, read_done_record, write_record
-from leia_beam.dumps import Dump, byte_ranges
+from leia_beam.dumps import Dump, DumpReader, byte_ranges
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.manifest import StageFile
 from leia_beam.plans import StagePlan, current_versions
 from leia_beam.ranges import Place, RangeReport
 from leia_beam.storage import Storage, environment_errors, sha256_of
+from leia_beam.stream_checks import StreamCheck, stream_check
 from leia_beam.tables import TableWriter
 
 MAX_SAMPLES = 5
@@ -39,10 +40,11 @@ class Unit:
     count: int
     path: str = ""
     name: str = ""
-    format: str = ""
     size_bytes: int = 0
     start: int = 0
     end: int = 0
+    dump: Dump | None = None
+    """The dump that it is a range of, where it is one."""
 
     @property
     def input(self) -> dict[str, Any]:
@@ -59,18 +61,22 @@ def dump_units(dumps: Sequence[Dump], range_bytes: int) -> list[Unit]:
             count=len(ranges),
             path=dump.path,
             name=dump.name,
-            format=dump.format,
             size_bytes=dump.size_bytes,
             start=start,
             end=end,
+            dump=dump,
         )
         for number, (dump, start, end) in enumerate(ranges)
     ]
 
 
-def unit_dump(unit: Unit) -> Dump:
-    """The dump that a unit is a range of."""
-    return Dump(path=unit.path, format=unit.format, size_bytes=unit.size_bytes)
+def chains(units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
+    """What is scheduled as one: each unit by itself, but all ranges of a file that is read from its start in order."""
+    together: dict[object, list[Unit]] = {}
+    for unit in units:
+        is_sequential = unit.dump is not None and unit.dump.is_sequential
+        together.setdefault(unit.path if is_sequential else unit.number, []).append(unit)
+    return [tuple(chain) for chain in together.values()]
 
 
 class Stage(Protocol):
@@ -95,6 +101,16 @@ class Stage(Protocol):
         """Read what the unit describes and write its rows."""
 
 
+class RangeStage(Stage, Protocol):
+    """A stage over dumps: its units are byte ranges, read by a reader that goes from range to range."""
+
+    def open_reader(self, dump: Dump) -> DumpReader:
+        """A reader of the stage's records."""
+
+    def process_range(self, unit: Unit, reader: DumpReader, output: UnitOutput) -> None:
+        """Read the range and write its rows."""
+
+
 class UnitOutput:
     """Where the work of one unit puts its rows, rejects and counts. Files lie in `scratch` until they are published."""
 
@@ -105,7 +121,13 @@ class UnitOutput:
         self.start: tuple[int, int] | None = None
         self.end: tuple[int, int] | None = None
         self.ends_input = False
-        self.end_marker = False
+        self.end_marker: bool | None = None
+        """Whether the dump's end mark is the last thing that was seen; None as long as nothing was."""
+        self.last_id: str | None = None
+        """The last whole record, as a message names it: 'page id 12'."""
+        self.stream_check: StreamCheck | None = None
+        self.bad_blocks: list[tuple[int, int]] = []
+        self.salvaged: str | None = None
         self._unit = unit
         self._suffix = f"{unit.number:05d}-of-{unit.count:05d}-{fingerprint[:8]}"
         self._scratch = scratch
@@ -138,26 +160,54 @@ class UnitOutput:
         entry = {
             "reason": reason,
             "file": self._unit.name,
+            "byte": self._byte_of(place),
             "place": [place.block_bit, place.offset] if place else None,
-            "compressed_byte": place.block_bit // 8 if place else None,
             "id": identifier,
             "first_bytes": raw[:SHOWN_REJECT_BYTES].decode("utf-8", "backslashreplace"),
         }
+        self._write_reject(entry)
+        if len(self.reject_samples) < MAX_SAMPLES:
+            self.reject_samples.append(entry)
+
+    def _byte_of(self, place: Place | None) -> int | None:
+        """The byte of the file: of the block for bzip2, none for a stream that is read from its start."""
+        if place is None:
+            return None
+        dump = self._unit.dump
+        if dump is not None and dump.is_sequential:
+            return None
+        return place.block_bit // 8 if place.block_bit else place.offset
+
+    def _write_reject(self, entry: Mapping[str, Any]) -> None:
         if self._rejects is None:
             name = f"rejects-{self._suffix}.jsonl"
             self._rejects = open(os.path.join(self._scratch, name), "w", encoding="utf-8")  # noqa: SIM115 (closed in files)
             self._files.append(("rejects", f"rejects/{name}", lambda: self._reject_count))
         self._rejects.write(json.dumps(entry, ensure_ascii=False) + "\n")
         self._reject_count += 1
-        if len(self.reject_samples) < MAX_SAMPLES:
-            self.reject_samples.append(entry)
 
-    def take_places(self, report: RangeReport) -> None:
-        """Keep where the range's first record began and its last ended."""
+    def take_report(self, report: RangeReport) -> None:
+        """Keep where the range's first record began and its last ended, and what proves that it is whole."""
         self.start = (report.start.block_bit, report.start.offset) if report.start else None
         self.end = (report.end.block_bit, report.end.offset) if report.end else None
         self.ends_input = report.ends_file
         self.warnings += report.warnings
+        self.salvaged = report.salvaged
+        if report.block_crcs or report.stream_ends:
+            self.stream_check = stream_check(report.block_crcs, report.stream_ends)
+        for bit, end_bit in report.bad_blocks:
+            self.bad_blocks.append((bit // 8, end_bit // 8))
+            reason = "block does not decode; the records that touch it are lost"
+            self._write_reject(
+                {
+                    "reason": reason,
+                    "file": self._unit.name,
+                    "byte": bit // 8,
+                    "place": None,
+                    "id": None,
+                    "first_bytes": "",
+                }
+            )
 
     def close(self) -> list[tuple[StageFile, str]]:
         """Finish all files: each with its sums and its local path, in the order in which they were begun."""
@@ -194,7 +244,7 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
                 (work or stage.process)(unit, output)
                 finished = output.close()
         except (DamagedInput, UsageError) as error:
-            record = _failed_record(stage.plan, unit, error)
+            record = _failed_record(stage.plan, unit, error, output.last_id)
             write_record(storage, folder, record)
             return record
         for file, local_path in finished:
@@ -212,12 +262,28 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
             end=output.end,
             ends_input=output.ends_input,
             end_marker=output.end_marker,
+            last_id=output.last_id,
+            stream_check=output.stream_check,
+            bad_blocks=output.bad_blocks,
+            salvaged=output.salvaged,
             warnings=output.warnings,
             reject_samples=output.reject_samples,
         )
         write_record(storage, folder, record)
         shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def run_chain(stage: RangeStage, chain: Sequence[Unit]) -> list[CommitRecord]:
+    """Do the work of units of one dump, in their order, with one reader; each is committed as it is done."""
+    dump = chain[0].dump
+    assert dump is not None
+    with stage.open_reader(dump) as reader:
+
+        def work(unit: Unit, output: UnitOutput) -> None:
+            stage.process_range(unit, reader, output)
+
+        return [run_unit(stage, unit, work) for unit in chain]
 
 
 def _check_versions(plan: StagePlan) -> None:
@@ -231,7 +297,7 @@ def _check_versions(plan: StagePlan) -> None:
             )
 
 
-def _failed_record(plan: StagePlan, unit: Unit, error: LeiaError) -> CommitRecord:
+def _failed_record(plan: StagePlan, unit: Unit, error: LeiaError, last_id: str | None) -> CommitRecord:
     return CommitRecord(
         stage=plan.stage,
         fingerprint=plan.fingerprint,
@@ -242,4 +308,5 @@ def _failed_record(plan: StagePlan, unit: Unit, error: LeiaError) -> CommitRecor
         counters={},
         error=str(error),
         exit_code=error.exit_code,
+        last_id=last_id,
     )

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.errors import MissingResource, UsageError
-from leia_beam.finish import MaxRejects, finish_stage, read_finished
+from leia_beam.finish import STRICT, MaxRejects, Tolerance, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.plans import claim_folder
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
+from leia_beam.sources import storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
 from leia_beam.stage_shards import ShardsStage
@@ -34,6 +35,7 @@ from leia_beam.units import Stage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, shards, sitelinks
+from pipelines.progress import Progress
 from pipelines.runners import Graph, run_units
 
 
@@ -45,6 +47,7 @@ class RunOptions:
     workers: int = 1
     runner: str = "local"
     max_rejects: MaxRejects = field(default_factory=lambda: MaxRejects(share=0.001))
+    tolerance: Tolerance = STRICT
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -88,8 +91,12 @@ class Build:
         began = time.monotonic()
         if isinstance(stage, ShardsStage):
             stage.publish_tokenizer()
-        run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
-        manifest = finish_stage(storage, stage.folder, plan, self.options.max_rejects)
+        with Progress(stage, stage.units(), self.say):
+            run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
+        if isinstance(stage, (SitelinksStage, ArticlesStage)):
+            for dump in stage.dumps:
+                dump.check_unchanged()
+        manifest = finish_stage(storage, stage.folder, plan, self.options.max_rejects, self.options.tolerance)
         elapsed_s = time.monotonic() - began
         self.notes.append({"stage": plan.stage, "units": plan.unit_count, "elapsed_s": round(elapsed_s, 3)})
         self.say(f"{plan.stage:<10} {_summary(manifest)} in {units}, {elapsed_s:.1f} s")
@@ -147,11 +154,15 @@ def check_output(output: str) -> None:
 
 
 def find_dumps(paths: Sequence[str], flag: str) -> tuple[Dump, ...]:
-    """The dump files of an option, in the order given.
+    """The dump files of an option: those that each path or pattern means, in the order given.
 
     Raises: UsageError if one is missing or two have the same base name, which is all that a manifest holds of them.
     """
-    dumps = tuple(find_dump(path) for path in paths)
+    found = [(path, storage_of(path)) for path in paths]
+    for pattern, storage in found:
+        if not storage.find(pattern):
+            raise UsageError(f"{flag} {pattern}: no file has such a name")
+    dumps = tuple(find_dump(path, storage) for pattern, storage in found for path in storage.find(pattern))
     names = [dump.name for dump in dumps]
     for name in names:
         if names.count(name) > 1:
@@ -181,6 +192,8 @@ def sitelinks_stage(
         dumps=find_dumps(wikidata, "--wikidata"),
         label_languages=tuple(sorted(set(label_languages))),
         range_bytes=range_bytes,
+        max_bad_blocks=build.options.tolerance.max_bad_blocks,
+        salvage=build.options.tolerance.salvage,
     )
 
 
@@ -208,6 +221,8 @@ def articles_stage(
         extraction=extraction,
         range_bytes=range_bytes,
         max_page_bytes=max_page_bytes,
+        max_bad_blocks=build.options.tolerance.max_bad_blocks,
+        salvage=build.options.tolerance.salvage,
     )
 
 

@@ -25,7 +25,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from leia_beam import errors
 from leia_beam.commits import read_done_record
 from leia_beam.errors import LeiaError, MissingResource, UsageError
-from leia_beam.units import Stage, Unit
+from leia_beam.units import Stage, Unit, chains
 
 LOCAL = "local"
 BYTES_FOR_A_PROCESS = 8 << 20
@@ -51,11 +51,13 @@ def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_option
     if runner != LOCAL:
         _run_named(graph, stage, pending, runner, beam_options)
         return
-    processes = min(workers, len(pending), 1 + sum(unit.end - unit.start for unit in pending) // BYTES_FOR_A_PROCESS)
+    together = chains(pending)
+    processes = min(workers, len(together), 1 + sum(unit.end - unit.start for unit in pending) // BYTES_FOR_A_PROCESS)
     if processes <= 1:
         _run_in_memory(graph, stage, pending, beam_options)
     else:
-        _run_processes(graph, stage, [pending[number::processes] for number in range(processes)], beam_options)
+        shares = [[unit for chain in together[number::processes] for unit in chain] for number in range(processes)]
+        _run_processes(graph, stage, shares, beam_options)
 
 
 def _run_named(graph: Graph, stage: Stage, units: Sequence[Unit], runner: str, beam_options: Sequence[str]) -> None:

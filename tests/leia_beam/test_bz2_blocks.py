@@ -500,7 +500,7 @@ def test_truncated_real_blocks_are_errors() -> None:
     for share in (0.1, 0.5, 0.99):
         size = int(len(blob) * share)
         failed, _ = union_or_damage(blob[:size], [size // 2, size - 100])
-        assert "ends early: the bzip2 block that begins at byte " in failed and f"{size:,}" in failed
+        assert f"ends early at byte {size:,}: the bzip2 block that begins at byte " in failed
     with pytest.raises(DamagedInput, match=r"^x\.bz2: ends early at byte [\d,]+, inside the end of the stream \(byte "):
         read_range(blob[:-3], 0, len(blob))
 
@@ -788,3 +788,122 @@ def test_a_range_beyond_the_file_yields_nothing() -> None:
     blob = bz2.compress(b"one\n")
     assert read_range(blob, len(blob) + 10, 1 << 60) == ([], RangeReport())
     assert [record.data for record in read_range(blob, 0, 1 << 60)[0]] == [b"one"]
+
+
+# ---- damage that is let pass
+
+
+def records_apart_from(pieces: Sequence[bytes], bad: Iterable[int], delimiter: bytes) -> list[bytes]:
+    """The records of which neither the bytes nor the delimiters beside them stand in one of the bad pieces."""
+    data = b"".join(pieces)
+    begins = list(itertools.accumulate((len(piece) for piece in pieces), initial=0))
+    lost = [(begins[number], begins[number + 1]) for number in bad]
+    kept, begin = [], 0
+    while begin < len(data):
+        at = data.find(delimiter, begin)
+        end = len(data) if at < 0 else at
+        first = max(0, begin - len(delimiter)) if begin else 0
+        last = end if at < 0 else at + len(delimiter)
+        if not any(first < stop and start < last for start, stop in lost):
+            kept.append(data[begin:end])
+        begin = end + len(delimiter)
+    return kept
+
+
+@pytest.mark.parametrize("delimiter", [b"\n", b"</page>"])
+def test_bad_blocks_that_may_be_skipped_cost_the_records_that_touch_them(delimiter: bytes) -> None:
+    """For any blocks, damage and cuts: exactly the other records are given, places meet, each bad block is reported."""
+    seen = {"skipped": 0, "two in a row": 0, "reported by two ranges": 0, "last of the file": 0, "lost": 0}
+
+    @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @given(
+        pieces=st.lists(
+            st.sampled_from([b"ab", b"x", b"\n", b"</page>", b"</pa", b"ge>", b"y" * 30]), min_size=1
+        ).flatmap(
+            lambda parts: st.lists(st.integers(1, 9), min_size=1, max_size=6).map(
+                lambda sizes: cut_into(b"".join(parts), sizes)
+            )
+        ),
+        stream_sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+        bad=st.sets(st.integers(0, 30), min_size=1, max_size=3),
+        cuts=st.lists(st.integers(0, 3_000), max_size=6),
+    )
+    def check(pieces: list[bytes], stream_sizes: list[int], bad: set[int], cuts: list[int]) -> None:
+        sizes = itertools.cycle(stream_sizes)
+        streams, rest = [], pieces
+        while rest:
+            count = next(sizes)
+            streams.append(rest[:count])
+            rest = rest[count:]
+        blob = bytearray(b"".join(one_stream(stream) for stream in streams))
+        blocks = read_range(bytes(blob), 0, len(blob))[1].block_crcs
+        assert len(blocks) == len(pieces)
+        bad = {number % len(pieces) for number in bad}
+        for number in bad:
+            bit = blocks[number][0] + 48 + 3  # in the block's CRC, so that nothing else looks changed
+            blob[bit // 8] ^= 0x80 >> bit % 8
+        union, reports = [], []
+        for start, end in ranges_of(len(blob), cuts):
+            report = RangeReport()
+            options = {"max_bad_blocks": len(bad)}
+            file = io.BytesIO(bytes(blob))
+            union += [record.data for record in read_records(file, "x.bz2", start, end, delimiter, report, **options)]
+            reports.append(report)
+        wanted = records_apart_from(pieces, bad, delimiter)
+        assert union == wanted
+        assert_places_meet(reports)
+        named = [bit for report in reports for bit, _ in report.bad_blocks]
+        assert set(named) <= {blocks[number][0] for number in bad}
+        seen["skipped"] += len(set(named))
+        seen["reported by two ranges"] += len(named) > len(set(named))
+        seen["two in a row"] += any(number + 1 in bad for number in bad)
+        seen["last of the file"] += len(pieces) - 1 in bad
+        seen["lost"] += len(wanted) < len(sequential(b"".join(one_stream(stream) for stream in streams), delimiter))
+
+    check()
+    assert min(count for name, count in seen.items() if name != "reported by two ranges") > 20, seen
+
+
+def test_more_bad_blocks_than_may_be_skipped_are_an_error() -> None:
+    """The one that is too many is named as without the option."""
+    blob = bytearray(one_stream([b"one\n", b"two\n", b"three\n", b"four\n"]))
+    blocks = [bit for bit, _ in read_range(bytes(blob), 0, len(blob))[1].block_crcs]
+    for bit in (blocks[1] + 50, blocks[2] + 50):
+        blob[bit // 8] ^= 0x80 >> bit % 8
+    report = RangeReport()
+    with pytest.raises(
+        DamagedInput, match=rf"bzip2 block at byte {blocks[2] // 8:,} \(bit {blocks[2]:,}\) does not decode"
+    ):
+        list(read_records(io.BytesIO(bytes(blob)), "x.bz2", 0, len(blob), b"\n", report, max_bad_blocks=1))
+    assert report.bad_blocks == [(blocks[1], blocks[2])]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_salvage_gives_all_records_before_the_end_of_a_truncated_file(share: float) -> None:
+    """The whole blocks' records, for any cuts; each range that meets the end says why, none claims the file's end."""
+    rng = random.Random(14)
+    whole = bz2.compress(lines(rng, 900_000, 300), 1)
+    blob = whole[: int(len(whole) * share)]
+    blocks = [bit for bit, _ in read_range(whole, 0, len(whole))[1].block_crcs]
+    count = sum(bit + 8 * 2 < len(blob) * 8 for bit in blocks) - 1  # the last one that begins is not whole
+    decoded = bz2.decompress(whole)
+    size = len(decoded) if count < 0 else sum(len(block) for block in itertools.islice(_decoded_blocks(whole), count))
+    wanted = decoded[:size].split(b"\n")[:-1]
+    for cuts in ([], [len(blob) // 2], random_cut_sets(rng, len(blob), 1)[0]):
+        found, reports = [], []
+        for start, end in ranges_of(len(blob), cuts):
+            report = RangeReport()
+            records = read_records(io.BytesIO(blob), "x.bz2", start, end, b"\n", report, salvage=True)
+            found += [record.data for record in records]
+            reports.append(report)
+        assert found == wanted
+        assert any(report.salvaged for report in reports) and not any(report.ends_file for report in reports)
+        assert all(f"ends early at byte {len(blob):,}" in report.salvaged for report in reports if report.salvaged)
+
+
+def _decoded_blocks(blob: bytes) -> Iterable[bytes]:
+    window = bz2_bits.Window(io.BytesIO(blob), 0, 1 << 20)
+    for bit, _ in read_range(blob, 0, len(blob))[1].block_crcs:
+        block = bz2_bits.decode_block(window, bit)
+        assert block is not None
+        yield block.data

@@ -24,9 +24,9 @@ from leia_beam.ranges import Place, RangeReport
 from leia_beam.schema import REDIRECTS
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
-from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, dump_units, run_unit, unit_dump
+from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, dump_units, run_unit
 
-UNIT = Unit(number=2, count=5, path="/secret/x.bz2", name="x.bz2", format="bz2", size_bytes=100, start=40, end=60)
+UNIT = Unit(number=2, count=5, path="/secret/x.bz2", name="x.bz2", size_bytes=100, start=40, end=60)
 ROW = {"wiki": "jawiki", "page_id": 1, "from": "a", "to": "b", "fragment": None, "to_interwiki": None}
 
 
@@ -83,7 +83,7 @@ def good_work(unit, output):
     report = RangeReport()
     report.start, report.end, report.ends_file = Place(80, 0), Place(160, 9), True
     report.warnings.append("padding")
-    output.take_places(report)
+    output.take_report(report)
     output.end_marker = True
 
 
@@ -154,7 +154,7 @@ def test_a_reject_is_written_with_its_place_and_first_bytes(tmp_path, scratch):
         "reason": "no title",
         "file": "x.bz2",
         "place": [80, 7],
-        "compressed_byte": 10,
+        "byte": 10,
         "id": "17",
         "first_bytes": "東京\x1b[31m\\xff" + "y" * 188,
     }
@@ -311,7 +311,7 @@ def test_dumps_are_cut_into_numbered_units():
         own = [unit for unit in units if unit.path == dump.path]
         assert own[0].start == 0 and own[-1].end == dump.size_bytes
         assert all(one.end == other.start for one, other in itertools.pairwise(own))
-        assert all(unit_dump(unit) == dump and unit.name == dump.name for unit in own)
+        assert all(unit.dump == dump and unit.name == dump.name for unit in own)
         assert dump.format == "gzip" or all(0 < unit.end - unit.start <= 100 for unit in own)
 
 
