@@ -19,6 +19,7 @@ from leia_beam.arguments import Parser, not_negative, positive, size_bytes
 from leia_beam.errors import Interrupted, LeiaError, UsageError, exit_code_of
 
 if TYPE_CHECKING:
+    from leia_beam.finish import Tolerance
     from leia_beam.wikitext import ExtractionOptions
     from pipelines.build import Build
 
@@ -88,16 +89,21 @@ def _parser() -> Parser:
     _wiki(build)
     _names(build)
     _tokenizer(build)
+    _reading(build).add_argument(
+        "--strict-dates", action="store_true", help="refuse dumps whose dates lie more than 45 days apart"
+    )
     _common(build)
     stage = commands.add_parser("sitelinks", help="Wikidata dump to one row an item")
     _wikidata(stage)
     stage.add_argument(
         "--label-languages", metavar="LANG[,LANG…]", default="en", help="languages whose labels are kept"
     )
+    _reading(stage)
     _common(stage)
     stage = commands.add_parser("articles", help="wiki dump to articles with anchors, and redirects")
     _pages(stage)
     _wiki(stage)
+    _reading(stage)
     _common(stage)
     stage = commands.add_parser("entities", help="titles, redirects and sitelinks to the entity table")
     stage.add_argument("--sitelinks", metavar="DIR", help="a finished sitelinks folder (default: OUTPUT/sitelinks)")
@@ -198,7 +204,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"
     )
     _max_rejects(group)
-    _tolerance(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
     group.add_argument("--quiet", action="store_true", help="no progress lines")
@@ -211,6 +216,17 @@ def _max_rejects(parser: argparse._ActionsContainer) -> None:
         default="0.1%",
         help="records of a stage that may be rejected; of a share never fewer than 20",
     )
+
+
+def _reading(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("reading the dumps")
+    _tolerance(group)
+    group.add_argument(
+        "--verify-inputs",
+        action="store_true",
+        help="first compare each dump with the sums in sha1sums.txt beside it, which reads it once more",
+    )
+    return group
 
 
 def _tolerance(parser: argparse._ActionsContainer) -> None:
@@ -233,7 +249,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.log_file import hold_log
 
     hold_log()  # before Beam is imported, which warns of what it misses
-    from leia_beam.finish import MaxRejects, Tolerance
+    from leia_beam.finish import MaxRejects
     from pipelines.build import Build, RunOptions
 
     build = Build(
@@ -242,7 +258,9 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
             workers=options.workers,
             runner=options.runner,
             max_rejects=MaxRejects.parse(options.max_rejects),
-            tolerance=Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage),
+            tolerance=_tolerance_of(options),
+            verify_inputs=getattr(options, "verify_inputs", False),
+            strict_dates=getattr(options, "strict_dates", False),
             overwrite=options.overwrite,
             dry_run=options.dry_run,
             quiet=options.quiet,
@@ -310,6 +328,14 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
         steps.run_shards(build, tokenizer, options.align, options.name_space, options.document_start)
 
 
+def _tolerance_of(options: argparse.Namespace) -> Tolerance:
+    from leia_beam.finish import STRICT, Tolerance
+
+    if "salvage" not in options:  # a stage that reads no dump
+        return STRICT
+    return Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
+
+
 def _extraction(options: argparse.Namespace) -> ExtractionOptions:
     from leia_beam.wikitext import ExtractionOptions
 
@@ -334,12 +360,12 @@ def _list(text: str) -> list[str]:
 
 
 def _finish(options: argparse.Namespace) -> None:
-    from leia_beam.finish import MaxRejects, Tolerance, finish_stage, read_finished
+    from leia_beam.finish import MaxRejects, finish_stage, read_finished
     from leia_beam.plans import read_plan
     from leia_beam.storage import LocalStorage
 
     storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
-    tolerance = Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
+    tolerance = _tolerance_of(options)
     found = False
     for stage in ("sitelinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards"):
         folder = f"{options.output.rstrip('/')}/{stage}"

@@ -72,12 +72,14 @@ def read_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> C
         loaded = json.loads(content)
         files = [StageFile(**entry) for entry in loaded.pop("files")]
         start, end, check = loaded.pop("start"), loaded.pop("end"), loaded.pop("stream_check")
+        bad_blocks = tuple((first, last) for first, last in loaded.pop("bad_blocks"))
         record = CommitRecord(
             **loaded,
             files=files,
             start=tuple(start) if start else None,
             end=tuple(end) if end else None,
             stream_check=StreamCheck(**check) if check else None,
+            bad_blocks=bad_blocks,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

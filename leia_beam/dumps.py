@@ -11,7 +11,7 @@ from __future__ import annotations
 import bz2
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -43,6 +43,8 @@ class Dump:
     size_bytes: int
     encoding: str = UTF_8
     version: str = ""
+    verified_sum: str = ""
+    """'sha1:…' where the whole file was found to have it."""
     storage: Storage = field(default_factory=LocalStorage, compare=False)
 
     @property
@@ -136,6 +138,12 @@ def _encoding_of(head: bytes, format_: str) -> str:
     except (OSError, zlib.error):
         pass  # whoever reads it says what is wrong with it
     return UTF_16 if head.startswith((b"\xff\xfe", b"\xfe\xff")) else UTF_8
+
+
+def verified_sums(dumps: Iterable[Dump]) -> dict[str, dict[str, str]]:
+    """What a manifest says of sums that were verified; nothing where none were."""
+    sums = {dump.name: dump.verified_sum for dump in dumps if dump.verified_sum}
+    return {"verified_sums": sums} if sums else {}
 
 
 def byte_ranges(dump: Dump, range_bytes: int) -> list[tuple[int, int]]:

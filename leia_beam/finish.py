@@ -138,8 +138,10 @@ def _complete_records(storage: Storage, folder: str, plan: StagePlan) -> list[Co
             missing.append(unit)
     if failed:
         more = f" (and {len(failed) - 1} more units failed)" if len(failed) > 1 else ""
-        before = [record for record in records if record.unit < failed[0].unit and record.input == failed[0].input]
-        raise _error_of(failed[0].exit_code, f"{failed[0].error}{_last_whole([*before, failed[0]])}{more}")
+        first = failed[0]
+        name = first.input.get("name")
+        before = [record for record in records if record.unit < first.unit and record.input.get("name") == name]
+        raise _error_of(first.exit_code, f"{first.error}{_last_whole([*before, first])}{more}")
     if missing:
         raise Interrupted(
             f"{folder}: {len(missing):,} of {plan.unit_count:,} units are not done (the first is {missing[0]}); "

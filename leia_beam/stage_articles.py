@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.pages import (
     END_TAG,
@@ -70,6 +70,7 @@ class ArticlesStage:
             ),
             unit_count=len(self.units()),
             end_marker=END_TAG.decode(),
+            details=verified_sums(self.dumps),
         )
 
     def units(self) -> list[Unit]:

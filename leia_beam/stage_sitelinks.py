@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
 from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_id, entity_json, parse_item
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
@@ -47,6 +47,7 @@ class SitelinksStage:
             ),
             unit_count=len(dump_units(self.dumps, self.range_bytes)),
             end_marker="']'",
+            details=verified_sums(self.dumps),
         )
 
     def units(self) -> list[Unit]:
@@ -100,6 +101,7 @@ class _LineProcessor:
             output.count(f"lines/filtered/{reason}")
         except RejectedLine as reason:
             output.reject("lines", str(reason), record.place, entity_id(content), content)
+            output.end_marker = False  # a bracket of a line that was cut closes nothing
         else:
             self._write(item)
 

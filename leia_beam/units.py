@@ -264,7 +264,7 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
             end_marker=output.end_marker,
             last_id=output.last_id,
             stream_check=output.stream_check,
-            bad_blocks=output.bad_blocks,
+            bad_blocks=tuple(output.bad_blocks),
             salvaged=output.salvaged,
             warnings=output.warnings,
             reject_samples=output.reject_samples,

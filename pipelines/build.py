@@ -11,11 +11,12 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.finish import STRICT, MaxRejects, Tolerance, finish_stage, read_finished
@@ -24,12 +25,13 @@ from leia_beam.log_file import write_log_to
 from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.plans import claim_folder
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
-from leia_beam.sources import storage_of
+from leia_beam.sources import is_remote, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage
-from leia_beam.storage import LocalStorage
+from leia_beam.storage import Storage
+from leia_beam.sums import check_sum, stated_sum
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import Stage
 from leia_beam.wikis import label_language, wiki_code
@@ -48,6 +50,8 @@ class RunOptions:
     runner: str = "local"
     max_rejects: MaxRejects = field(default_factory=lambda: MaxRejects(share=0.001))
     tolerance: Tolerance = STRICT
+    verify_inputs: bool = False
+    strict_dates: bool = False
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -66,11 +70,44 @@ class Build:
         """The folder of a stage."""
         return f"{self.options.output.rstrip('/')}/{stage}"
 
+    @property
+    def storage(self) -> Storage:
+        """What the output folder lies on."""
+        return storage_of(self.options.output, self.options.beam_options)
+
     def prepare_output(self) -> None:
         """Make the output folder and its log file; nothing in a dry run."""
-        if not self.options.dry_run:
+        if not self.options.dry_run and not is_remote(self.options.output):
             check_output(self.options.output)
             write_log_to(self.options.output)
+
+    def needs_local_output(self) -> None:
+        """Refuse an object store as output, for the stages that cannot read one yet.
+
+        Raises: UsageError.
+        """
+        if is_remote(self.options.output):
+            raise UsageError(
+                f"--output {self.options.output}: only `sitelinks` and `articles` write to an object store so far; "
+                "give a local folder"
+            )
+
+    def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
+        """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
+
+        Raises: UsageError, DamagedInput.
+        """
+        if not self.options.verify_inputs:
+            return dumps
+        checked = []
+        for dump in dumps:
+            stated = stated_sum(dump)
+            self.say(
+                f"{dump.name}: reading {dump.size_bytes / 1e6:,.0f} MB once more for its {stated.partition(':')[0]}"
+            )
+            check_sum(dump, stated)
+            checked.append(replace(dump, verified_sum=stated))
+        return tuple(checked)
 
     def run(self, stage: Stage, graph: Graph) -> Manifest | None:
         """Bring a stage to its manifest (None in a dry run).
@@ -111,7 +148,8 @@ class Build:
 
     def write_notes(self, outcome: str) -> None:
         """Times, host, runner and workers of this run: never compared, never read by a stage."""
-        if self.options.dry_run or not Path(self.options.output).is_dir():
+        remote = is_remote(self.options.output)
+        if self.options.dry_run or not (remote or Path(self.options.output).is_dir()):
             return
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
         content = {
@@ -123,7 +161,7 @@ class Build:
             "workers": self.options.workers,
             "stages": self.notes,
         }
-        LocalStorage().write(
+        self.storage.write(
             f"{self.options.output.rstrip('/')}/_run/{run_id}.json", (json.dumps(content, indent=1) + "\n").encode()
         )
 
@@ -153,21 +191,23 @@ def check_output(output: str) -> None:
         raise MissingResource(f"--output {output}: cannot be written to; give another folder")
 
 
-def find_dumps(paths: Sequence[str], flag: str) -> tuple[Dump, ...]:
+def find_dumps(paths: Sequence[str], flag: str, beam_options: Sequence[str] = ()) -> tuple[Dump, ...]:
     """The dump files of an option: those that each path or pattern means, in the order given.
 
     Raises: UsageError if one is missing or two have the same base name, which is all that a manifest holds of them.
     """
-    found = [(path, storage_of(path)) for path in paths]
-    for pattern, storage in found:
-        if not storage.find(pattern):
+    dumps: list[Dump] = []
+    for pattern in paths:
+        storage = storage_of(pattern, beam_options)
+        found = storage.find(pattern)
+        if not found:
             raise UsageError(f"{flag} {pattern}: no file has such a name")
-    dumps = tuple(find_dump(path, storage) for pattern, storage in found for path in storage.find(pattern))
+        dumps += [find_dump(path, storage) for path in found]
     names = [dump.name for dump in dumps]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{flag}: two files are called {name}; give each file once")
-    return dumps
+    return tuple(dumps)
 
 
 def sitelinks_stage(
@@ -189,7 +229,8 @@ def sitelinks_stage(
         return None
     return SitelinksStage(
         folder=build.folder("sitelinks"),
-        dumps=find_dumps(wikidata, "--wikidata"),
+        dumps=build.verified(find_dumps(wikidata, "--wikidata", build.options.beam_options)),
+        storage=build.storage,
         label_languages=tuple(sorted(set(label_languages))),
         range_bytes=range_bytes,
         max_bad_blocks=build.options.tolerance.max_bad_blocks,
@@ -211,12 +252,13 @@ def articles_stage(
     Raises: UsageError, DamagedInput.
     """
     code = wiki_code(wiki)
-    dumps = find_dumps(pages, "--pages")
+    dumps = build.verified(find_dumps(pages, "--pages", build.options.beam_options))
     headers = [None if ignore_siteinfo else read_siteinfo(dump, code) for dump in dumps]
     return ArticlesStage(
         folder=build.folder("articles"),
         wiki_code=code,
         dumps=dumps,
+        storage=build.storage,
         siteinfo=headers[0],
         extraction=extraction,
         range_bytes=range_bytes,
@@ -241,6 +283,7 @@ def label_languages(name_languages: Sequence[str]) -> list[str]:
 
 def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, buckets: int | None) -> None:
     """The three steps of `entities`."""
+    build.needs_local_output()
     code, wikis = wiki_code(wiki), name_wikis(languages)
     build.prepare_output()
     articles_folder = build.folder("articles")
@@ -267,6 +310,7 @@ def run_shards(
     build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str
 ) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
+    build.needs_local_output()
     build.prepare_output()
     articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
     entity_options = read_manifest(entities_folder).options
@@ -316,6 +360,7 @@ class BuildInputs:
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
+    build.needs_local_output()
     tokenizer = find_tokenizer(inputs.tokenizer)
     first = sitelinks_stage(build, inputs.wikidata, label_languages(inputs.name_languages), inputs.range_bytes)
     second = articles_stage(
@@ -327,7 +372,12 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         inputs.max_page_bytes,
         inputs.ignore_siteinfo,
     )
+    apart = dates_apart([dump.name for dump in second.dumps], _wikidata_names(first, inputs.wikidata))
+    if apart is not None and build.options.strict_dates:
+        raise UsageError(f"--strict-dates: {apart}; take dumps of one month")
     build.prepare_output()
+    if apart is not None:
+        build.say(f"warning: {apart}; pages without an item there will have no name")
     if first is not None:
         build.run(first, sitelinks.graph)
     build.run(second, articles.graph)
@@ -337,4 +387,20 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         return
     sitelinks_folder = first.folder if first is not None else inputs.wikidata[0]
     run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.buckets)
-    run_shards(build, tokenizer, inputs.alignment, inputs.name_space, inputs.document_start)
+    manifest = run_shards(build, tokenizer, inputs.alignment, inputs.name_space, inputs.document_start)
+    if apart is not None and manifest is not None:
+        build.say(
+            f"warning: {apart}; {_share_without_item(manifest.counters):.1%} of the anchors have no item or sitelink"
+        )
+
+
+def _wikidata_names(stage: SitelinksStage | None, wikidata: Sequence[str]) -> list[str]:
+    """The names of the dumps that the sitelinks are from."""
+    if stage is not None:
+        return [dump.name for dump in stage.dumps]
+    return [str(entry["name"]) for entry in read_manifest(wikidata[0]).inputs]
+
+
+def _share_without_item(counters: Mapping[str, int]) -> float:
+    missed = sum(counters.get(f"anchors/filtered/{reason}", 0) for reason in ("no item", "no sitelink"))
+    return missed / max(1, counters.get("anchors/read", 0))

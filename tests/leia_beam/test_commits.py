@@ -23,6 +23,7 @@ from leia_beam.commits import (
 )
 from leia_beam.manifest import StageFile
 from leia_beam.storage import LocalStorage
+from leia_beam.stream_checks import StreamCheck
 
 STORAGE = LocalStorage()
 RECORD = CommitRecord(
@@ -41,6 +42,10 @@ RECORD = CommitRecord(
     end=(160, 55),
     ends_input=True,
     end_marker=True,
+    last_id="page id 12",
+    stream_check=StreamCheck(1, 2, None, 0, 0),
+    bad_blocks=((5, 9),),
+    salvaged="x.bz2: ends early",
     warnings=["padding after the last stream"],
     reject_samples=[{"reason": "no title", "first_bytes": "東京"}],
 )
@@ -64,7 +69,15 @@ def test_a_record_comes_back_as_it_was(folder):
     assert record_path(folder, 7) == f"{folder}/_done/00007.json"
 
 
-@pytest.mark.parametrize("changes", [{"start": None, "end": None}, {"start": (0, 0), "end": (0, 0)}, {"files": []}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start": None, "end": None},
+        {"start": (0, 0), "end": (0, 0)},
+        {"files": []},
+        {"stream_check": None, "bad_blocks": ()},
+    ],
+)
 def test_a_record_without_records_or_files_comes_back(tmp_path, changes):
     """A unit that owns no record has no places; a place of zeros is a place."""
     record = replace(RECORD, **changes)
