@@ -62,7 +62,7 @@ def item_line(number: int, rng: random.Random, words: Vocabulary, languages: lis
     spoken = rng.sample(languages, min(len(languages), 1 + int(rng.expovariate(1 / 14))))
     linked = rng.sample(languages, min(len(languages), int(rng.expovariate(1 / 6)) if rng.random() < 0.5 else 0))
     statements = {}
-    for number_of_property in rng.sample(range(1, 3000), 1 + int(rng.expovariate(1 / 11))):
+    for number_of_property in rng.sample(range(1, 3000), 1 + int(rng.expovariate(1 / 14))):
         name = f"P{number_of_property}"
         target = rng.randrange(10**6)
         statements[name] = [
@@ -70,6 +70,7 @@ def item_line(number: int, rng: random.Random, words: Vocabulary, languages: lis
                 "mainsnak": {
                     "snaktype": "value",
                     "property": name,
+                    "hash": f"{rng.getrandbits(160):040x}",
                     "datavalue": {
                         "value": {"entity-type": "item", "numeric-id": target, "id": f"Q{target}"},
                         "type": "wikibase-entityid",
@@ -77,7 +78,7 @@ def item_line(number: int, rng: random.Random, words: Vocabulary, languages: lis
                     "datatype": "wikibase-item",
                 },
                 "type": "statement",
-                "id": f"{qid}${rng.getrandbits(64):016X}",
+                "id": f"{qid}${rng.getrandbits(128):032X}",
                 "rank": "normal",
                 "references": [
                     {

@@ -149,7 +149,7 @@ def verified_sums(dumps: Iterable[Dump]) -> dict[str, dict[str, str]]:
 def byte_ranges(dump: Dump, range_bytes: int) -> list[tuple[int, int]]:
     """The ranges [start, end) into which a dump is cut, each of at most `range_bytes`.
 
-    Those of a sequential one end at whole pieces, so a range is at least 64 KiB; text in UTF-16 is one range.
+    Those of a sequential one end at whole pieces, so a range is at least 256 KiB; text in UTF-16 is one range.
     """
     if dump.encoding == UTF_16:
         return [(0, dump.size_bytes)]

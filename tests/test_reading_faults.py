@@ -587,7 +587,7 @@ def test_a_block_that_no_unit_or_two_units_read_is_noticed_by_the_stream_checksu
 
 def test_a_sequential_dump_goes_on_behind_what_is_done(tmp_path: Path) -> None:
     """A gzip dump of several units: a lost record costs that unit alone, and the files are the same bytes as before."""
-    lines = [line(n, claims=hashlib.sha512(str(n).encode()).hexdigest()) for n in range(1, 4_001)]
+    lines = [line(n, claims=hashlib.sha512(str(n).encode()).hexdigest()) for n in range(1, 20_001)]
     path = put(tmp_path, gzip.compress(("[\n" + ",\n".join(lines) + "\n]\n").encode(), 6), "wikidata.json.gz")
     stage = SitelinksStage(
         folder=str(tmp_path / "sitelinks"), dumps=(find_dump(str(path)),), label_languages=("en",), range_bytes=1
@@ -595,7 +595,7 @@ def test_a_sequential_dump_goes_on_behind_what_is_done(tmp_path: Path) -> None:
     units = stage.units()
     assert len(units) > 4 and chains(units) == [tuple(units)]
     first = run(stage, tmp_path)
-    assert qids(first) == [f"Q{n}" for n in range(1, 4_001)]
+    assert qids(first) == [f"Q{n}" for n in range(1, 20_001)]
     before = {path.name: path.read_bytes() for path in (tmp_path / "sitelinks").rglob("*.*")}
     for number in (1, 3):
         (tmp_path / f"sitelinks/_done/{number:05d}.json").unlink()
@@ -605,7 +605,7 @@ def test_a_sequential_dump_goes_on_behind_what_is_done(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "sitelinks").rglob("*.*")} == before
     run_chain(stage, [units[3]])  # done: nothing is read again
     rows = [record.counters.get("lines/read", 0) for record in run_chain(stage, units)]
-    assert sum(rows) == 4_000 and all(rows)
+    assert sum(rows) == 20_000 and all(rows)
 
 
 # ---- options of the command line

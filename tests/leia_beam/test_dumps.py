@@ -98,11 +98,11 @@ def test_ranges_of_a_sequential_file_partition_its_records(tmp_path, format_, de
     path.write_bytes(compressors()[format_](content))
     dump = find_dump(str(path))
     ranges = byte_ranges(dump, PIECE_BYTES)
-    assert len(ranges) > 40 and all(start % PIECE_BYTES == 0 for start, _ in ranges)
+    assert len(ranges) > 20 and all(start % PIECE_BYTES == 0 for start, _ in ranges)
     records, reports = read_ranges(dump, ranges, delimiter)
     assert [record.data for record in records] == content.split(delimiter)
     filled = [report for report in reports if report.start is not None]
-    assert all(a.end == b.start for a, b in pairwise(filled)) and 10 < len(filled) < len(ranges)
+    assert all(a.end == b.start for a, b in pairwise(filled)) and 10 < len(filled) <= len(ranges)
     assert [report.ends_file for report in filled] == [False] * (len(filled) - 1) + [True]
     by_range = {report.start: report.end for report in filled}
     for _ in range(15):
@@ -167,7 +167,7 @@ def test_a_record_over_the_limit_keeps_its_size_and_its_first_bytes(tmp_path):
 @pytest.mark.parametrize("format_", [GZIP, ZSTD])
 def test_a_truncated_stream_is_an_error_with_its_byte_and_can_be_salvaged(tmp_path, cut, format_):
     """A download that stopped is never taken for a whole dump; with salvage its whole records are kept."""
-    content = b"".join(b"%d\n" % number for number in random.Random(1).choices(range(10**15), k=90_000))
+    content = b"".join(b"%d\n" % number for number in random.Random(1).choices(range(10**15), k=200_000))
     data = compressors()[format_](content)
     path = tmp_path / "x"
     path.write_bytes(data[: int(len(data) * cut)])
@@ -288,7 +288,7 @@ class DribblingStorage(LocalStorage):
 @pytest.mark.parametrize("format_", [PLAIN, BZ2, GZIP, ZSTD])
 def test_short_reads_change_nothing(tmp_path, format_):
     """A file that gives less than was asked for has the same records and places."""
-    content = b"".join(b"%d\n" % number for number in random.Random(1).choices(range(10**15), k=60_000))
+    content = b"".join(b"%d\n" % number for number in random.Random(1).choices(range(10**15), k=200_000))
     path = tmp_path / "x"
     path.write_bytes(compressors()[format_](content))
     dump = find_dump(str(path))
