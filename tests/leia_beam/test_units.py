@@ -24,7 +24,7 @@ from leia_beam.ranges import Place, RangeReport
 from leia_beam.schema import REDIRECTS
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
-from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, dump_units, run_unit
+from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, chains, dump_units, run_unit
 
 UNIT = Unit(number=2, count=5, path="/secret/x.bz2", name="x.bz2", size_bytes=100, start=40, end=60)
 ROW = {"wiki": "jawiki", "page_id": 1, "from": "a", "to": "b", "fragment": None, "to_interwiki": None}
@@ -318,3 +318,18 @@ def test_dumps_are_cut_into_numbered_units():
 def test_a_unit_can_be_sent_to_a_worker():
     """It is a value."""
     assert pickle.loads(pickle.dumps(UNIT)) == UNIT
+
+
+def test_ranges_of_a_sequential_dump_are_one_chain():
+    """Those of a .gz file are read in their order by one worker; all else is spread."""
+    dumps = [
+        Dump(path="/d/a.bz2", format="bz2", size_bytes=250),
+        Dump(path="/d/b.gz", format="gzip", size_bytes=3 << 20),
+        Dump(path="/d/c.xml", format="plain", size_bytes=100),
+    ]
+    units = dump_units(dumps, 100)
+    found = chains(units)
+    assert [len(chain) for chain in found] == [1, 1, 1, 12, 1]
+    assert [unit for chain in found for unit in chain] == units
+    assert chains(units[5:7]) == [tuple(units[5:7])]
+    assert chains([UNIT]) == [(UNIT,)]
