@@ -40,7 +40,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 PLAIN_LOOP_BYTES = 60_000_000
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 4 << 20
 
 
 class Vocabulary:

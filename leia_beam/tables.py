@@ -1,7 +1,8 @@
 """From rows to one Parquet file on local disk: zstd, page checksums, page index, bounded row groups.
 
 Row groups are closed by the size of what is in them, as the caller states it, so that a reader's memory is bounded; the
-bytes depend on the rows and their order alone (for equal versions of pyarrow).
+bytes depend on the rows and their order alone (for equal versions of pyarrow). Rows are turned into columns a few at a
+time, since as Python's objects they take several times their size.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 32 << 20
 ROW_GROUP_ROWS = 50_000
+BATCH_BYTES = 1 << 20
 
 _DICTIONARY_ENCODED = frozenset(
     {
@@ -43,7 +45,8 @@ class TableWriter:
         self.rows = 0
         self._schema = schema
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        self._pending_bytes = self._pending_rows = 0
+        self._batches: list[pa.RecordBatch] = []
+        self._group_bytes = self._group_rows = self._batch_bytes = 0
         self._writer = pq.ParquetWriter(
             path,
             schema,
@@ -70,25 +73,36 @@ class TableWriter:
         """Add a row; `size_bytes` is about what it takes in memory."""
         for name, column in self._columns.items():
             column.append(row[name])
-        self._pending_rows += 1
-        self._pending_bytes += size_bytes
-        if self._pending_bytes >= ROW_GROUP_BYTES or self._pending_rows >= ROW_GROUP_ROWS:
+        self._group_rows += 1
+        self._group_bytes += size_bytes
+        self._batch_bytes += size_bytes
+        if self._group_bytes >= ROW_GROUP_BYTES or self._group_rows >= ROW_GROUP_ROWS:
             self._flush()
+        elif self._batch_bytes >= BATCH_BYTES:
+            self._make_batch()
 
     def close(self) -> None:
         """Write what is pending and the file's footer."""
         self._flush()
         self._writer.close()
 
-    def _flush(self) -> None:
-        if not self._pending_rows:
-            return
+    def _make_batch(self) -> None:
         arrays = [pa.array(self._columns[field.name], type=field.type) for field in self._schema]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=self._pending_rows)
-        self.rows += self._pending_rows
-        self._pending_rows = self._pending_bytes = 0
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._batch_bytes = 0
         for column in self._columns.values():
             column.clear()
+
+    def _flush(self) -> None:
+        """Write a row group of all that is pending."""
+        if not self._group_rows:
+            return
+        self._make_batch()
+        table = pa.Table.from_batches(self._batches, schema=self._schema)
+        self._writer.write_table(table, row_group_size=self._group_rows)
+        self.rows += self._group_rows
+        self._group_rows = self._group_bytes = 0
+        self._batches.clear()
 
 
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
