@@ -40,7 +40,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 PLAIN_LOOP_BYTES = 60_000_000
-RANGE_BYTES = 4 << 20
+RANGES = 12
+"""Into which a dump is cut: a multiple of the processes, among which ranges are dealt beforehand."""
 
 
 class Vocabulary:
@@ -195,8 +196,10 @@ def read_sitelinks(path: str, folder: str, share: int, shares: int) -> int:
     from leia_beam.stage_sitelinks import SitelinksStage
     from leia_beam.units import chains, run_chain
 
+    dump = find_dump(path)
+    range_bytes = dump.size_bytes // RANGES + 1
     stage = SitelinksStage(
-        folder=f"{folder}/sitelinks", dumps=(find_dump(path),), label_languages=("en",), range_bytes=RANGE_BYTES
+        folder=f"{folder}/sitelinks", dumps=(dump,), label_languages=("en",), range_bytes=range_bytes
     )
     mine = chains(stage.units())[share::shares]
     return sum(record.counters["lines/emitted"] for chain in mine for record in run_chain(stage, chain))
@@ -211,7 +214,7 @@ def read_pages(path: str, folder: str, share: int, shares: int) -> int:
     dump = find_dump(path)
     count = 0
     with DumpReader(dump, PAGE_END, ReadOptions(max_record_bytes=64 << 20)) as reader:
-        for start, end in byte_ranges(dump, RANGE_BYTES)[share::shares]:
+        for start, end in byte_ranges(dump, dump.size_bytes // RANGES + 1)[share::shares]:
             for record in reader.records(start, end, RangeReport()):
                 at = page_start(record.data)
                 if at >= 0 and namespace_of(page := record.data[at:] + PAGE_END) == 0:
