@@ -1,0 +1,122 @@
+"""Which decoder takes bzip2 blocks apart fastest, and which reader takes the links out of a Wikidata line?
+
+    python benchmarks/bench_decoders.py [--raw-mb 60] [--rounds 3]
+
+Blocks: of a generated Wikidata dump, each as a stream of one block in memory, as leia_beam decodes them; the yardstick is
+the standard library. indexed_bzip2, rapidgzip and cramjam are measured where they are installed, which nothing else
+needs. Lines: the same dump's, to what `parse_item` keeps; the yardstick is a full parse by ujson. CPU seconds, the best
+of some rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import importlib
+import io
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import ujson
+from bench_reading import write_wikidata
+
+from leia_beam import entities
+from leia_beam.bz2_bits import CRC_BITS, MAGIC_BITS, STREAM_END_BITS, STREAM_END_MAGIC, Window, find_magics
+from leia_beam.wikis import wikipedia_codes
+
+
+def single_blocks(packed: bytes) -> list[bytes]:
+    """All blocks but the last, each as a stream of its own."""
+    window = Window(io.BytesIO(packed), 0, len(packed))
+    window.reach(len(packed))
+    bits = find_magics(packed)
+    streams = []
+    for bit, end_bit in itertools.pairwise(bits):
+        count = end_bit - bit
+        crc = window.bits(bit + MAGIC_BITS, CRC_BITS)
+        number = (window.bits(bit, count) << STREAM_END_BITS | STREAM_END_MAGIC << CRC_BITS | crc) << (-count % 8)
+        streams.append(b"BZh9" + number.to_bytes((count + STREAM_END_BITS + 7) // 8, "big"))
+    return streams
+
+
+def block_decoders() -> dict[str, Callable[[bytes], Any]]:
+    """Name → how a stream is decoded, for those that are installed."""
+    found: dict[str, Callable[[bytes], Any]] = {"bz2 (standard library)": bz2.decompress}
+    ways: dict[str, Callable[[Any, bytes], Any]] = {
+        "indexed_bzip2": lambda module, data: module.open(io.BytesIO(data), parallelization=1).read(),
+        "rapidgzip": lambda module, data: module.IndexedBzip2File(io.BytesIO(data), parallelization=1).read(),
+        "cramjam": lambda module, data: bytes(module.bzip2.decompress(data)),
+    }
+    for name, way in ways.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        found[f"{name} {version(name)}"] = lambda data, way=way, module=module: way(module, data)
+    return found
+
+
+def best_cpu_s(work: Callable[[Any], Any], inputs: Iterable[Any], rounds: int) -> float:
+    """The least CPU time in which all inputs are worked on."""
+    inputs = list(inputs)
+    times = []
+    for _ in range(rounds):
+        begin = time.process_time()
+        for each in inputs:
+            work(each)
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+def main() -> None:
+    """Print two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raw-mb", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wikidata.json"
+        write_wikidata(path, options.raw_mb * 1_000_000)
+        raw = path.read_bytes()
+    streams = single_blocks(bz2.compress(raw))
+    size = sum(len(bz2.decompress(stream)) for stream in streams)
+    print("| block decoder | MB/s raw | ratio to the standard library |\n|---|---|---|")
+    yardstick = 0.0
+    for name, decode in block_decoders().items():
+        assert decode(streams[0]) == bz2.decompress(streams[0])
+        seconds = best_cpu_s(decode, streams, options.rounds)
+        yardstick = yardstick or seconds
+        print(f"| {name} | {size / seconds / 1e6:.1f} | {yardstick / seconds:.2f} |")
+    contents = [content for content, _ in map(entities.entity_json, raw.split(b"\n")) if content]
+    wikis, languages = wikipedia_codes(), frozenset({"en"})
+
+    def ours(content: bytes) -> Any:
+        try:
+            return entities.parse_item(content, languages, wikis)
+        except entities.FilteredLine:
+            return None
+
+    print("\n| reader of a line | MB/s raw | ratio to ujson |\n|---|---|---|")
+    yardstick = 0.0
+    readers: dict[str, Callable[[bytes], Any]] = {
+        "ujson.loads, all of the line": ujson.loads,
+        "parse_item, by simdjson": ours,
+        "simdjson.Parser.parse alone": lambda content: bool(entities._PARSER.parse(content)),
+    }
+    for name, read in readers.items():
+        seconds = best_cpu_s(read, contents, options.rounds)
+        yardstick = yardstick or seconds
+        print(f"| {name} | {len(raw) / seconds / 1e6:.0f} | {yardstick / seconds:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
