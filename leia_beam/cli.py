@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from leia_beam.arguments import Parser, not_negative, positive, size_bytes
-from leia_beam.errors import Interrupted, LeiaError, UsageError, exit_code_of
+from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from leia_beam.finish import Tolerance
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LeiaError as error:
         print(f"leia-beam: error: {error}", file=sys.stderr)
         return exit_code_of(error)
+    except OSError as error:
+        print(f"leia-beam: error: {error}", file=sys.stderr)
+        return MissingResource.exit_code
     except MemoryError:
         print("leia-beam: error: out of memory; give fewer --workers or a machine with more", file=sys.stderr)
         return exit_code_of(MemoryError())

@@ -140,6 +140,24 @@ def _encoding_of(head: bytes, format_: str) -> str:
     return UTF_16 if head.startswith((b"\xff\xfe", b"\xfe\xff")) else UTF_8
 
 
+def decoded_head(dump: Dump) -> bytes:
+    """The first decoded bytes of a dump, up to some 256 KiB; none where it cannot be decoded.
+
+    Whoever reads it says what is wrong with it, and where.
+    """
+    with dump.storage.open(dump.path) as file:
+        stream = SequentialStream(file, dump.path, dump.format, dump.encoding)
+        try:
+            while (data := stream.take()) is not None:
+                if data:
+                    return data
+        except DamagedInput:
+            pass
+        finally:
+            stream.close()
+    return b""
+
+
 def verified_sums(dumps: Iterable[Dump]) -> dict[str, dict[str, str]]:
     """What a manifest says of sums that were verified; nothing where none were."""
     sums = {dump.name: dump.verified_sum for dump in dumps if dump.verified_sum}

@@ -5,9 +5,9 @@ costs another pass) and the labels of the languages asked for. Sites are told by
 ending `wiki`, which commonswiki, specieswiki and others share.
 
 A line is read by simdjson, which checks all of it and makes objects of what is asked for alone: 890 MB/s where ujson's
-parse makes 220 (benchmarks/bench_decoders.py). What it refuses is given to ujson, whose answer counts: not-a-number, integers of any
-size, control characters, lone surrogates. So the result is always that of a full parse by ujson, and a damaged line is
-found wherever its damage stands.
+parse makes 220 (benchmarks/bench_decoders.py). What it refuses is given to ujson, whose answer counts: not-a-number,
+integers of any size, control characters, lone surrogates. So the result is always that of a full parse by ujson, and a
+damaged line is found wherever its damage stands.
 """
 
 from __future__ import annotations

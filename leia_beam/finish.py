@@ -103,6 +103,12 @@ def finish_stage(
         raise LeiaError(
             f"{folder}: counts do not add up ({'; '.join(broken)}); this is a fault of the program, please report it"
         )
+    if plan.required_counter and not counters.get(plan.required_counter):
+        names = ", ".join(str(entry["name"]) for entry in plan.identity["inputs"])
+        found = ", ".join(f"{name} {count:,}" for name, count in counters.items()) or "nothing at all"
+        raise DamagedInput(
+            f"{names}: no {plan.required_counter} among what was read ({found}); is this the right file?"
+        )
     samples = [sample for record in records for sample in record.reject_samples]
     _check_rejects(folder, counters, samples, max_rejects)
     manifest = Manifest(

@@ -33,6 +33,8 @@ class StagePlan:
     unit_count: int
     end_marker: str = ""
     """For units that are byte ranges of dumps, which must meet without gap: what closes each dump."""
+    required_counter: str = ""
+    """What must have been counted at least once: an input without any is not what it was taken for."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -111,6 +113,7 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
         "identity": dict(plan.identity),
         "unit_count": plan.unit_count,
         "end_marker": plan.end_marker,
+        "required_counter": plan.required_counter,
         "details": dict(plan.details),
     }
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"

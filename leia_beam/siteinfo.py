@@ -9,7 +9,7 @@ from typing import Any
 
 from lxml import etree
 
-from leia_beam.errors import DamagedInput
+from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.pages import hardened_parser
 from leia_beam.wikis import FIRST_LETTER, Wiki, load_wiki, with_siteinfo
 
@@ -37,7 +37,7 @@ class SiteInfo:
 def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
     """The site information in what stands before a dump's first page; None where the header has no `<siteinfo>`.
 
-    Raises: DamagedInput if this is no dump, or one of a schema that is not read.
+    Raises: DamagedInput if this is no dump, or one of a schema that is not read; UsageError if it is Wikidata's.
     """
     schema = _checked_schema(header, where)
     match = _SITEINFO.search(header)
@@ -68,6 +68,8 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
 def _checked_schema(header: bytes, where: str) -> str | None:
     """The version of the export schema that a header names, or None if it names none."""
     if b"<mediawiki" not in header:
+        if header.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
+            raise UsageError(f"{where}: JSON, not a MediaWiki dump; give Wikidata's dump with --wikidata")
         start = header.lstrip()[:40].decode("utf-8", "replace")
         advice = (
             "it looks like an error page; download it again"

@@ -70,6 +70,7 @@ class ArticlesStage:
             ),
             unit_count=len(self.units()),
             end_marker=END_TAG.decode(),
+            required_counter="pages/read",
             details=verified_sums(self.dumps),
         )
 

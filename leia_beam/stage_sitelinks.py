@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
 from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_id, entity_json, parse_item
+from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
 from leia_beam.records import Item
@@ -47,6 +48,7 @@ class SitelinksStage:
             ),
             unit_count=len(dump_units(self.dumps, self.range_bytes)),
             end_marker="']'",
+            required_counter="lines/emitted",
             details=verified_sums(self.dumps),
         )
 
@@ -71,6 +73,20 @@ class SitelinksStage:
         for record in reader.records(unit.start, unit.end, report):
             lines.process(record)
         output.take_report(report)
+
+
+def check_wikidata(dump: Dump) -> None:
+    """Find that a dump begins as JSON does.
+
+    Raises: UsageError for a wiki's dump; DamagedInput for anything else.
+    """
+    head = decoded_head(dump).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head or head.startswith((b"[", b"{")):
+        return
+    start = head[:40].decode("utf-8", "replace")
+    if b"<mediawiki" in head:
+        raise UsageError(f"{dump.path}: a wiki's dump, not Wikidata's; give it with --pages")
+    raise DamagedInput(f"{dump.path}: not a Wikidata JSON dump, it starts with {start!r}; download it again")
 
 
 class _LineProcessor:

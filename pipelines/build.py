@@ -29,7 +29,7 @@ from leia_beam.sources import is_remote, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
 from leia_beam.stage_shards import ShardsStage
-from leia_beam.stage_sitelinks import SitelinksStage
+from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
@@ -227,9 +227,12 @@ def sitelinks_stage(
                 f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them"
             )
         return None
+    dumps = find_dumps(wikidata, "--wikidata", build.options.beam_options)
+    for dump in dumps:
+        check_wikidata(dump)
     return SitelinksStage(
         folder=build.folder("sitelinks"),
-        dumps=build.verified(find_dumps(wikidata, "--wikidata", build.options.beam_options)),
+        dumps=build.verified(dumps),
         storage=build.storage,
         label_languages=tuple(sorted(set(label_languages))),
         range_bytes=range_bytes,
@@ -273,7 +276,10 @@ def name_wikis(name_languages: Sequence[str]) -> tuple[str, ...]:
 
     Raises: UsageError for an unknown language.
     """
-    return tuple(dict.fromkeys(wiki_code(language) for language in name_languages))
+    try:
+        return tuple(dict.fromkeys(wiki_code(language) for language in name_languages))
+    except UsageError as error:
+        raise UsageError(f"--name-languages: {error}") from error
 
 
 def label_languages(name_languages: Sequence[str]) -> list[str]:

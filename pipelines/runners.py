@@ -79,16 +79,21 @@ def _run_in_memory(graph: Graph, stage: Stage, units: Sequence[Unit], beam_optio
 
 
 class _leia_errors:
-    """Beam tells of a worker's exception as text in a RuntimeError; this raises it as what it was."""
+    """Beam tells of a worker's exception as text in a RuntimeError, or adds to its text; this raises it as what it was."""
 
     _PATTERN = re.compile(r"leia_beam\.errors\.(\w+): (.+?)(?= \[while running|\n|$)")
+    _STEP = re.compile(r" \[while running '[^']*'\]$")
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, LeiaError):
+        if isinstance(error, LeiaError):
+            raise type(error)(self._STEP.sub("", str(error))) from None
+        if error is None or not isinstance(error, Exception):
             return
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
         found = self._PATTERN.findall(str(error))
         if found:
             name, message = found[-1]

@@ -230,3 +230,69 @@ def test_help_imports_nothing_heavy(module: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_each_dump_is_told_from_the_other(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pages given as Wikidata and the other way round: exit 2 with the option to use; text that is neither: exit 3."""
+    arguments = sample.build_arguments("jawiki", tmp_path / "out")
+    code, line = _fails(_replaced(arguments, "--wikidata", sample.pages("jawiki")), capsys)
+    assert code == 2 and line.endswith("a wiki's dump, not Wikidata's; give it with --pages")
+    code, line = _fails(_replaced(arguments, "--pages", sample.wikidata), capsys)
+    assert code == 2 and line.endswith("JSON, not a MediaWiki dump; give Wikidata's dump with --wikidata")
+    (tmp_path / "x.json").write_text("hello")
+    code, line = _fails(_replaced(arguments, "--wikidata", str(tmp_path / "x.json")), capsys)
+    assert code == 3 and "not a Wikidata JSON dump, it starts with 'hello'" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "[\n]\n", '[\n{"type":"property","id":"P1"}\n]\n'])
+def test_wikidata_that_holds_no_item_is_refused(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    """Else all links would go without a name, and the build would look finished."""
+    (tmp_path / "wikidata.json").write_text(content)
+    arguments = _replaced(
+        sample.build_arguments("jawiki", tmp_path / "out"), "--wikidata", str(tmp_path / "wikidata.json")
+    )
+    code, line = _fails(arguments, capsys)
+    assert code == 3 and line.startswith("wikidata.json: no lines/emitted among what was read (")
+    assert _manifests(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("where", ["unit", "between"])
+def test_ctrl_c_is_one_line_and_exit_75_wherever_it_comes(
+    sample: Sample,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    """Also within a unit, where Beam wraps it; the same command then goes on."""
+    from leia_beam import stage_articles
+    from pipelines import build
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "unit":
+            patch.setattr(stage_articles, "extract", interrupt)
+        else:
+            patch.setattr(build, "run_entities", interrupt)
+        assert main(sample.build_arguments("jawiki", tmp_path / "out")) == 75
+    error = capsys.readouterr().err
+    assert (
+        "interrupted; finished units are kept, run the same command again to go on" in error
+        and "Traceback" not in error
+    )
+    assert main(sample.build_arguments("jawiki", tmp_path / "out")) == 0
+
+
+def test_a_terminal_that_cannot_be_written_to_is_one_line(sample: Sample, tmp_path: Path) -> None:
+    """Standard output on a full disk: exit 5."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-m", "leia_beam", *sample.build_arguments("jawiki", tmp_path / "out")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 5 and "Traceback" not in done.stderr and "No space left on device" in done.stderr

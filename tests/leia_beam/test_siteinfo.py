@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from leia_beam.errors import DamagedInput
+from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.siteinfo import SiteInfo, parse_siteinfo, siteinfo_from_json, siteinfo_json, wiki_with
 from leia_beam.wikis import load_wiki
 
@@ -79,13 +79,14 @@ def test_an_unknown_schema_is_refused_with_its_uri(version):
     [
         (b"<html><head><title>404</title>", "it looks like an error page; download it again"),
         (b"  <!DOCTYPE HTML><HTML>", "it looks like an error page; download it again"),
-        (b'{"id":"Q1"}', r"it starts with '\{\"id\":\"Q1\"\}'; give a pages-articles dump"),
         (b"", "it starts with ''; give a pages-articles dump"),
         (b"\xff\xfe\x00", "not a MediaWiki dump"),
     ],
 )
 def test_what_is_no_dump_is_said_to_be_none(content, message):
-    """An error page, the other dump, nothing at all."""
+    """An error page, nothing at all; the other dump is told as such."""
+    with pytest.raises(UsageError, match=r"^x\.xml: JSON, not a MediaWiki dump; give Wikidata's dump with --wikidata$"):
+        parse_siteinfo(b'[\n{"id":"Q1"}', "x.xml")
     with pytest.raises(DamagedInput, match=rf"^x\.xml: not a MediaWiki dump, .*{message}|{message}"):
         parse_siteinfo(content, "x.xml")
 
