@@ -197,4 +197,4 @@ def _scores_html(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _scores(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
     for task in result["tasks"]:
-        yield task["name"], task, task["acc"]
+        yield task["name"], task, task["scores"]["acc"]
