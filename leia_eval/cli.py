@@ -6,6 +6,7 @@ Nothing heavy is imported before the options are known to be good: ``--help`` ta
 import argparse
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -208,7 +209,7 @@ def _run(options: argparse.Namespace) -> None:
             runner.go_offline()
         with chatter_to(None):
             text = preparing.dry_run(prompts)
-        print(text)
+        print(_visible(text))
         return
     model = runner.ModelOptions(
         model=options.model,
@@ -324,6 +325,13 @@ def _require(options: argparse.Namespace, names: Sequence[str], command: str) ->
     missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} must be given; see `{PROGRAM} {command} --help`")
+
+
+def _visible(text: str) -> str:
+    """Text of data for a terminal: what would steer it, or turn the reading order, is written as an escape (S3)."""
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf") else f"\\u{ord(char):04x}" for char in text
+    )
 
 
 def _names(listed: str) -> tuple[str, ...]:
