@@ -330,7 +330,8 @@ def _require(options: argparse.Namespace, names: Sequence[str], command: str) ->
 def _visible(text: str) -> str:
     """Text of data for a terminal: what would steer it, or turn the reading order, is written as an escape (S3)."""
     return "".join(
-        char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf") else f"\\u{ord(char):04x}" for char in text
+        char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf") else f"\\u{ord(char):04x}"
+        for char in text
     )
 
 

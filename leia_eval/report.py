@@ -184,7 +184,7 @@ def _facts(results: Json) -> list[str]:
         + _flags_line(task["flags"])
         for task in results["tasks"]
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(results["versions"].items()))
     return [*lines, f"Versions: {versions}."]
 
 
@@ -207,7 +207,9 @@ def _flags_line(shares: Json | None) -> str:
     if not shares:
         return ""
     return (
-        " Of the answers, in percent: " + ", ".join(f"{_FLAG_NAMES[k]} {_percent(v)}" for k, v in shares.items()) + "."
+        " Of the answers, in percent: "
+        + ", ".join(f"{name} {_percent(shares[flag])}" for flag, name in _FLAG_NAMES.items())
+        + "."
     )
 
 
@@ -255,8 +257,11 @@ def _ends(score: Json) -> tuple[float, float, float]:
 
 
 def _others(task: Json) -> str:
-    others = {name: score for name, score in task["scores"].items() if name != task["metric"]}
-    return ", ".join(f"{_metric_name(name)} {_percent(score['value'])}" for name, score in others.items())
+    others = [name for name in _METRIC_NAMES if name in task["scores"]]
+    others += sorted(set(task["scores"]) - set(others))
+    return ", ".join(
+        f"{_metric_name(name)} {_percent(task['scores'][name]['value'])}" for name in others if name != task["metric"]
+    )
 
 
 def _from(task: Json) -> str:

@@ -129,7 +129,7 @@ def test_a_dry_run_prints_three_whole_prompts_a_task_and_needs_no_model(capsys, 
     assert len(blocks) == 1 + 3 + 3
     item = make_items(100)[0]
     choices = item["question"]["choices"]
-    assert captured.out.startswith(f"== leia_sample_ja: 100 items of jawiki.jsonl, 1 shots from the same set\n")
+    assert captured.out.startswith("== leia_sample_ja: 100 items of jawiki.jsonl, 1 shots from the same set\n")
     assert f"\n\nQuestion: {item['question']['stem']}\nAnswer:\n" in blocks[1]
     for label, text in zip(choices["label"], choices["text"], strict=True):
         assert f" {'*' if label == item['answerKey'] else ' '} {label}: {text}\n" in blocks[1]
