@@ -66,33 +66,36 @@ class GramFinder:
 
     def __init__(self, grams: Iterable[Gram], *, characters: bool):
         self._characters = characters
-        self._missing: dict[int, dict[int, set[Gram]]] = {}  # length → hash → grams
+        self._wanted: dict[int, dict[int, set[Gram]]] = {}  # length → hash → grams
         self._numbers: dict[str, int] = {}
         self.found: set[Gram] = set()
         for gram in set(grams):
-            value = self._hashes(list(gram), len(gram))[0]
-            self._missing.setdefault(len(gram), {}).setdefault(int(value), set()).add(gram)
-        self._sorted = {length: np.array(sorted(of), dtype=np.uint64) for length, of in self._missing.items()}
+            value = _windows(*self._prefix_sums(gram), len(gram))[0]
+            self._wanted.setdefault(len(gram), {}).setdefault(int(value), set()).add(gram)
+        self._sorted = {length: np.array(sorted(of), dtype=np.uint64) for length, of in self._wanted.items()}
 
     def read(self, text: str) -> None:
         """Looks at one text of the corpus."""
         units = units_of(text, characters=self._characters)
+        sums, inverse = self._prefix_sums(units)
         for length, hashes in self._sorted.items():
             if len(units) < length:
                 continue
-            windows = self._hashes(units, length)
-            for at in np.flatnonzero(np.isin(windows, hashes)):
+            windows = _windows(sums, inverse, length)
+            nearest = np.minimum(np.searchsorted(hashes, windows), len(hashes) - 1)
+            for at in np.flatnonzero(hashes[nearest] == windows).tolist():
                 gram = tuple(units[at : at + length])
-                if gram in self._missing[length][int(windows[at])]:
+                if gram in self._wanted[length][int(windows[at])]:
                     self.found.add(gram)
 
-    def _hashes(self, units: Sequence[str], length: int) -> np.ndarray:
-        numbers = np.array([self._number(unit) for unit in units], dtype=np.uint64)
-        with np.errstate(over="ignore"):
-            powers = np.cumprod(np.full(len(units), _Q), dtype=np.uint64)
-            inverse = np.cumprod(np.full(len(units), _Q_INVERSE), dtype=np.uint64)
-            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(numbers * powers, dtype=np.uint64)])
-            return (sums[length:] - sums[:-length]) * inverse[: len(units) - length + 1]
+    def _prefix_sums(self, units: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The sums of unit j times q^j before each place, and the powers of 1 / q."""
+        numbers = np.fromiter(map(self._number, units), dtype=np.uint64, count=len(units))
+        powers = np.cumprod(np.full(len(units), _Q), dtype=np.uint64)
+        inverse = np.cumprod(np.full(len(units), _Q_INVERSE), dtype=np.uint64)
+        sums = np.zeros(len(units) + 1, dtype=np.uint64)
+        np.cumsum(numbers * powers, dtype=np.uint64, out=sums[1:])
+        return sums, inverse
 
     def _number(self, unit: str) -> int:
         if (number := self._numbers.get(unit)) is None:
@@ -100,6 +103,12 @@ class GramFinder:
                 self._numbers.clear()
             number = self._numbers[unit] = _number_of(unit)
         return number
+
+
+def _windows(sums: np.ndarray, inverse: np.ndarray, length: int) -> np.ndarray:
+    """The hash of every window of a length: the same for the same units, wherever they stand."""
+    windows: np.ndarray = (sums[length:] - sums[:-length]) * inverse[: len(sums) - length]
+    return windows
 
 
 def _number_of(unit: str) -> int:

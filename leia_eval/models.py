@@ -212,7 +212,8 @@ class HuggingFaceModel:
     @property
     def model(self) -> torch.nn.Module:
         """The weights."""
-        return self._lm.model
+        module: torch.nn.Module = self._lm.model
+        return module
 
     def log_likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """Of each continuation after its context."""
@@ -301,7 +302,7 @@ def load_model(
             model = _load_weights(encoder.folder, dtype, device_map="auto" if place is None else None)
         else:
             torch.manual_seed(untrained_seed)
-            model = transformers.AutoModelForCausalLM.from_config(
+            model = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 encoder._config, dtype=None if dtype == "auto" else getattr(torch, dtype), trust_remote_code=False
             )
         if place is not None:

@@ -207,3 +207,26 @@ def test_a_whole_run_in_its_own_process_leaves_nothing_at_home(arguments, tmp_pa
     samples = "samples/leia_sample_es.jsonl"
     assert names == {"results.json", "run.json", "report.md", "report.html", "eval.log", samples}
     assert "lm_eval" in (output / "eval.log").read_text()
+
+
+def test_what_would_steer_a_terminal_is_shown_as_an_escape(capsys, tmp_path):
+    """ESC and the right-to-left override in an item (fault S3); line ends and Japanese stay."""
+    items = make_items(2)
+    items[0]["question"]["stem"] = "日本\x1b[31m\u202e?"
+    write_items(tmp_path / "jawiki.jsonl", items)
+    assert main(["run", "--dry-run", "--tasks", "leia_sample_ja", "--data-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "Question: 日本\\u001b[31m\\u202e?\nAnswer:\n" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
+def test_the_reference_profile_says_what_it_does_not_have(capsys, arguments):
+    """A task that the paper did not score, and a task of lm-eval's own with a folder."""
+    code, line = failure(capsys, *flat({**arguments, "--tasks": "leia_xcopa_it", "--profile": "reference"}))
+    assert (code, line.startswith("the reference profile has no leia_xcopa_it")) == (2, True)
+    code, line = failure(capsys, *flat({**arguments, "--tasks": "leia_belebele"}))
+    assert (code, "is lm-eval's own and reads the hub" in line) == (2, True)
+    code, line = failure(
+        capsys, *flat({**arguments, "--backend": "vllm", "--cache": Path(arguments["--output"]) / "c"})
+    )
+    assert (code, "the package 'vllm' is not installed" in line) == (5, True)
