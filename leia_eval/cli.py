@@ -297,18 +297,20 @@ def _contamination(options: argparse.Namespace) -> None:
     from leia_eval.documents import read_source
     from leia_eval.run_folder import to_json, write_file
 
-    found = {}
-    for entry in select_tasks(_names(options.tasks), read_catalog()):
+    entries = select_tasks(_names(options.tasks), read_catalog())
+    searches = []
+    for entry in entries:
         if entry.source is None:
             raise UsageError(f"{entry.name} is lm-eval's own; contamination reads the tasks of this project")
         items = read_source(entry.source, options.data_dir, entry.name).items
-        texts = contamination.shard_texts(options.shards)
-        seen = contamination.find_seen(
-            [contamination.item_of(document) for document in items.documents],
-            texts,
-            language=entry.language,
-            n=options.n,
-        )
+        asked = [contamination.item_of(document) for document in items.documents]
+        searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
+    for text in contamination.shard_texts(options.shards):  # one pass for all tasks
+        for _, _, search in searches:
+            search.read(text)
+    found = {}
+    for entry, items, search in searches:
+        seen = search.result()
         from_wikipedia = bool(entry.metadata.get("from_wikipedia"))
         found[entry.name] = {**seen, "data_sha256": items.sha256, "from_wikipedia": from_wikipedia}
         question, answer = (f"{100 * seen['share'][part]:.1f} %" for part in contamination.PARTS)

@@ -115,33 +115,40 @@ def _number_of(unit: str) -> int:
     return int.from_bytes(hashlib.blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def find_seen(
-    items: Sequence[Item], texts: Iterable[str], *, language: str | None, n: int | None = None
-) -> dict[str, Any]:
-    """The share and the ids of items whose question, and whose answer, the texts hold."""
-    characters = language in UNSPACED
-    n = n or (CHARACTERS if characters else WORDS)
-    if n < 1:
-        raise UsageError(f"--n {n} must be 1 or more")
-    grams = {
-        (item.id, part): grams_of(getattr(item, part), n, characters=characters) for item in items for part in PARTS
-    }
-    finder = GramFinder((gram for of in grams.values() for gram in of), characters=characters)
-    for text in texts:
-        finder.read(text)
+class Search:
+    """The items of one task, and which of them the texts that it read hold."""
 
-    def seen(item: Item, part: str) -> bool:
-        wanted = grams[item.id, part]
-        return bool(wanted) and len(wanted & finder.found) >= SEEN_SHARE * len(wanted)
+    def __init__(self, items: Sequence[Item], *, language: str | None, n: int | None = None):
+        self._items = items
+        self._characters = language in UNSPACED
+        self._n = (CHARACTERS if self._characters else WORDS) if n is None else n
+        if self._n < 1:
+            raise UsageError(f"--n {n} must be 1 or more")
+        self._grams = {
+            (item.id, part): grams_of(getattr(item, part), self._n, characters=self._characters)
+            for item in items
+            for part in PARTS
+        }
+        self._finder = GramFinder((gram for of in self._grams.values() for gram in of), characters=self._characters)
 
-    ids = {part: [item.id for item in items if seen(item, part)] for part in PARTS}
-    return {
-        "items": len(items),
-        "n": n,
-        "unit": "characters" if characters else "words",
-        "seen": ids,
-        "share": {part: len(ids[part]) / len(items) for part in PARTS},
-    }
+    def read(self, text: str) -> None:
+        """Looks at one text of the corpus."""
+        self._finder.read(text)
+
+    def result(self) -> dict[str, Any]:
+        """The share and the ids of items whose question, and whose answer, the texts hold."""
+        ids = {part: [item.id for item in self._items if self._is_seen(item, part)] for part in PARTS}
+        return {
+            "items": len(self._items),
+            "n": self._n,
+            "unit": "characters" if self._characters else "words",
+            "seen": ids,
+            "share": {part: len(ids[part]) / len(self._items) for part in PARTS},
+        }
+
+    def _is_seen(self, item: Item, part: str) -> bool:
+        wanted = self._grams[item.id, part]
+        return bool(wanted) and len(wanted & self._finder.found) >= SEEN_SHARE * len(wanted)
 
 
 def item_of(document: dict[str, Any]) -> Item:

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leia_eval.contamination import GramFinder, Item, find_seen, grams_of, units_of
+from leia_eval.contamination import GramFinder, Item, Search, grams_of, units_of
 
 LETTERS = st.text(alphabet="あいう東、 ", max_size=40)
 
@@ -20,6 +20,14 @@ def test_found_grams_are_those_of_a_slow_search(texts, wanted, n):
         finder.read(text)
     streams = ["".join(units_of(text, characters=True)) for text in texts]
     assert finder.found == {gram for gram in grams if any("".join(gram) in stream for stream in streams)}
+
+
+def find_seen(items: list[Item], texts: list[str], language: str) -> dict:
+    """What one search finds."""
+    search = Search(items, language=language)
+    for text in texts:
+        search.read(text)
+    return search.result()
 
 
 def test_question_and_answer_are_counted_apart():
