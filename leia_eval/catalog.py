@@ -1,7 +1,8 @@
 """From the YAML files under ``leia_eval/tasks`` to the tasks that a command line can name.
 
-Reads only what listing and checking need (name, tags, data files), with yaml alone: importing lm-eval takes a second,
-and a mistyped task name should not wait for it. lm-eval reads the same files itself when a task is run.
+Reads only what listing and checking need (name, tags, data), with yaml alone: importing lm-eval takes a second, and a
+mistyped task name should not wait for it. lm-eval reads the same files itself when a task is run. Groups name tasks
+that lm-eval brings with it; of these only the name is known here.
 """
 
 import difflib
@@ -11,30 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from leia_beam.errors import UsageError
+from leia_eval.documents import Source
 
 TASKS_FOLDER = Path(__file__).parent / "tasks"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
-    """One task's file, and what it says about its data."""
+    """One task's file, and what it says about its data; `source` is None for a task that lm-eval brings."""
 
     name: str
     path: Path
     version: str
     tags: tuple[str, ...]
-    languages: tuple[str, ...]
-    data_files: tuple[str, ...]
+    source: Source | None
+    metadata: Mapping[str, Any]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that an item may be in."""
+        return self.source.languages if self.source else ()
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """The names under which a folder may hold the items."""
+        return self.source.data_files if self.source else ()
+
+    @property
+    def language(self) -> str | None:
+        """The task's language, where it is known."""
+        return self.languages[0] if self.languages else None
 
 
 def read_catalog(folder: Path = TASKS_FOLDER) -> dict[str, TaskEntry]:
-    """All tasks under `folder`, by name, sorted."""
-    entries = (_read_entry(path) for path in sorted(folder.glob("**/*.yaml")))
+    """All tasks under `folder`, and those of lm-eval that its groups name, by name, sorted."""
+    entries = [entry for path in sorted(folder.glob("**/*.yaml")) for entry in _read_entries(path)]
     return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
 def select_tasks(names: Iterable[str], catalog: Mapping[str, TaskEntry]) -> list[TaskEntry]:
-    """The entries of `names` (tasks, or tags that stand for all their tasks), each once, in the order given.
+    """The entries of `names` (tasks, or tags and groups that stand for all their tasks), each once, in the order given.
 
     Raises: UsageError with the nearest names for an unknown one.
     """
@@ -63,18 +80,27 @@ def nearest(name: str, known: Iterable[str], listing: str) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"`{listing}` lists what there is"
 
 
-def _read_entry(path: Path) -> TaskEntry:
+def _read_entries(path: Path) -> list[TaskEntry]:
     config = _load(path)
-    data = config.get("dataset_kwargs", {})
+    metadata = config.get("metadata", {})
+    version = str(metadata["version"])
+    if "group" in config:
+        members = config["task"]
+        return [
+            TaskEntry(name=name, path=path, version=version, tags=(config["group"],), source=None, metadata={})
+            for name in members
+        ]
     tags = config.get("tag", [])
-    return TaskEntry(
-        name=config["task"],
-        path=path,
-        version=str(config["metadata"]["version"]),
-        tags=(tags,) if isinstance(tags, str) else tuple(tags),
-        languages=tuple(data.get("languages", ())),
-        data_files=tuple(data.get("data_files", ())),
-    )
+    return [
+        TaskEntry(
+            name=config["task"],
+            path=path,
+            version=version,
+            tags=(tags,) if isinstance(tags, str) else tuple(tags),
+            source=Source.of(config["dataset_kwargs"]),
+            metadata=metadata,
+        )
+    ]
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -76,13 +76,13 @@ class ProgressLine:
         self._done, self._start, self._drawn = 0, self._clock(), 0.0
         self._shown = self._stream.isatty()
 
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._done += count
         now = self._clock()
-        if self._shown and (now - self._drawn > 0.2 or self._done == self._total):
+        if self._shown and (now - self._drawn > 0.2 or self._done >= self._total):
             rate = self._done / max(now - self._start, 1e-9)
-            left_s = (self._total - self._done) / rate
+            left_s = max(0, self._total - self._done) / rate
             line = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s, {left_s:,.0f} s left"
             self._stream.write(f"\r{line:<70}")
             self._stream.flush()

@@ -1,40 +1,113 @@
-"""From a local JSONL file of multiple-choice items to checked documents, and from those to lm-eval's dataset.
+"""From a task's data, in a local folder or on the hub, to checked documents, and from those to lm-eval's dataset.
 
 lm-eval's own way to local data, ``dataset_path: json``, goes through the cache of `datasets`, which writes to the
 user's home and needs a fingerprint to tell two files apart. Here lm-eval's ``custom_dataset`` hook builds the set in
 memory from the file as it is now: nothing is cached, so nothing can be stale, and every item is checked once, with
-its line, before a model is loaded.
+its place, before a model is loaded. Without a folder the set is read from the hub, through the same checks.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.errors import DamagedInput, MissingResource, UsageError
+from leia_eval.forms import Document, Row, form_named
 
 SPLIT = "validation"
+SHOT_SPLIT = "shots"
+"""Our own names for the evaluated split and for the one that shots come from, whatever the source calls them."""
 
-Document = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class HubSet:
+    """A data set on the hub; `shot_split` is None where there is only one split."""
+
+    path: str
+    name: str | None
+    split: str
+    shot_split: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.name})" if self.name else self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a task's documents are: what its ``dataset_kwargs`` say."""
+
+    form: str
+    languages: tuple[str, ...] = ()
+    data_files: tuple[str, ...]
+    shot_files: tuple[str, ...] = ()
+    shot_ids: tuple[str, ...] = ()
+    """The ids of the reference's fixed list of shots."""
+    hub: HubSet | None = None
+    get_from: str = ""
+    """Who publishes the data, for a message."""
+
+    @classmethod
+    def of(cls, dataset_kwargs: Mapping[str, Any]) -> "Source":
+        """The source that a task's YAML describes."""
+        hub = dataset_kwargs.get("hub")
+        named = {
+            name: tuple(dataset_kwargs.get(name, ())) for name in ("languages", "data_files", "shot_files", "shot_ids")
+        }
+        return cls(
+            form=dataset_kwargs["form"],
+            hub=HubSet(**hub) if hub else None,
+            get_from=dataset_kwargs.get("get_from", ""),
+            **named,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemFile:
-    """The checked items of one data file; ``lines[i]`` is the 1-based line of ``documents[i]``."""
+    """The checked items of one file or split; ``places[i]`` is where ``documents[i]`` stands."""
 
-    path: Path
+    name: str
     sha256: str
-    documents: list[Document]
-    lines: list[int]
+    documents: list[Document] = field(repr=False)
+    places: list[str] = field(repr=False)
+    without_answer: int = 0
+    """Rows that the set itself marks as having no answer, or that are of another language: read, not evaluated."""
 
-    def place(self, index: int) -> str:
-        """Where item `index` stands, as file:line."""
-        return f"{self.path}:{self.lines[index]}"
+    @property
+    def empty_choices(self) -> int:
+        """Items with a choice that is empty text (six of X-CSQA's German ones are)."""
+        return sum(
+            any(not text.strip() for text in document["question"]["choices"]["text"])
+            for document in self.documents
+            if isinstance(document["question"], dict)
+        )
 
 
-def find_data_file(data_dir: Path, names: Sequence[str], task: str) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task's items, and those that shots come from where they are a set of their own."""
+
+    items: ItemFile
+    shots: ItemFile | None
+
+
+def read_source(source: Source, data_dir: Path | None, task: str) -> TaskData:
+    """The data of a task, from `data_dir`, or from the hub where that is None.
+
+    Raises: UsageError for missing data, DamagedInput for a damaged item, MissingResource where the hub is not reached.
+    """
+    if data_dir is None:
+        return _read_hub(source, task)
+    path = find_data_file(data_dir, source.data_files, task, source.get_from or str(source.hub or ""))
+    found = [data_dir / name for name in source.shot_files if (data_dir / name).is_file()]
+    return TaskData(
+        items=read_items(path, source.form, source.languages),
+        shots=read_items(found[0], source.form, source.languages) if found else None,
+    )
+
+
+def find_data_file(data_dir: Path, names: Sequence[str], task: str, get_from: str = "") -> Path:
     """The one file of `names` that `data_dir` holds.
 
     Raises: UsageError where there is none, or where two could be meant.
@@ -44,7 +117,10 @@ def find_data_file(data_dir: Path, names: Sequence[str], task: str) -> Path:
     found = [path for path in (data_dir / name for name in names) if path.exists()]
     if not found:
         looked = ", ".join(str(data_dir / name) for name in names)
-        raise UsageError(f"no data for task '{task}': looked for {looked}; put the file there or change --data-dir")
+        where = f" (published as {get_from})" if get_from else ""
+        raise UsageError(
+            f"no data for task '{task}': looked for {looked}; put the file there{where} or change --data-dir"
+        )
     if len(found) > 1:
         both = " and ".join(map(str, found))
         raise UsageError(f"two data files for task '{task}': {both}; leave one of them in --data-dir")
@@ -53,113 +129,84 @@ def find_data_file(data_dir: Path, names: Sequence[str], task: str) -> Path:
     return found[0]
 
 
-def read_items(path: Path, languages: Sequence[str] = ()) -> ItemFile:
-    """All items of `path`, each checked; blank lines are passed over.
+def read_items(path: Path, form: str = "xcsr", languages: Sequence[str] = ()) -> ItemFile:
+    """All items of `path`, each checked.
 
     languages: the values that an item's ``lang`` may have; none given, any.
-    Raises: DamagedInput with file and line for the first item that breaks a rule, UsageError for an unreadable file.
+    Raises: DamagedInput with file and place for the first item that breaks a rule, UsageError for an unreadable file.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the data file {path}: {error.strerror}") from error
-    documents: list[Document] = []
-    lines: list[int] = []
-    line_of_id: dict[str, int] = {}
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        document = parse_item(line, f"{path}:{number}", languages)
-        first = line_of_id.setdefault(document["id"], number)
-        if first != number:
-            raise DamagedInput(f"item id {document['id']!r} at {path}:{number} was already used on line {first}")
-        documents.append(document)
-        lines.append(number)
-    if not documents:
-        raise DamagedInput(f"the data file {path} holds no items")
-    return ItemFile(path=path, sha256=hashlib.sha256(content).hexdigest(), documents=documents, lines=lines)
-
-
-def parse_item(line: bytes, place: str, languages: Sequence[str] = ()) -> Document:
-    """The item in `line` with the fields of the schema and no others.
-
-    Raises: DamagedInput with the rule, the value found and `place`.
-    """
-
-    def damaged(rule: str) -> DamagedInput:
-        return DamagedInput(f"damaged item at {place}: {rule}")
-
-    def text_of(value: object, name: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise damaged(f"{name} must be text, found {_shown(value)}")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise damaged(f"{name} holds half a surrogate pair, {_shown(value)}") from error
-        return value
-
-    def object_of(value: object, name: str, fields: Sequence[str]) -> Document:
-        if not isinstance(value, dict):
-            raise damaged(f"{name} must be an object with {', '.join(fields)}, found {_shown(value)}")
-        missing = [field for field in fields if field not in value]
-        if missing:
-            raise damaged(f"{name} has no {missing[0]!r}; found {sorted(value)}")
-        return value
-
-    try:
-        loaded = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise damaged(f"not a JSON object in UTF-8 ({error})") from error
-    item = object_of(loaded, "the item", ("id", "lang", "question", "answerKey"))
-    question = object_of(item["question"], "'question'", ("stem", "choices"))
-    choices = object_of(question["choices"], "'choices'", ("label", "text"))
-    for field in ("label", "text"):
-        if not isinstance(choices[field], list) or len(choices[field]) < 2:
-            raise damaged(f"'choices.{field}' must be a list of two or more, found {_shown(choices[field])}")
-    labels = [text_of(label, "a choice's label") for label in choices["label"]]
-    texts = [text_of(text, "a choice's text") for text in choices["text"]]
-    if len(labels) != len(texts):
-        raise damaged(f"{len(labels)} labels for {len(texts)} choices")
-    if len(set(labels)) != len(labels):
-        raise damaged(f"the labels {labels} are not distinct")
-    answer = text_of(item["answerKey"], "'answerKey'")
-    if answer not in labels:
-        raise damaged(f"answerKey {answer!r} is not among the labels {labels}")
-    language = text_of(item["lang"], "'lang'")
-    if languages and language not in languages:
-        raise damaged(f"lang {language!r} where the task is in {' or '.join(map(repr, languages))}")
-    return {
-        "id": text_of(item["id"], "'id'"),
-        "lang": language,
-        "question": {
-            "stem": text_of(question["stem"], "'question.stem'"),
-            "choices": {"label": labels, "text": texts},
-        },
-        "answerKey": answer,
-    }
+    rows = form_named(form).rows(content, str(path))
+    return _checked_items(path.name, hashlib.sha256(content).hexdigest(), rows, form, languages, str(path))
 
 
 def load_dataset(
     *,
     data_dir: str | None = None,
-    data_files: Sequence[str] = (),
-    languages: Sequence[str] = (),
     config_source: str = "a leia task",
-    **_metadata: object,
-) -> Document:
+    dataset_kwargs: Mapping[str, Any] | None = None,
+    **described: Any,
+) -> dict[str, Any]:
     """What lm-eval's ``custom_dataset`` calls, with a task's ``dataset_kwargs`` and the run's metadata."""
     import datasets
 
-    task = Path(config_source).stem
-    if data_dir is None:
+    data = read_source(
+        Source.of(dataset_kwargs or described), Path(data_dir) if data_dir else None, Path(config_source).stem
+    )
+    splits = {SPLIT: datasets.Dataset.from_list(data.items.documents)}
+    if data.shots is not None:
+        splits[SHOT_SPLIT] = datasets.Dataset.from_list(data.shots.documents)
+    return splits
+
+
+def _read_hub(source: Source, task: str) -> TaskData:
+    if source.hub is None:
         raise UsageError(
-            f"task '{task}' reads local files: give leia-eval --data-dir DIR, or lm-eval --metadata "
-            """'{"data_dir": "DIR"}'"""
+            f"task '{task}' reads local files (published as {source.get_from}): give leia-eval --data-dir DIR, or "
+            """lm-eval --metadata '{"data_dir": "DIR"}'"""
         )
-    items = read_items(find_data_file(Path(data_dir), data_files, task), languages)
-    return {SPLIT: datasets.Dataset.from_list(items.documents)}
+    import datasets
+
+    def read(split: str) -> ItemFile:
+        assert source.hub is not None
+        try:
+            found = datasets.load_dataset(source.hub.path, source.hub.name, split=split)
+        except (OSError, ValueError) as error:  # no network, or no such set: `datasets` says either in these two
+            reason = " ".join(str(error).split())
+            raise MissingResource(
+                f"cannot read {source.hub}, split {split}, from the hub ({reason}); give --data-dir DIR with "
+                f"{' or '.join(source.data_files)}"
+            ) from error
+        rows = [dict(row) for row in found]
+        digest = hashlib.sha256("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+        name = f"hub:{source.hub}/{split}"
+        numbered = ((f"{name}:{number}", row) for number, row in enumerate(rows, start=1))
+        return _checked_items(name, digest.hexdigest(), numbered, source.form, source.languages, name)
+
+    return TaskData(items=read(source.hub.split), shots=read(source.hub.shot_split) if source.hub.shot_split else None)
 
 
-def _shown(value: object, limit: int = 60) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+def _checked_items(
+    name: str, sha256: str, rows: Iterable[tuple[str, Row]], form: str, languages: Sequence[str], where: str
+) -> ItemFile:
+    convert = form_named(form).convert
+    documents: list[Document] = []
+    places: list[str] = []
+    place_of_id: dict[str, str] = {}
+    passed_over = 0
+    for place, row in rows:
+        document = convert(row, place, languages)
+        if document is None:
+            passed_over += 1
+            continue
+        first = place_of_id.setdefault(document["id"], place)
+        if first != place:
+            raise DamagedInput(f"item id {document['id']!r} at {place} was already used at {first}")
+        documents.append(document)
+        places.append(place)
+    if not documents:
+        raise DamagedInput(f"the data file {where} holds no items")
+    return ItemFile(name=name, sha256=sha256, documents=documents, places=places, without_answer=passed_over)

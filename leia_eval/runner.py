@@ -1,257 +1,139 @@
-"""From a model, tasks and a data folder to scores, through lm-eval, with everything checked before weights are read.
+"""From a model and prepared tasks to scores, with everything checked before weights are read.
 
-Order: options, task names, data files and items, shots; then tokenizer and request lengths; then the weights. lm-eval
-builds the prompts, scores the choices and counts what is right; this module gives it the data and the fixed shots,
-stops at the first log-likelihood that is no number, and keeps per item what a paired comparison needs.
+Order: options, task names, data and items, shots; then tokenizer and request lengths; then the weights, and those only
+if an answer is not in the cache. Under torchrun every process does all of this, answers its share of the batches, and
+the first one scores and writes.
 """
 
-import hashlib
-import json
-import math
+import contextlib
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leia_beam.errors import DamagedInput, MissingResource, UsageError
-from leia_eval.catalog import TASKS_FOLDER, TaskEntry, read_catalog, select_tasks
+from leia_beam.errors import UsageError
+from leia_eval import scoring
+from leia_eval.answering import Answerer, EncodedRequest
+from leia_eval.cache import Answer, AnswerCache, request_key
 from leia_eval.chatter import ProgressLine, chatter_to
-from leia_eval.documents import SPLIT, ItemFile, find_data_file, read_items
+from leia_eval.preparing import PreparedTask, PromptOptions, Request, gold_index, labels_of, prepare_tasks
+from leia_eval.processes import Processes, join
 from leia_eval.run_folder import FORMAT, Json, Samples, prepare_folder, write_run
 
 if TYPE_CHECKING:
-    from leia_eval.models import ModelIdentity, RequestEncoder
+    from leia_eval.models import ModelIdentity, RequestEncoder, ScoringModel
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+BACKENDS = ("hf", "vllm")
 DISTRIBUTION = "leia-lm"
-METRICS = ("acc", "acc_norm", "acc_bytes")
 PACKAGES = ("lm_eval", "transformers", "torch", "tokenizers", "datasets", "numpy")
-PROMPTS_IN_DRY_RUN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptOptions:
-    """What decides the prompts: tasks, data and shots."""
-
-    tasks: tuple[str, ...]
-    data_dir: Path
-    shots: int = 0
-    limit: int | None = None
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.shots < 0:
-            raise UsageError(f"--shots {self.shots} must be 0 or more")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit {self.limit} must be 1 or more")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed} must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What decides the scores of given prompts."""
+    """What decides the scores of given prompts. `untrained_seed`: random weights instead of the checkpoint's."""
 
-    model: Path
+    model: Path | str
     batch_size: int = 8
     device: str = "cpu"
     dtype: str = "float32"
+    backend: str = "hf"
+    untrained_seed: int | None = None
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size} must be 1 or more")
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype {self.dtype} is none of {', '.join(DTYPES)}")
+        if self.backend not in BACKENDS:
+            raise UsageError(f"--backend {self.backend} is none of {', '.join(BACKENDS)}")
+        if self.untrained_seed is not None and (self.untrained_seed < 0 or self.backend != "hf"):
+            raise UsageError(f"--untrained {self.untrained_seed} must be 0 or more, and needs --backend hf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One choice of one item as lm-eval will score it."""
+class About:
+    """What is known of a model once it is loaded."""
 
-    task: str
-    item_index: int
-    label: str
-    context: str
-    continuation: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedTask:
-    """A task with its checked items, lm-eval's task object, and the requests of the items to be scored."""
-
-    entry: TaskEntry
-    items: ItemFile
-    task: Any
-    requests: list[Request]
-    prompts_sha256: str
-
-    def where(self, request: Request) -> str:
-        """Item, choice, task and place of a request, for a message."""
-        item = self.items.documents[request.item_index]["id"]
-        place = self.items.place(request.item_index)
-        return f"item {item!r} (choice {request.label!r}) of {self.entry.name} at {place}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A share of items that are right, with Wilson's 95 % interval."""
-
-    correct: int
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """One task's scores, and what they were computed from. `ties`: items whose best choice was not alone."""
-
-    name: str
-    version: str
-    n: int
-    items_in_file: int
-    chance: float
-    acc: Score
-    acc_norm: Score
-    acc_bytes: Score
-    ties: int
-    data_file: str
-    data_sha256: str
-    prompts_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """A finished run, in memory."""
-
-    model: "ModelIdentity"
-    parameters: int
+    parameters: int | None
     computed_dtype: str
-    tasks: list[TaskResult]
-    samples: Samples = field(repr=False)
 
 
-def prepare_tasks(options: PromptOptions) -> list[PreparedTask]:
-    """Tasks with items, shots and prompts; needs no model.
-
-    Raises: UsageError for an unknown task, missing data or too many shots; DamagedInput for a damaged item.
-    """
-    go_offline()
-    entries = select_tasks(options.tasks, read_catalog())
-    files = [
-        read_items(find_data_file(options.data_dir, entry.data_files, entry.name), entry.languages) for entry in entries
-    ]
-    if options.shots:
-        for entry, items in zip(entries, files, strict=True):
-            _check_shots(entry, items, options)
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(
-        include_path=TASKS_FOLDER, include_defaults=False, metadata={"data_dir": str(options.data_dir)}
-    )
-    tasks = manager.load([entry.name for entry in entries])["tasks"]
-    return [
-        _prepare_task(entry, items, tasks[entry.name], options) for entry, items in zip(entries, files, strict=True)
-    ]
-
-
-def run(prompts: PromptOptions, model: ModelOptions, output: Path, *, overwrite: bool = False) -> Json:
-    """Evaluates and writes `output`; returns what results.json holds."""
+def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrite: bool = False) -> Json | None:
+    """Evaluates and writes `output`; returns what results.json holds, or None in all processes but the first."""
     started = time.time()
+    if prompts.data_dir is not None and Path(options.model).is_dir():
+        go_offline()
     with chatter_to(None):
         prepared = prepare_tasks(prompts)
         from leia_eval import models
 
-        models.check_device(model.device)
-        identity = models.identify_model(model.model)
-        encoder = models.load_encoder(model.model)
-        check_requests(prepared, encoder)
-    key = _key(prompts, model, prepared, identity)
-    prepare_folder(output, key, overwrite=overwrite)
-    progress = ProgressLine(sum(len(task.requests) for task in prepared), "choices")
-    with chatter_to(output / "eval.log"):
-        try:
-            result = evaluate(prepared, encoder, identity, model, progress)
-        finally:
-            progress.close()
-    return _write(output, key, result, prompts, model, started)
+        if options.device != "auto":
+            models.check_device(options.device)
+        folder = models.find_checkpoint(str(options.model))
+        identity = models.identify_model(folder, options.untrained_seed)
+        encoder = models.load_encoder(folder, prompts.profile)
+        encoded = [encode_requests(task, encoder) for task in prepared]
+        processes = join(options.device)
+    key = _key(prompts, options, prepared, identity)
+    if processes.is_first:
+        prepare_folder(output, key, overwrite=overwrite)
+    processes.wait()
+    cache = AnswerCache(options.cache_dir or output / "cache")
+    with _progress(encoded, processes) as progress, chatter_to(output / _log_name(processes)):
+        answerer = Answerer(
+            load=lambda: _load(encoder, options, processes, cache, identity),
+            model_key=_model_key(identity, options),
+            cache=cache,
+            batch_size=options.batch_size,
+            advance=progress.advance,
+        )
+        for requests in encoded:
+            answerer.answer(requests, rank=processes.rank, world_size=processes.world_size)
+        processes.wait()
+        cache.reload()
+    if not processes.is_first:
+        return None
+    samples = {
+        task.entry.name: score_task(task, answerer.answers(requests))
+        for task, requests in zip(prepared, encoded, strict=True)
+    }
+    about = About(**cache[_about_key(identity, options)])
+    results = _results(key, prepared, samples, identity, about)
+    work = {
+        "started_unix_s": round(started, 3),
+        "elapsed_s": round(time.time() - started, 3),
+        "model": str(folder.resolve()),
+        "data_dir": str(prompts.data_dir.resolve()) if prompts.data_dir else None,
+        "command": sys.argv,
+        "processes": processes.world_size,
+        "answers_from_cache": answerer.from_cache,
+        "requests_at_once": answerer.at_once,
+        "damaged_cache_lines": cache.damaged_lines,
+    }
+    return _write(output, results, samples, work)
 
 
-def check_requests(prepared: Sequence[PreparedTask], encoder: "RequestEncoder") -> None:
-    """Raises UsageError for the first request that the model cannot read whole (lm-eval would cut it from the left)."""
-    for task in prepared:
-        for request in task.requests:
-            context, continuation = encoder.encode_pair(request.context, request.continuation)
-            length = len(context) + len(continuation) - 1  # the last token is predicted, never read
-            if length > encoder.max_length:
-                raise UsageError(
-                    f"{task.where(request)} is {length} tokens long with its shots, and the model reads "
-                    f"{encoder.max_length}; lower --shots or leave the item out"
-                )
-            if not continuation:
-                raise UsageError(
-                    f"{task.where(request)} has no token of its own: {request.continuation!r} after the "
-                    "prompt changes nothing in the tokenizer's output"
-                )
-            if max(*context, *continuation) >= encoder.vocabulary_size:
-                raise UsageError(
-                    f"{task.where(request)} holds token id {max(*context, *continuation)}, and the model "
-                    f"has {encoder.vocabulary_size} embeddings; its tokenizer is another model's"
-                )
+def encode_requests(task: PreparedTask, encoder: "RequestEncoder") -> list[EncodedRequest]:
+    """Token ids of all requests.
+
+    Raises: UsageError for the first request that the model cannot read whole (lm-eval would cut it from the left).
+    """
+    return [_encode(task, request, encoder) for request in task.requests]
 
 
-def evaluate(
-    prepared: Sequence[PreparedTask],
-    encoder: "RequestEncoder",
-    identity: "ModelIdentity",
-    options: ModelOptions,
-    progress: ProgressLine,
-) -> RunResult:
-    """Loads the weights and scores all requests through lm-eval."""
-    from lm_eval.evaluator import evaluate as lm_evaluate
-
-    from leia_eval import models
-
-    lm = models.load_model(encoder, dtype=options.dtype, device=options.device, batch_size=options.batch_size)
-    lm.set_cache_hook(_FiniteOnly(prepared, progress))
-    tasks = {task.entry.name: task.task for task in prepared}
-    limit = max(_item_count(task) for task in prepared)  # the first items of each, all where it has fewer
-    try:
-        found = lm_evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=0)
-    except RuntimeError as error:
-        if "out of memory" in str(error).lower():
-            raise MissingResource(f"out of memory at --batch-size {options.batch_size}; lower it") from error
-        raise
-    samples = {name: [_sample_row(sample) for sample in rows] for name, rows in found["samples"].items()}
-    return RunResult(
-        model=identity,
-        parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
-        computed_dtype=str(lm.model.dtype).removeprefix("torch."),
-        tasks=[_task_result(task, samples[task.entry.name]) for task in prepared],
-        samples=samples,
-    )
-
-
-def dry_run(options: PromptOptions, n: int = PROMPTS_IN_DRY_RUN) -> str:
-    """The first `n` full prompts of each task, with their choices; needs no model."""
-    with chatter_to(None):
-        prepared = prepare_tasks(options)
-    lines = []
-    for task in prepared:
-        lines.append(f"== {task.entry.name}: {_item_count(task)} items of {task.items.path}, {options.shots} shots")
-        for index in range(min(n, _item_count(task))):
-            document = task.items.documents[index]
-            requests = [request for request in task.requests if request.item_index == index]
-            lines += [f"-- item {document['id']!r}", requests[0].context]
-            for request in requests:
-                mark = "*" if request.label == document["answerKey"] else " "
-                lines.append(f" {mark} {request.label}:{request.continuation}")
-    return "\n".join(lines)
+def score_task(task: PreparedTask, answers: Sequence[Answer]) -> list[scoring.Row]:
+    """One row an item, in the order of the data."""
+    of_item: dict[int, list[tuple[Request, Answer]]] = {}
+    for request, answer in zip(task.requests, answers, strict=True):
+        of_item.setdefault(request.item_index, []).append((request, answer))
+    return [_score_item(task, index, of_item[index]) for index in sorted(of_item)]
 
 
 def go_offline() -> None:
@@ -269,105 +151,129 @@ def own_version() -> str:
         return "0+not.installed"
 
 
-class _FiniteOnly:
-    """lm-eval's cache hook, told of every answer as it comes: counts it, and stops at one that is no number."""
+def _encode(task: PreparedTask, request: Request, encoder: "RequestEncoder") -> EncodedRequest:
+    from leia_eval.reference import generation_length
 
-    def __init__(self, prepared: Sequence[PreparedTask], progress: ProgressLine):
-        self._where = {
-            (request.context, request.continuation): (task, request) for task in prepared for request in task.requests
-        }
-        self._progress = progress
-
-    def add_partial(self, _kind: str, request: tuple[str, str], answer: tuple[float, bool]) -> None:
-        self._progress.advance()
-        if not math.isfinite(answer[0]):
-            task, found = self._where[request]
-            raise DamagedInput(
-                f"the model's log-likelihood of {task.where(found)} is {answer[0]}; its weights hold "
-                "NaN or infinity, or --dtype is too narrow (try float32)"
-            )
-
-
-def _check_shots(entry: TaskEntry, items: ItemFile, options: PromptOptions) -> None:
-    from leia_eval.prompts import ShotPool
-
-    pool = ShotPool(items.documents)
-    for document in items.documents:
-        try:
-            pool.draw(document, options.shots, options.seed)
-        except UsageError as error:
-            raise UsageError(f"{entry.name}: {error}") from error
-
-
-def _prepare_task(entry: TaskEntry, items: ItemFile, task: Any, options: PromptOptions) -> PreparedTask:
-    if list(task.dataset[SPLIT]) != items.documents:
-        raise DamagedInput(f"the data file {items.path} changed while it was read; start again")
-    task.set_config("num_fewshot", options.shots)
-    task.set_fewshot_seed(options.seed)
-    task.build_all_requests(limit=options.limit, rank=0, world_size=1)
-    requests = [
-        Request(
-            task=entry.name,
-            item_index=instance.doc_id,
-            label=items.documents[instance.doc_id]["question"]["choices"]["label"][instance.idx],
-            context=instance.args[0],
-            continuation=instance.args[1],
+    where = task.where(request)
+    if request.continuation is None:
+        context = encoder.encode_prompt(request.context)
+        most = request.max_new_tokens or generation_length(encoder.encode_plain, request.length_of)
+        encoded = EncodedRequest(
+            context_ids=tuple(context), continuation_ids=None, until=request.until, max_new_tokens=most, where=where
         )
-        for instance in task.instances
-    ]
-    digest = hashlib.sha256(
-        "".join(json.dumps([request.context, request.continuation]) + "\n" for request in requests).encode()
+        ids, length = context, len(context) + most
+    else:
+        context, continuation = encoder.encode_pair(request.context, request.continuation)
+        encoded = EncodedRequest(context_ids=tuple(context), continuation_ids=tuple(continuation), where=where)
+        ids, length = [*context, *continuation], len(context) + len(continuation) - 1  # the last is predicted only
+        if not continuation:
+            raise UsageError(
+                f"{where} has no token of its own: {request.continuation!r} after the "
+                "prompt changes nothing in the tokenizer's output"
+            )
+    if length > encoder.max_length:
+        raise UsageError(
+            f"{where} is {length} tokens long with its shots"
+            + ("" if request.continuation is not None else " and its longest answer")
+            + f", and the model reads {encoder.max_length}; lower --shots or leave the item out"
+        )
+    if max(ids) >= encoder.vocabulary_size:
+        raise UsageError(
+            f"{where} holds token id {max(ids)}, and the model "
+            f"has {encoder.vocabulary_size} embeddings; its tokenizer is another model's"
+        )
+    return encoded
+
+
+def _score_item(task: PreparedTask, index: int, found: Sequence[tuple[Request, Answer]]) -> scoring.Row:
+    document = task.items.documents[index]
+    asked = [(request, answer) for request, answer in found if not request.unconditional]
+    id_, prompt = task.id_of(index), asked[0][0].context
+    if asked[0][0].continuation is None and task.entry.source is not None:
+        answer = asked[0][1]
+        return scoring.generation_row(document, id_=id_, generated=answer["text"], ended=answer["ended"], prompt=prompt)
+    if asked[0][0].continuation is None or task.task.multiple_input:
+        return _score_by_lm_eval(task, document, id_, asked)
+    unconditional = [answer["log_likelihood"] for request, answer in found if request.unconditional]
+    choices = list(task.task.doc_to_choice(document))
+    return scoring.choices_row(
+        document,
+        id_=id_,
+        labels=labels_of(document)[: len(choices)],
+        choices=choices,
+        gold=gold_index(task.task, document),
+        log_likelihoods=[answer["log_likelihood"] for _, answer in asked],
+        unconditional=unconditional or None,
+        prompt=prompt,
     )
-    return PreparedTask(entry=entry, items=items, task=task, requests=requests, prompts_sha256=digest.hexdigest())
 
 
-def _item_count(task: PreparedTask) -> int:
-    return len({request.item_index for request in task.requests})
+def _score_by_lm_eval(
+    task: PreparedTask, document: Json, id_: str, asked: Sequence[tuple[Request, Answer]]
+) -> scoring.Row:
+    """By the filters and the counting of a set that lm-eval brings; the first filter's scores are kept."""
+    instances = [instance for instance in task.task.instances if instance.doc_id == asked[0][0].item_index]
+    for instance, (_, answer) in zip(instances, asked, strict=True):
+        instance.resps = [answer["text"] if "text" in answer else (answer["log_likelihood"], False)]
+    first = task.task._filters[0]
+    first.apply(instances)
+    responses = [instance.filtered_resps[first.name] for instance in instances]
+    scores = task.task.process_results(document, responses)
+    said = [answer.get("text", answer.get("log_likelihood")) for _, answer in asked]
+    return scoring.other_row(document, id_=id_, scores=scores, prompt=asked[0][0].context, response=said)
 
 
-def _sample_row(sample: Json) -> Json:
-    """What is kept of an item: enough to compare runs and to score again without the model."""
-    document = sample["doc"]
-    choices = document["question"]["choices"]
-    log_likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]
-    best = max(log_likelihoods)
+@contextlib.contextmanager
+def _progress(encoded: Sequence[Sequence[EncodedRequest]], processes: Processes) -> Iterator[ProgressLine]:
+    total = sum(len(set(requests)) for requests in encoded) // processes.world_size
+    progress = ProgressLine(total if processes.is_first else 0, "requests")
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _log_name(processes: Processes) -> str:
+    return "eval.log" if processes.is_first else f"eval-{processes.rank}.log"
+
+
+def _load(
+    encoder: "RequestEncoder",
+    options: ModelOptions,
+    processes: Processes,
+    cache: AnswerCache,
+    identity: "ModelIdentity",
+) -> "ScoringModel":
+    from leia_eval import models
+
+    if options.backend == "vllm":
+        model: ScoringModel = models.load_vllm(encoder, dtype=options.dtype)
+    else:
+        model = models.load_model(
+            encoder,
+            dtype=options.dtype,
+            device=processes.device_of(options.device),
+            batch_size=options.batch_size,
+            untrained_seed=options.untrained_seed,
+        )
+    about = About(parameters=model.parameters, computed_dtype=model.computed_dtype)
+    cache.add([(_about_key(identity, options), asdict(about))])
+    return model
+
+
+def _model_key(identity: "ModelIdentity", options: ModelOptions) -> Json:
     return {
-        "id": document["id"],
-        "lang": document["lang"],
-        "stem": document["question"]["stem"],
-        "labels": list(choices["label"]),
-        "choices": list(choices["text"]),
-        "answer": document["answerKey"],
-        "prediction": choices["label"][log_likelihoods.index(best)],
-        "log_likelihoods": log_likelihoods,
-        "tied": log_likelihoods.count(best) > 1,
-        "prompt_sha256": hashlib.sha256(sample["arguments"][0][0].encode()).hexdigest(),
-        **{metric: int(sample[metric]) for metric in METRICS},
+        "weights": identity.weights_sha256,
+        "config": identity.config_sha256,
+        "tokenizer": identity.tokenizer_sha256,
+        "dtype": options.dtype,
+        "device": options.device.split(":")[0],
+        "backend": options.backend,
     }
 
 
-def _task_result(task: PreparedTask, rows: list[Json]) -> TaskResult:
-    from leia_eval.stats import wilson_interval
-
-    def score(metric: str) -> Score:
-        correct = sum(row[metric] for row in rows)
-        low, high = wilson_interval(correct, len(rows))
-        return Score(correct=correct, value=correct / len(rows), low=low, high=high)
-
-    return TaskResult(
-        name=task.entry.name,
-        version=task.entry.version,
-        n=len(rows),
-        items_in_file=len(task.items.documents),
-        chance=math.fsum(1 / len(row["choices"]) for row in rows) / len(rows),
-        acc=score("acc"),
-        acc_norm=score("acc_norm"),
-        acc_bytes=score("acc_bytes"),
-        ties=sum(row["tied"] for row in rows),
-        data_file=task.items.path.name,
-        data_sha256=task.items.sha256,
-        prompts_sha256=task.prompts_sha256,
-    )
+def _about_key(identity: "ModelIdentity", options: ModelOptions) -> str:
+    return request_key(_model_key(identity, options), {"about": "the model"})
 
 
 def _key(prompts: PromptOptions, model: ModelOptions, tasks: Sequence[PreparedTask], identity: "ModelIdentity") -> Json:
@@ -376,37 +282,63 @@ def _key(prompts: PromptOptions, model: ModelOptions, tasks: Sequence[PreparedTa
         "model": [identity.weights_sha256, identity.config_sha256, identity.tokenizer_sha256],
         "tasks": {task.entry.name: [task.items.sha256, task.prompts_sha256] for task in tasks},
         "options": {
-            "shots": prompts.shots, "limit": prompts.limit, "seed": prompts.seed,
-            "batch_size": model.batch_size, "device": model.device, "dtype": model.dtype,
+            "profile": prompts.profile, "shots": prompts.shots, "limit": prompts.limit, "seed": prompts.seed,
+            "pmi": prompts.pmi, "batch_size": model.batch_size, "device": model.device, "dtype": model.dtype,
+            "backend": model.backend, "untrained_seed": model.untrained_seed,
         },
     }  # fmt: skip
 
 
-def _write(
-    output: Path, key: Json, result: RunResult, prompts: PromptOptions, model: ModelOptions, started: float
+def _results(
+    key: Json, prepared: Sequence[PreparedTask], samples: Samples, identity: "ModelIdentity", about: About
 ) -> Json:
-    from leia_eval import report
-
     versions = {"leia": own_version(), "python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in PACKAGES}
-    results = {
+    return {
         "format": FORMAT,
         "key": key,
-        "model": {**asdict(result.model), "parameters": result.parameters, "computed_dtype": result.computed_dtype},
+        "model": {**asdict(identity), **asdict(about)},
         "options": key["options"],
-        "interval": "Wilson 95 %",
+        "interval": "95 %: Wilson for right or wrong, else a bootstrap over clusters of items",
         "versions": versions,
-        "tasks": [asdict(task) for task in result.tasks],
+        "tasks": [_task_result(task, samples[task.entry.name]) for task in prepared],
     }
+
+
+def _task_result(task: PreparedTask, rows: list[scoring.Row]) -> Json:
+    from leia_eval.stats import score_interval
+
+    metadata_ = task.entry.metadata
+    return {
+        "name": task.entry.name,
+        "version": task.entry.version,
+        "group": task.entry.tags[0] if task.entry.tags else task.entry.name,
+        "language": task.entry.language,
+        "n": len(rows),
+        "items_in_file": len(task.items.documents),
+        "without_answer": task.items.without_answer,
+        "empty_choices": task.items.empty_choices if task.entry.source else 0,
+        "clusters": len({row["cluster"] for row in rows}),
+        "shots": task.shots,
+        "shots_from": task.shots_from.removeprefix(",").strip(),
+        "chance": scoring.chance_of(rows),
+        "metric": scoring.main_metric(rows),
+        "scores": {metric: asdict(score_interval(rows, metric)) for metric in scoring.metrics_of(rows)},
+        "flags": scoring.flag_shares(rows),
+        "ties": sum(row.get("tied", False) for row in rows),
+        "from_wikipedia": bool(metadata_.get("from_wikipedia")),
+        "data_file": task.items.name,
+        "data_sha256": task.items.sha256,
+        "shots_sha256": task.data.shots.sha256 if task.data.shots and task.shots else None,
+        "prompts_sha256": task.prompts_sha256,
+    }
+
+
+def _write(output: Path, results: Json, samples: Samples, work: dict[str, Any]) -> Json:
+    from leia_eval import report
+
     pages = {
         "report.md": report.run_markdown(results).encode(),
-        "report.html": report.page("leia-eval run", report.run_html(results, result.samples)).encode(),
+        "report.html": report.page("leia-eval run", report.run_html(results, samples)).encode(),
     }
-    about = {
-        "started_unix_s": round(started, 3),
-        "elapsed_s": round(time.time() - started, 3),
-        "model": str(model.model.resolve()),
-        "data_dir": str(prompts.data_dir.resolve()),
-        "command": sys.argv,
-    }
-    return write_run(output, results, result.samples, pages, about)
+    return write_run(output, results, samples, pages, work)

@@ -86,3 +86,17 @@ def test_running_the_demo_again_finds_everything_done(demo: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert "finished before, skipped" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*.parquet")} == before
+
+
+def test_the_page_ends_with_the_comparison_and_items_are_looked_for_in_the_shards(demo: Path, tmp_path: Path) -> None:
+    """Primary endpoint and rows of the report; `contamination` reads the demo's own shards."""
+    text = (demo / "index.html").read_text(encoding="utf-8")
+    assert "Primary endpoint." in text and "leia minus plain" in text
+    found = tmp_path / "seen.json"
+    command = [sys.executable, "-m", "leia_eval", "contamination", "--shards", str(demo / "build/jawiki")]
+    command += ["--tasks", "leia_sample_ja", "--data-dir", str(ROOT / "tests/data/sample/eval"), "--output", str(found)]
+    result = subprocess.run([*command, "--n", "4"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(found.read_bytes())["tasks"]["leia_sample_ja"]
+    assert (seen["items"], seen["unit"], seen["n"]) == (44, "characters", 4)
+    assert seen["share"]["answer"] > 0.5, "the sample's questions are about its articles"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -46,6 +47,7 @@ def demo_page(
     builds: Mapping[str, Path],
     metrics: Mapping[str, Sequence[Mapping[str, float]]],
     results: Mapping[str, Mapping[str, Any]],
+    comparison: Path,
     commands: Sequence[str],
     elapsed_s: float,
 ) -> str:
@@ -65,6 +67,8 @@ def demo_page(
         f"<section class=card>{_loss_svg(metrics)}</section>",
         "<h2>Scores</h2>",
         _scores_html(results),
+        "<h2>The two models, item by item</h2>",
+        f"<section class=card><div class=scroll>{_comparison_html(comparison)}</div></section>",
         "<h2>How to do this yourself</h2>",
         f"<section class=card><pre>{escape(chr(10).join(commands))}</pre></section>",
     ]
@@ -195,6 +199,16 @@ def _scores_html(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+def _comparison_html(comparison: Path) -> str:
+    """The comparison's own report, from its file and the samples of the runs beside it."""
+    from leia_eval.report import comparison_html
+    from leia_eval.run_folder import read_run
+
+    found = json.loads(comparison.read_bytes())
+    samples = {name: read_run(comparison.parents[1] / name).samples for name in found["runs"]}
+    return comparison_html(found, samples)
+
+
 def _scores(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
     for task in result["tasks"]:
-        yield task["name"], task, task["acc"]
+        yield task["name"], task, task["scores"]["acc"]

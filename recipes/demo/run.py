@@ -115,6 +115,7 @@ def _page(output: Path, training_steps: int, elapsed_s: float) -> str:
         builds={wiki: output / "build" / wiki for wiki in WIKIS},
         metrics={arm: _metrics(output / "train" / arm) for arm in ARMS},
         results={arm: json.loads((output / "eval" / arm / "results.json").read_bytes()) for arm in ARMS},
+        comparison=output / "eval" / "comparison" / "comparison.json",
         commands=[shlex.join(shown(command)) for _, command in steps(output, training_steps)],
         elapsed_s=elapsed_s,
     )

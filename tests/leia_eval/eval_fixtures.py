@@ -23,7 +23,7 @@ def make_items(n: int, *, seed: int = 0, lang: str = "ja", equal_length: bool = 
             texts[0] = "".join(draw.choice(JAPANESE) for _ in range(3))
         stem = f"{word(2)} {''.join(draw.choice(JAPANESE) for _ in range(4))} {word(3)} {i}?"
         items.append({
-            "id": f"item-{i:04d}", "lang": lang,
+            "id": f"item-{i:04d}", "lang": lang, "cluster": f"item-{i:04d}",
             "question": {"stem": stem, "choices": {"label": labels, "text": texts}},
             "answerKey": draw.choice(labels),
         })  # fmt: skip

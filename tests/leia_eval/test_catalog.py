@@ -12,14 +12,31 @@ from leia_eval.catalog import TASKS_FOLDER, read_catalog, select_tasks
 LANGUAGES = ["ar", "de", "en", "es", "fr", "hi", "it", "ja", "nl", "pl", "pt", "ru", "sw", "ur", "vi", "zh"]
 
 
-def test_every_language_of_x_csqa_has_a_task_and_the_sample_has_two():
-    """16 languages, two sample tasks, each file named after its task."""
-    catalog = read_catalog()
-    assert list(catalog) == ["leia_sample_es", "leia_sample_ja", *(f"leia_xcsqa_{code}" for code in LANGUAGES)]
+def test_every_language_has_both_sets_of_x_csr_and_the_files_are_named_after_their_tasks():
+    """16 languages of X-CSQA and X-CODAH, 15 of XNLI, 11 of XCOPA, five Japanese sets, and the sample's two."""
+    catalog = {name: entry for name, entry in read_catalog().items() if entry.source}
+    expected = [f"leia_{kind}_{code}" for kind in ("xcodah", "xcsqa") for code in LANGUAGES]
+    expected += [f"leia_{name}" for name in ("jaqket_v2", "jcommonsenseqa", "jemhopqa", "jsquad", "niilc")]
+    expected += ["leia_sample_es", "leia_sample_ja"]
+    others = [name for name in catalog if name.startswith(("leia_xnli", "leia_xcopa"))]
+    assert len(others) == 15 + 11
+    assert list(catalog) == sorted([*expected, *others])
     assert all(entry.path.stem == name for name, entry in catalog.items())
-    assert all(entry.name.rsplit("_", 1)[1] in entry.languages for entry in catalog.values())
+    coded = [entry for entry in catalog.values() if entry.tags != ("leia_ja",)]
+    assert all(entry.name.rsplit("_", 1)[1] in entry.languages for entry in coded)
     assert catalog["leia_xcsqa_ja"].data_files == ("xcsqa_ja.jsonl", "X-CSQA/jap/dev.jsonl")
-    assert catalog["leia_sample_es"].data_files == ("eswiki.jsonl",)
+    assert str(catalog["leia_xcodah_ja"].source.hub) == "INK-USC/xcsr (X-CODAH-jap)"
+
+
+def test_what_the_groups_name_is_in_the_installed_lm_eval():
+    """Each member of a group is a task or a group of lm-eval's own, and plain lm-eval sees our groups."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=TASKS_FOLDER)
+    named = [entry.name for entry in read_catalog().values() if entry.source is None]
+    assert len(named) > 50
+    assert set(named) <= set(manager.all_tasks)
+    assert {"leia_belebele", "leia_mgsm", "leia_ja_leaderboard"} <= set(manager.all_groups)
 
 
 def test_the_tasks_files_are_packaged():
@@ -39,8 +56,9 @@ def test_the_catalog_and_lm_eval_see_the_same_tasks():
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
-    assert manager.all_subtasks == sorted(read_catalog())
-    assert manager.all_tags == ["leia_sample", "leia_xcsqa"]
+    own = [entry for entry in read_catalog().values() if entry.source]
+    assert manager.all_subtasks == sorted(entry.name for entry in own)
+    assert manager.all_tags == sorted({tag for entry in own for tag in entry.tags})
 
 
 def test_a_tag_stands_for_its_tasks_and_each_is_taken_once():

@@ -59,7 +59,9 @@ def test_remote_code_is_never_run(checkpoint):
     """A configuration that wants its own code is refused, and the code is not imported."""
     (checkpoint / "evil.py").write_text(f"open({str(checkpoint / 'ran')!r}, 'w')\n")
     (checkpoint / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}))
-    with pytest.raises(UsageError, match="cannot read the configuration"):
+    with pytest.raises(
+        UsageError, match=r"wants to run its own code \(evil.Evil; files: evil.py\), which this program"
+    ):
         load(checkpoint)
     assert not (checkpoint / "ran").exists()
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leia_beam.errors import UsageError
+from leia_eval.preparing import PromptOptions, prepare_tasks
 from leia_eval.prompts import FixedShots, ShotPool
-from leia_eval.runner import PromptOptions, prepare_tasks
 
 TWINS = [*make_items(6), {**make_items(1)[0], "id": "twin"}]  # two ids, one question
 

@@ -66,7 +66,9 @@ def test_pages_escape_what_comes_from_data(model_dir, tmp_path):
         assert not re.search(r"(?:src|href)\s*=", text), "the page must not fetch anything"
     for page in (output / "report.md", tmp_path / "c.md"):
         assert "<script>" not in page.read_text(encoding="utf-8")
-    assert {line.replace("\\|", "").count("|") for line in (tmp_path / "c.md").read_text().splitlines()[:5]} == {13}
+    assert {
+        line.replace("\\|", "").count("|") for line in (tmp_path / "c.md").read_text().splitlines()[:5] if line
+    } == {17}
 
 
 def changed_answers(run: Path, copy: Path) -> None:
@@ -100,7 +102,7 @@ def test_a_comparison_is_the_paired_statistics_of_the_stored_items(finished_run,
         assert row["only_base_ids"] == [ids[i] for i in np.flatnonzero(first > second)]
         assert len(row["only_other_ids"]) == row["only_other"]
     assert any(row["only_base"] and row["only_other"] for row in found["rows"])
-    assert found["notes"][0].startswith("One checkpoint an arm")
+    assert found["notes"][0].startswith("One checkpoint an arm (base, leia)")
 
 
 def test_the_command_writes_the_comparison_in_three_forms(capsys, finished_run, other_run, tmp_path):
@@ -108,7 +110,7 @@ def test_the_command_writes_the_comparison_in_three_forms(capsys, finished_run, 
     runs = ["compare", f"base={finished_run}", f"leia={other_run}"]
     assert main(runs) == 0
     markdown = capsys.readouterr().out
-    assert markdown.count("\n| leia_sample_ja | leia | ") == 3
+    assert markdown.count("\n| leia_sample_ja | leia | base | all | ") == 3
     for name in ("c.md", "c.html", "c.json"):
         assert main([*runs, "--output", str(tmp_path / "new" / name)]) == 0
         again = tmp_path / "new" / f"again-{name}"
@@ -194,7 +196,7 @@ def test_a_damaged_run_folder_is_refused(capsys, finished_run, tmp_path):
     assert f"{cut / 'results.json'} is damaged" in capsys.readouterr().err
     with pytest.raises(DamagedInput, match="no 'versions'"):
         read_run(copied(finished_run, tmp_path / "part", lambda results: results.pop("versions")))
-    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 1"):
+    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 2"):
         read_run(copied(finished_run, tmp_path / "format", lambda results: results.update(format=9)))
 
 

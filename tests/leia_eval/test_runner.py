@@ -14,7 +14,8 @@ from transformers import LlamaForCausalLM
 from leia_beam.errors import DamagedInput, UsageError
 from leia_eval import models
 from leia_eval.cli import main
-from leia_eval.runner import ModelOptions, PromptOptions, check_requests, prepare_tasks, run
+from leia_eval.preparing import PromptOptions, prepare_tasks
+from leia_eval.runner import ModelOptions, encode_requests, run
 from leia_eval.stats import wilson_interval
 
 
@@ -86,8 +87,8 @@ def test_every_log_likelihood_and_prediction_equals_an_independent_computation(m
             right[metric] += row[metric]
     assert close <= 9
     task = results["tasks"][0]
-    assert {metric: task[metric]["correct"] for metric in right} == right
-    assert (task["acc"]["low"], task["acc"]["high"]) == wilson_interval(right["acc"], 100)
+    assert {metric: task["scores"][metric]["correct"] for metric in right} == right
+    assert (task["scores"]["acc"]["low"], task["scores"]["acc"]["high"]) == wilson_interval(right["acc"], 100)
     assert (task["n"], task["chance"]) == (100, 0.2)
     assert len({row["prediction"] for row in rows}) == 5, "the model must not always say the same"
 
@@ -114,7 +115,7 @@ def test_lm_evals_own_entry_gives_the_same_scores(model_dir, data_dir, tmp_path)
     )
     scores = found["results"]["leia_sample_es"]
     for metric in ("acc", "acc_norm", "acc_bytes"):
-        assert scores[f"{metric},none"] == results["tasks"][0][metric]["value"]
+        assert scores[f"{metric},none"] == results["tasks"][0]["scores"][metric]["value"]
     ours = [row["log_likelihoods"] for row in samples["leia_sample_es"]]
     theirs = [[answer[0] for answer in row["filtered_resps"]] for row in found["samples"]["leia_sample_es"]]
     assert np.array(ours) == pytest.approx(np.array(theirs), abs=1e-4)
@@ -125,7 +126,11 @@ def test_two_runs_write_the_same_bytes(model_dir, data_dir, finished_run, tmp_pa
     arguments = ["--model", str(model_dir), "--data-dir", str(data_dir), "--output", str(tmp_path / "again")]
     assert main(["run", "--tasks", "leia_sample_ja,leia_sample_es", *arguments]) == 0
     first, second = (
-        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.parent.name != "cache"
+        }
         for folder in (finished_run, tmp_path / "again")
     )
     assert set(first) == set(second)
@@ -155,7 +160,7 @@ def test_an_untrained_model_is_at_chance_on_choices_of_equal_length(tmp_path):
     model = save_tiny_model(tmp_path / "model", seed=9)
     results, _ = scored(model, tmp_path / "data", tmp_path / "out", batch_size=64)
     for metric in ("acc", "acc_norm", "acc_bytes"):
-        low, high = wilson_interval(results["tasks"][0][metric]["correct"], 600, confidence=0.999)
+        low, high = wilson_interval(results["tasks"][0]["scores"][metric]["correct"], 600, confidence=0.999)
         assert low <= 0.2 <= high
     predictions = [row["prediction"] for row in rows_of(tmp_path / "out")]
     assert min(predictions.count(label) for label in "ABCDE") > 60, "the model must choose among all of them"
@@ -252,5 +257,5 @@ def test_requests_that_a_model_cannot_score_are_refused(data_dir, context, conti
     """A choice without tokens, ids beyond the embeddings, and one token too many; what just fits passes."""
     prepared = prepare_tasks(PromptOptions(tasks=("leia_sample_es",), data_dir=data_dir, limit=2))
     with pytest.raises(UsageError, match=message):
-        check_requests(prepared, FakeEncoder(context, continuation))
-    check_requests(prepared, FakeEncoder([49] * 10, [49]))
+        encode_requests(prepared[0], FakeEncoder(context, continuation))
+    assert encode_requests(prepared[0], FakeEncoder([49] * 10, [49]))

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leia_eval.stats import compare_items, detectable_difference, mcnemar_exact, paired_bootstrap, wilson_interval
+from leia_eval.stats import (
+    Clustered,
+    compare_items,
+    detectable_difference,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    score_interval,
+    two_level_difference,
+    wilson_interval,
+)
 
 NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
 
@@ -145,3 +155,80 @@ def test_runs_of_other_lengths_or_scores_are_refused():
             compare_items(np.array(base), np.array(other), seed=0)
     with pytest.raises(ValueError, match="must be 0 or 1"):
         compare_items(np.array([0.5]), np.array([1.0]), seed=0)
+
+
+def test_with_one_seed_and_single_items_two_levels_are_the_paired_bootstrap():
+    """Same distribution: ends within a tenth of a point, same difference."""
+    draw = np.random.default_rng(0)
+    base, other = (draw.integers(0, 2, 400).astype(float) for _ in range(2))
+    names = [str(i) for i in range(400)]
+    found = two_level_difference([Clustered.of(names, base, other)], seed=1)
+    low, high = paired_bootstrap(base, other, seed=2)
+    assert found.difference == pytest.approx(other.mean() - base.mean())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)
+
+
+def test_clusters_of_equal_items_count_as_one_item():
+    """Each item ten times in a cluster: the interval of the tenth of the items, not of all."""
+    draw = np.random.default_rng(1)
+    base, other = (draw.integers(0, 2, 60).astype(float) for _ in range(2))
+    names = [str(i) for i in range(60)]
+    few = two_level_difference([Clustered.of(names, base, other)], seed=1)
+    many = two_level_difference([Clustered.of(names * 10, np.tile(base, 10), np.tile(other, 10))], seed=1)
+    assert (few.low, few.high, few.p) == pytest.approx((many.low, many.high, many.p))
+    assert few.standard_error > 0.05
+
+
+def test_an_item_in_several_languages_is_drawn_in_all_of_them():
+    """Two tasks with the same items and scores are as uncertain as one; with other items they are less."""
+    draw = np.random.default_rng(2)
+    base, other = (draw.integers(0, 2, 200).astype(float) for _ in range(2))
+    names = [str(i) for i in range(200)]
+    one = Clustered.of(names, base, other)
+    apart = Clustered.of([f"b{name}" for name in names], base, other)
+    alone = two_level_difference([one], seed=3).standard_error
+    assert two_level_difference([one, one], seed=3).standard_error == pytest.approx(alone)
+    assert two_level_difference([one, apart], seed=3).standard_error == pytest.approx(alone / math.sqrt(2), rel=0.05)
+
+
+def test_two_levels_cover_the_truth_where_seeds_differ():
+    """Simulated training noise, five seeds an arm: 95 % intervals hold the true difference in 85 to 99 of 100."""
+    draw = np.random.default_rng(4)
+    held = narrow = 0
+    for trial in range(100):
+        easy = draw.normal(0, 1, 200)
+        arms = [
+            np.stack([(easy + shift + draw.normal(0, 0.3) + draw.normal(0, 1, 200) > 0) for _ in range(5)]).astype(
+                float
+            )
+            for shift in (0.0, 0.0)
+        ]
+        names = [str(i) for i in range(200)]
+        found = two_level_difference([Clustered.of(names, *arms)], seed=trial, resamples=1000)
+        held += found.low <= 0 <= found.high
+        means = [arm.mean(axis=0) for arm in arms]
+        low, high = paired_bootstrap(*means, seed=trial, resamples=1000)
+        narrow += low <= 0 <= high
+    assert 85 <= held <= 99
+    assert narrow < 80, "without the seeds' level the intervals must be too narrow"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_monotone_and_between_single_and_bonferroni(p_values):
+    """Never below the single p, never above n times it, in the same order; the smallest is Bonferroni's."""
+    adjusted = holm(p_values)
+    for p, q in zip(p_values, adjusted, strict=True):
+        assert p <= q <= min(1.0, len(p_values) * p) + 1e-12 or q == max(adjusted)
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+    assert adjusted[order[0]] == min(1.0, len(p_values) * p_values[order[0]])
+
+
+def test_a_tasks_interval_is_wilsons_for_single_items_and_over_clusters_else():
+    """The same scores, alone and in clusters."""
+    rows = [{"acc": i % 3 == 0, "cluster": str(i)} for i in range(90)]
+    alone = score_interval(rows, "acc")
+    assert (alone.low, alone.high) == wilson_interval(30, 90)
+    together = score_interval([{**row, "cluster": str(i // 3)} for i, row in enumerate(rows)], "acc")
+    assert together.value == pytest.approx(1 / 3)
+    assert together.high - together.low < 1e-9, "each cluster has one of three right"

@@ -1,0 +1,133 @@
+"""Arms of several runs are compared by what their samples hold, with the primary endpoint, the floor and seen items."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leia_beam.errors import UsageError
+from leia_eval import stats
+from leia_eval.cli import main
+from leia_eval.comparison import CompareOptions, Primary, compare_arms
+from leia_eval.recipe import read_primary
+from leia_eval.run_folder import StoredRun, read_run
+
+
+def noisy(run: StoredRun, seed: int, gain: float = 0.0) -> StoredRun:
+    """A run whose accuracies are drawn anew."""
+    draw = np.random.default_rng(seed)
+    samples = {
+        task: [{**row, "acc": int(draw.random() < 0.4 + gain)} for row in rows] for task, rows in run.samples.items()
+    }
+    return StoredRun(folder=run.folder, results=run.results, samples=samples)
+
+
+@pytest.fixture(scope="module")
+def arms(finished_run) -> list[tuple[str, list[StoredRun]]]:
+    """A base of one run, and plain and leia of three each, with a gain for leia."""
+    run = read_run(finished_run)
+    return [
+        ("base", [noisy(run, 0)]),
+        ("plain", [noisy(run, seed) for seed in (1, 2, 3)]),
+        ("leia", [noisy(run, seed, 0.4) for seed in (4, 5, 6)]),
+    ]
+
+
+def test_the_primary_endpoint_is_leia_minus_plain_over_languages(arms):
+    """Mean over both tasks of the means over seeds; two-level p; not among Holm's."""
+    found = compare_arms(arms, CompareOptions(seed=3))
+    primary = found["primary"]
+    by_name = dict(arms)
+
+    def mean(name, task):
+        return np.mean([row["acc"] for run in by_name[name] for row in run.samples[task]])
+
+    tasks = ("leia_sample_ja", "leia_sample_es")
+    assert primary["difference"] == pytest.approx(np.mean([mean("leia", t) - mean("plain", t) for t in tasks]))
+    assert primary["low"] > 0.2 and primary["p"] < 0.001 and primary["seeds"] == [3, 3]
+    assert len(found["rows"]) == 2 * 3 * 3
+    contrasts = {(row["against"], row["run"]) for row in found["rows"]}
+    assert contrasts == {("base", "plain"), ("base", "leia"), ("plain", "leia")}
+    assert [row["p_holm"] for row in found["rows"]] == stats.holm([row["p"] for row in found["rows"]])
+    assert found["notes"][0].startswith("One checkpoint an arm (base)")
+    assert all(row["test"] == "bootstrap" and row["only_base"] is None for row in found["rows"])
+
+
+def test_without_the_arms_there_is_no_primary_endpoint_and_it_is_said(arms):
+    """No leia, or only English tasks."""
+    found = compare_arms(arms[:2], CompareOptions())
+    assert found["primary"] is None
+    assert any(note.startswith("No primary endpoint") for note in found["notes"])
+    with pytest.raises(UsageError, match="the primary endpoint's metric 'char_f1' is none of leia_sample_ja's"):
+        compare_arms(arms, CompareOptions(primary=Primary(metric="char_f1")))
+
+
+def test_clean_and_seen_items_are_also_compared_apart(arms):
+    """Their numbers add up to all, and their means are those of their items."""
+    ids = [row["id"] for row in arms[0][1][0].samples["leia_sample_ja"]]
+    seen = frozenset(ids[:30])
+    found = compare_arms(arms[:2], CompareOptions(seen={"leia_sample_ja": seen}))
+    rows = {row["items"]: row for row in found["rows"] if row["task"] == "leia_sample_ja" and row["metric"] == "acc"}
+    assert {name: row["n"] for name, row in rows.items()} == {"all": 100, "clean": 70, "seen": 30}
+    base = arms[0][1][0].samples["leia_sample_ja"]
+    assert rows["seen"]["base"] == pytest.approx(np.mean([row["acc"] for row in base if row["id"] in seen]))
+
+
+def test_the_command_takes_arms_a_recipe_a_floor_and_what_was_seen(
+    capsys, finished_run, other_run, model_dir, data_dir, tmp_path
+):
+    """Everything through the command line, from stored folders alone, in all three forms."""
+    floor = tmp_path / "floor"
+    options = ["--model", str(model_dir), "--data-dir", str(data_dir), "--output", str(floor), "--untrained", "7"]
+    assert main(["run", "--tasks", "leia_sample_ja,leia_sample_es", *options]) == 0
+    assert json.loads((floor / "results.json").read_text())["model"]["name"].endswith("(untrained, seed 7)")
+    third = Path(shutil.copytree(other_run, tmp_path / "third"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("primary: {arm: new, against: old, groups: [leia_sample]}\n")
+    sha = json.loads((finished_run / "results.json").read_text())["tasks"][0]["data_sha256"]
+    seen = {"tasks": {"leia_sample_ja": {"data_sha256": sha, "seen": {"question": ["item-0000", "item-0001"]}}}}
+    (tmp_path / "seen.json").write_text(json.dumps(seen))
+    more = ["-c", str(recipe), "--floor", str(floor), "--contamination", str(tmp_path / "seen.json")]
+    runs = [f"old={finished_run}", f"new={other_run},{third}"]
+    assert main(["compare", *runs, *more, "--output", str(tmp_path / "c")]) == 0
+    found = json.loads((tmp_path / "c/comparison.json").read_text())
+    assert found["primary"]["tasks"] == ["leia_sample_ja", "leia_sample_es"]
+    assert {row["items"] for row in found["rows"]} == {"all", "clean", "seen"}
+    assert all(row["floor"] is not None for row in found["rows"])
+    assert "Primary endpoint." in (tmp_path / "c/comparison.md").read_text()
+    assert "Primary endpoint." in (tmp_path / "c/comparison.html").read_text()
+    capsys.readouterr()
+    seen["tasks"]["leia_sample_ja"]["data_sha256"] = "other"
+    (tmp_path / "seen.json").write_text(json.dumps(seen))
+    assert main(["compare", *runs, *more]) == 2
+    assert "is about other data of leia_sample_ja" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("primary: {arms: leia}", r"unknown key 'primary.arms'; did you mean arm"),
+        ("primary: 3", "must be a mapping"),
+        ("- 1", "must be a mapping"),
+        ("primary: {arm: 3}", "takes text"),
+        ("primary: !!python/object:os.system {}", "cannot read the recipe"),
+    ],
+)
+def test_a_bad_recipe_is_refused(tmp_path, text, message):
+    """Unknown keys, wrong kinds, and YAML that would build objects (fault S4)."""
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_primary(tmp_path / "r.yaml")
+
+
+def test_a_report_is_written_again_from_the_samples_alone(finished_run, tmp_path, capsys):
+    """The same bytes, with the model gone."""
+    copy = Path(shutil.copytree(finished_run, tmp_path / "copy"))
+    before = {name: (copy / name).read_bytes() for name in ("report.md", "report.html")}
+    for name in before:
+        (copy / name).unlink()
+    assert main(["report", str(copy)]) == 0
+    assert {name: (copy / name).read_bytes() for name in before} == before
+    assert main(["report"]) == 2
