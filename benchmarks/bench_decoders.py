@@ -1,17 +1,18 @@
 """Which decoder takes bzip2 blocks apart fastest, and which reader takes the links out of a Wikidata line?
 
-    python benchmarks/bench_decoders.py [--raw-mb 60] [--rounds 3]
+    python benchmarks/bench_decoders.py [--raw-mb 60] [--rounds 3] [--dump FILE.bz2]
 
 Blocks: of a generated Wikidata dump, each as a stream of one block in memory, as leia_beam decodes them; the yardstick is
 the standard library. indexed_bzip2, rapidgzip and cramjam are measured where they are installed, which nothing else
 needs. Lines: the same dump's, to what `parse_item` keeps; the yardstick is a full parse by ujson. CPU seconds, the best
-of some rounds.
+of some rounds. Gzip: the same dump by isal, fed pieces of two sizes.
 """
 
 from __future__ import annotations
 
 import argparse
 import bz2
+import gzip
 import importlib
 import io
 import itertools
@@ -28,9 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import ujson
 from bench_reading import write_wikidata
+from isal import igzip_lib
 
 from leia_beam import entities
 from leia_beam.bz2_bits import CRC_BITS, MAGIC_BITS, STREAM_END_BITS, STREAM_END_MAGIC, Window, find_magics
+from leia_beam.streams import CHUNK_BYTES
 from leia_beam.wikis import wikipedia_codes
 
 
@@ -65,6 +68,17 @@ def block_decoders() -> dict[str, Callable[[bytes], Any]]:
     return found
 
 
+def decode_pieces(packed: bytes, piece_bytes: int) -> int:
+    """All of a gzip file, piece after piece, in chunks as `streams` has them. Returns how many bytes it gives."""
+    decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    size = 0
+    for at in range(0, len(packed), piece_bytes):
+        size += len(decoder.decompress(packed[at : at + piece_bytes], CHUNK_BYTES))
+        while not (decoder.needs_input or decoder.eof):
+            size += len(decoder.decompress(b"", CHUNK_BYTES))
+    return size
+
+
 def best_cpu_s(work: Callable[[Any], Any], inputs: Iterable[Any], rounds: int) -> float:
     """The least CPU time in which all inputs are worked on."""
     inputs = list(inputs)
@@ -82,12 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw-mb", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--dump", type=Path, help="a .bz2 file whose blocks are decoded in place of the generated ones'"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wikidata.json"
         write_wikidata(path, options.raw_mb * 1_000_000)
         raw = path.read_bytes()
-    streams = single_blocks(bz2.compress(raw))
+    streams = single_blocks(bz2.compress(bz2.decompress(options.dump.read_bytes()) if options.dump else raw))
     size = sum(len(bz2.decompress(stream)) for stream in streams)
     print("| block decoder | MB/s raw | ratio to the standard library |\n|---|---|---|")
     yardstick = 0.0
@@ -116,6 +133,12 @@ def main() -> None:
         seconds = best_cpu_s(read, contents, options.rounds)
         yardstick = yardstick or seconds
         print(f"| {name} | {len(raw) / seconds / 1e6:.0f} | {yardstick / seconds:.2f} |")
+
+    print("\n| gzip by isal, pieces of | MB/s raw |\n|---|---|")
+    packed = gzip.compress(raw, 6)
+    for size in (64 << 10, 256 << 10):
+        seconds = best_cpu_s(lambda piece_bytes: decode_pieces(packed, piece_bytes), [size], options.rounds)
+        print(f"| {size >> 10} KiB | {len(raw) / seconds / 1e6:.0f} |")
 
 
 if __name__ == "__main__":

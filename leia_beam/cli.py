@@ -19,7 +19,7 @@ from leia_beam.arguments import Parser, not_negative, positive, size_bytes
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 
 if TYPE_CHECKING:
-    from leia_beam.finish import Tolerance
+    from leia_beam.coverage import Tolerance
     from leia_beam.wikitext import ExtractionOptions
     from pipelines.build import Build
 
@@ -332,7 +332,7 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
 
 
 def _tolerance_of(options: argparse.Namespace) -> Tolerance:
-    from leia_beam.finish import STRICT, Tolerance
+    from leia_beam.coverage import STRICT, Tolerance
 
     if "salvage" not in options:  # a stage that reads no dump
         return STRICT

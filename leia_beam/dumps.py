@@ -3,26 +3,25 @@
 The format is told by content, not by name. A .bz2 file is cut at its blocks (bz2_blocks), an uncompressed one by bytes.
 A .gz or .zst file, or text in UTF-16, can only be read from its start: its ranges of compressed bytes are read one after
 another by one reader, each with files and a commit record of its own, so that a run that died goes on behind what is
-done: that is decoded again (900 MB/s where bzip2 gives 40), but not parsed.
+done: that is decoded again, which costs little (benchmarks/bench_decoders.py), but not parsed.
 """
 
 from __future__ import annotations
 
-import bz2
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from leia_beam.bz2_blocks import read_records
-from leia_beam.errors import DamagedInput, TruncatedInput, UsageError
+from leia_beam.errors import DamagedInput, MissingResource, TruncatedInput, UsageError
 from leia_beam.ranges import RangeReport, Record, split_points
 from leia_beam.scanning import AT_FILE_START, RecordScanner
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.streams import BZ2, CHUNK_BYTES, GZIP, PIECE_BYTES, PLAIN, UTF_8, UTF_16, ZSTD, SequentialStream
 
-_HEAD_BYTES = 64 << 10
+_HEAD_BYTES = 512
 _UNREAD_FORMATS = {
     b"\xfd7zXZ\0": "xz",
     b"PK\x03\x04": "zip",
@@ -99,15 +98,15 @@ def find_dump(path: str, storage: Storage | None = None) -> Dump:
         head = file.read(_HEAD_BYTES)
     if not head:
         raise DamagedInput(f"{path}: empty file (0 bytes); download it again")
-    format_ = _format_of(head, path)
-    return Dump(
+    dump = Dump(
         path=path,
-        format=format_,
+        format=_format_of(head, path),
         size_bytes=found.size_bytes,
-        encoding=_encoding_of(head, format_),
         version=found.version,
         storage=storage,
     )
+    is_utf_16 = decoded_head(dump).startswith((b"\xff\xfe", b"\xfe\xff"))
+    return replace(dump, encoding=UTF_16) if is_utf_16 else dump
 
 
 def _format_of(head: bytes, path: str) -> str:
@@ -128,24 +127,22 @@ def _format_of(head: bytes, path: str) -> str:
     return PLAIN
 
 
-def _encoding_of(head: bytes, format_: str) -> str:
-    """UTF-16 where the decoded content begins with its byte order mark."""
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """A disk or a connection that fails is no damage of the dump: it may pass on retry."""
     try:
-        if format_ == BZ2:
-            head = bz2.BZ2Decompressor().decompress(head, 2)
-        elif format_ == GZIP:
-            head = zlib.decompressobj(wbits=31).decompress(head, 2)
-    except (OSError, zlib.error):
-        pass  # whoever reads it says what is wrong with it
-    return UTF_16 if head.startswith((b"\xff\xfe", b"\xfe\xff")) else UTF_8
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise MissingResource(f"{path}: cannot be read ({reason}); run the same command again") from error
 
 
 def decoded_head(dump: Dump) -> bytes:
-    """The first decoded bytes of a dump, up to some 256 KiB; none where it cannot be decoded.
+    """The first decoded bytes of a dump, up to some hundred kilobytes; none where it cannot be decoded.
 
     Whoever reads it says what is wrong with it, and where.
     """
-    with dump.storage.open(dump.path) as file:
+    with _reading(dump.path), dump.storage.open(dump.path) as file:
         stream = SequentialStream(file, dump.path, dump.format, dump.encoding)
         try:
             while (data := stream.take()) is not None:
@@ -208,6 +205,10 @@ class DumpReader:
 
     def records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
         """The records that a range owns, without their delimiter. `report` is final when the iterator is exhausted."""
+        with _reading(self._dump.path):
+            yield from self._records(start, end, report)
+
+    def _records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
         dump = self._dump
         dump.check_unchanged()
         if self._file is None:

@@ -4,8 +4,8 @@ The dump is a JSON array with one entity a line. Kept are the sitelinks of all W
 costs another pass) and the labels of the languages asked for. Sites are told by the table of Wikipedias, never by the
 ending `wiki`, which commonswiki, specieswiki and others share.
 
-A line is read by simdjson, which checks all of it and makes objects of what is asked for alone: 890 MB/s where ujson's
-parse makes 220 (benchmarks/bench_decoders.py). What it refuses is given to ujson, whose answer counts: not-a-number,
+A line is read by simdjson, which checks all of it and makes objects of what is asked for alone: some 900 MB/s where
+ujson's parse makes 200 (benchmarks/bench_decoders.py). What it refuses is given to ujson, whose answer counts: not-a-number,
 integers of any size, control characters, lone surrogates. So the result is always that of a full parse by ujson, and a
 damaged line is found wherever its damage stands.
 """

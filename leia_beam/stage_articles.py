@@ -81,12 +81,6 @@ class ArticlesStage:
         """A reader of what ends in `</page>`."""
         return DumpReader(dump, PAGE_END, self._read_options)
 
-    def process(self, unit: Unit, output: UnitOutput) -> None:
-        """One range by itself."""
-        assert unit.dump is not None
-        with self.open_reader(unit.dump) as reader:
-            self.process_range(unit, reader, output)
-
     def process_range(self, unit: Unit, reader: DumpReader, output: UnitOutput) -> None:
         """Each page of the range: an article or a redirect, or counted by the reason why it is neither."""
         pages = _PageProcessor(self, output)

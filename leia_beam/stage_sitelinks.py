@@ -60,12 +60,6 @@ class SitelinksStage:
         options = ReadOptions(max_record_bytes=MAX_LINE_BYTES, max_bad_blocks=self.max_bad_blocks, salvage=self.salvage)
         return DumpReader(dump, LINE_END, options)
 
-    def process(self, unit: Unit, output: UnitOutput) -> None:
-        """One range by itself."""
-        assert unit.dump is not None
-        with self.open_reader(unit.dump) as reader:
-            self.process_range(unit, reader, output)
-
     def process_range(self, unit: Unit, reader: DumpReader, output: UnitOutput) -> None:
         """Each line of the range: a row, or counted by the reason why it is none."""
         lines = _LineProcessor(self, output)

@@ -1,9 +1,8 @@
 """From a file that can only be read from its start (gzip, zstd, UTF-16 of any compression) to its decoded bytes in order.
 
-The compressed file is decoded in pieces of 256 KiB that begin at multiples of 256 KiB (pieces of 64 KiB take isal half as
-long again), so where the bytes of a piece end does not depend on how the file is cut into ranges. A second thread decodes
-ahead: isal lets go of the interpreter lock, so decoding and parsing share two cores (figures: benchmarks/README.md).
-Memory: a few chunks of 1 MiB.
+The compressed file is decoded in pieces of 256 KiB that begin at multiples of 256 KiB, so where the bytes of a piece end
+does not depend on how the file is cut into ranges. A second thread decodes ahead: isal lets go of the interpreter lock, so
+decoding and parsing share two cores. Memory: a few chunks of 1 MiB.
 """
 
 from __future__ import annotations

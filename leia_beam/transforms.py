@@ -15,37 +15,21 @@ from leia_beam.units import RangeStage, Stage, Unit, UnitOutput, run_chain, run_
 
 
 class RunUnits(beam.PTransform):
-    """Units → (number, status). Shuffles descriptors alone, so that a runner spreads them; memory is one unit's."""
+    """Chains of units (`units.chains`) → (number, status) of each unit.
 
-    def __init__(self, stage: Stage):
+    Shuffles descriptors alone, so that a runner spreads them; memory is one unit's. A chain is done in its order.
+    """
+
+    def __init__(self, stage: Stage | RangeStage):
         super().__init__()
         self._stage = stage
 
-    def expand(self, units: beam.PCollection) -> beam.PCollection:
-        return units | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunUnit(self._stage))
-
-
-class _RunUnit(beam.DoFn):
-    def __init__(self, stage: Stage):
-        self._stage = stage
-
-    def process(self, unit: Unit) -> Iterator[tuple[int, str]]:
-        yield unit.number, run_unit(self._stage, unit).status
-
-
-class RunRanges(beam.PTransform):
-    """Chains of ranges of dumps → (number, status) of each. As RunUnits; a chain is read in order by one reader."""
-
-    def __init__(self, stage: RangeStage):
-        super().__init__()
-        self._stage = stage
-
-    def expand(self, ranges: beam.PCollection) -> beam.PCollection:
-        return ranges | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunChain(self._stage))
+    def expand(self, chains: beam.PCollection) -> beam.PCollection:
+        return chains | "Spread" >> beam.Reshuffle() | "Run" >> beam.ParDo(_RunChain(self._stage))
 
 
 class _RunChain(beam.DoFn):
-    def __init__(self, stage: RangeStage):
+    def __init__(self, stage: Stage | RangeStage):
         self._stage = stage
 
     def process(self, chain: tuple[Unit, ...]) -> Iterator[tuple[int, str]]:

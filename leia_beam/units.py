@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
@@ -79,8 +79,8 @@ def chains(units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
     return [tuple(chain) for chain in together.values()]
 
 
-class Stage(Protocol):
-    """A stage: a picklable value that holds its settings and does the work of one unit."""
+class AnyStage(Protocol):
+    """A stage: a picklable value that holds its settings. What it does with a unit: see Stage and RangeStage."""
 
     @property
     def folder(self) -> str:
@@ -97,11 +97,15 @@ class Stage(Protocol):
     def units(self) -> list[Unit]:
         """All units, in order."""
 
+
+class Stage(AnyStage, Protocol):
+    """A stage whose units stand by themselves."""
+
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Read what the unit describes and write its rows."""
 
 
-class RangeStage(Stage, Protocol):
+class RangeStage(AnyStage, Protocol):
     """A stage over dumps: its units are byte ranges, read by a reader that goes from range to range."""
 
     def open_reader(self, dump: Dump) -> DumpReader:
@@ -230,8 +234,8 @@ class UnitOutput:
         return finished
 
 
-def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] | None = None) -> CommitRecord:
-    """Do a unit's work unless it is done already, and commit it. `work` is by default the stage's own `process`."""
+def run_unit(stage: AnyStage, unit: Unit, work: Callable[[Unit, UnitOutput], None]) -> CommitRecord:
+    """Do a unit's work unless it is done already, and commit it."""
     storage, folder, fingerprint = stage.storage, stage.folder, stage.plan.fingerprint
     done = read_done_record(storage, folder, unit.number, fingerprint)
     if done is not None:
@@ -241,7 +245,7 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
         try:
             _check_versions(stage.plan)
             with environment_errors(scratch):
-                (work or stage.process)(unit, output)
+                work(unit, output)
                 finished = output.close()
         except (DamagedInput, UsageError) as error:
             record = _failed_record(stage.plan, unit, error, output.last_id)
@@ -274,14 +278,16 @@ def run_unit(stage: Stage, unit: Unit, work: Callable[[Unit, UnitOutput], None] 
     return record
 
 
-def run_chain(stage: RangeStage, chain: Sequence[Unit]) -> list[CommitRecord]:
-    """Do the work of units of one dump, in their order, with one reader; each is committed as it is done."""
+def run_chain(stage: Stage | RangeStage, chain: Sequence[Unit]) -> list[CommitRecord]:
+    """Do the work of some units in their order, ranges of a dump with one reader; each is committed as it is done."""
     dump = chain[0].dump
-    assert dump is not None
-    with stage.open_reader(dump) as reader:
+    if dump is None:
+        return [run_unit(stage, unit, cast(Stage, stage).process) for unit in chain]
+    ranges = cast(RangeStage, stage)
+    with ranges.open_reader(dump) as reader:
 
         def work(unit: Unit, output: UnitOutput) -> None:
-            stage.process_range(unit, reader, output)
+            ranges.process_range(unit, reader, output)
 
         return [run_unit(stage, unit, work) for unit in chain]
 

@@ -1,7 +1,8 @@
 """From the launcher's environment to this process's part of the work: one process, or one of several under torchrun.
 
-``torchrun -m leia_eval run …`` and ``accelerate launch`` both set RANK and WORLD_SIZE. lm-eval's own wrapper ignores
-processes on CPUs; here batches are dealt by rank, on any device, through accelerate's PartialState.
+``torchrun -m leia_eval run …`` sets RANK and WORLD_SIZE (`accelerate launch --cpu` starts one process whatever is asked).
+lm-eval's own wrapper ignores processes on CPUs; here batches are dealt by rank, on any device, through accelerate's
+PartialState.
 """
 
 import os

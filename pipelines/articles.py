@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from leia_beam.stage_articles import ArticlesStage
-from leia_beam.transforms import RunRanges
+from leia_beam.transforms import RunUnits
 from leia_beam.units import Unit, chains
 
 
 def graph(pipeline: beam.Pipeline, stage: ArticlesStage, units: Sequence[Unit]) -> None:
     """Create(ranges) | Reshuffle | ParDo(read a range → write its files)."""
-    _ = pipeline | "Ranges" >> beam.Create(chains(units)) | "Articles" >> RunRanges(stage)
+    _ = pipeline | "Ranges" >> beam.Create(chains(units)) | "Articles" >> RunUnits(stage)

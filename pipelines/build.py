@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.errors import MissingResource, UsageError
-from leia_beam.finish import STRICT, MaxRejects, Tolerance, finish_stage, read_finished
+from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import Manifest, read_manifest
@@ -33,7 +34,7 @@ from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
-from leia_beam.units import Stage
+from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, shards, sitelinks
@@ -109,7 +110,7 @@ class Build:
             checked.append(replace(dump, verified_sum=stated))
         return tuple(checked)
 
-    def run(self, stage: Stage, graph: Graph) -> Manifest | None:
+    def run(self, stage: AnyStage, graph: Graph) -> Manifest | None:
         """Bring a stage to its manifest (None in a dry run).
 
         Raises: OtherBuild; the error of a unit; what `finish_stage` raises.

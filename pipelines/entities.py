@@ -6,7 +6,7 @@ import apache_beam as beam
 
 from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage
 from leia_beam.transforms import RunBuckets, RunUnits
-from leia_beam.units import Unit
+from leia_beam.units import Unit, chains
 
 
 def titles_graph(pipeline: beam.Pipeline, stage: TitlesStage, units: Sequence[Unit]) -> None:
@@ -16,9 +16,9 @@ def titles_graph(pipeline: beam.Pipeline, stage: TitlesStage, units: Sequence[Un
 
 def redirects_graph(pipeline: beam.Pipeline, stage: RedirectsStage, units: Sequence[Unit]) -> None:
     """Create(one unit) | ParDo(follow all redirects)."""
-    _ = pipeline | "Unit" >> beam.Create(units) | "Redirects" >> RunUnits(stage)
+    _ = pipeline | "Unit" >> beam.Create(chains(units)) | "Redirects" >> RunUnits(stage)
 
 
 def graph(pipeline: beam.Pipeline, stage: EntitiesStage, units: Sequence[Unit]) -> None:
     """Create(buckets) | Reshuffle | ParDo(write a bucket's entities and its part of the lookup)."""
-    _ = pipeline | "Buckets" >> beam.Create(units) | "Entities" >> RunUnits(stage)
+    _ = pipeline | "Buckets" >> beam.Create(chains(units)) | "Entities" >> RunUnits(stage)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from leia_beam.commits import RECORDS_FOLDER
-from leia_beam.units import Stage, Unit
+from leia_beam.units import AnyStage, Unit
 
 INTERVAL_S = 10.0
 _MIN_RATE_S = 1.0
@@ -21,7 +21,9 @@ _MIN_RATE_S = 1.0
 class Progress:
     """While it is entered, says every `interval_s` seconds what is done of a stage's units."""
 
-    def __init__(self, stage: Stage, units: Sequence[Unit], say: Callable[[str], None], interval_s: float = INTERVAL_S):
+    def __init__(
+        self, stage: AnyStage, units: Sequence[Unit], say: Callable[[str], None], interval_s: float = INTERVAL_S
+    ):
         self._stage = stage
         self._sizes = {f"{unit.number:05d}.json": unit.end - unit.start for unit in units}
         self._say = say

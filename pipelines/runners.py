@@ -25,7 +25,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from leia_beam import errors
 from leia_beam.commits import read_done_record
 from leia_beam.errors import LeiaError, MissingResource, UsageError
-from leia_beam.units import Stage, Unit, chains
+from leia_beam.units import AnyStage, Unit, chains
 
 LOCAL = "local"
 BYTES_FOR_A_PROCESS = 8 << 20
@@ -35,7 +35,7 @@ Graph = Callable[[beam.Pipeline, Any, Sequence[Unit]], None]
 """Adds to a pipeline what does the given units of a stage; each takes a stage of its own kind."""
 
 
-def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_options: Sequence[str]) -> None:
+def run_units(graph: Graph, stage: AnyStage, runner: str, workers: int, beam_options: Sequence[str]) -> None:
     """Do all units of a stage that are not done yet.
 
     Raises: the error of a worker, as a LeiaError where it is one.
@@ -60,7 +60,7 @@ def run_units(graph: Graph, stage: Stage, runner: str, workers: int, beam_option
         _run_processes(graph, stage, shares, beam_options)
 
 
-def _run_named(graph: Graph, stage: Stage, units: Sequence[Unit], runner: str, beam_options: Sequence[str]) -> None:
+def _run_named(graph: Graph, stage: AnyStage, units: Sequence[Unit], runner: str, beam_options: Sequence[str]) -> None:
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_options)))
     except ValueError as error:
@@ -70,7 +70,7 @@ def _run_named(graph: Graph, stage: Stage, units: Sequence[Unit], runner: str, b
         pipeline.run().wait_until_finish()
 
 
-def _run_in_memory(graph: Graph, stage: Stage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
+def _run_in_memory(graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
     with _leia_errors():
@@ -100,7 +100,9 @@ class _leia_errors:
             raise getattr(errors, name)(message) from None
 
 
-def _run_processes(graph: Graph, stage: Stage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]) -> None:
+def _run_processes(
+    graph: Graph, stage: AnyStage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]
+) -> None:
     context = multiprocessing.get_context("spawn")
     workers: list[tuple[BaseProcess, Connection]] = []
     try:
@@ -146,7 +148,9 @@ def _describe(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def _work(graph: Graph, stage: Stage, units: Sequence[Unit], beam_options: Sequence[str], sender: Connection) -> None:
+def _work(
+    graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str], sender: Connection
+) -> None:
     """A worker process: its share of the units through an in-memory runner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()

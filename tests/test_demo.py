@@ -32,11 +32,14 @@ class _Page(HTMLParser):
         self.text: list[str] = []
         self.names: list[str] = []
         self.loads: list[str] = []
+        self.links: list[str] = []
         self._open: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         values = dict(attributes)
-        self.loads += [value for name in ("src", "href") if (value := values.get(name))]
+        self.loads += [value for name in ("src", "srcset", "data") if (value := values.get(name))]
+        if (href := values.get("href")) is not None:
+            (self.links if tag == "a" else self.loads).append(href)
         if tag == "span":
             self._open.append(values.get("class") or "")
             if self._open[-1] == "name":
@@ -53,7 +56,7 @@ class _Page(HTMLParser):
 
 
 def test_the_page_shows_names_beside_links_in_real_tokens(demo: Path) -> None:
-    """Funnel, three articles with their inserted names, losses, scores and commands; nothing is loaded from elsewhere."""
+    """Funnel, three articles with their inserted names, losses, scores, commands; links to the reports beside it, nothing from elsewhere."""
     page = _Page()
     page.feed((demo / "index.html").read_text(encoding="utf-8"))
     text = "".join(page.text)
@@ -62,6 +65,7 @@ def test_the_page_shows_names_beside_links_in_real_tokens(demo: Path) -> None:
     for word in ("aligned to tokens", "東京", "アポロ11号", "Madrid", "Training", "leia_sample_ja", "leia-beam build"):
         assert word in text
     assert page.loads == []
+    assert len(page.links) == 3 and all((demo / link).is_file() for link in page.links)
     assert str(ROOT) not in text.replace(str(demo), "")
 
 

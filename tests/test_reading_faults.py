@@ -15,9 +15,10 @@ import pytest
 
 from leia_beam.cli import main
 from leia_beam.commits import read_done_record, write_record
+from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.dumps import find_dump
 from leia_beam.errors import DamagedInput, LeiaError, TooManyRejects
-from leia_beam.finish import STRICT, MaxRejects, Tolerance, finish_stage
+from leia_beam.finish import MaxRejects, finish_stage
 from leia_beam.manifest import Manifest
 from leia_beam.plans import claim_folder
 from leia_beam.ranges import RangeReport
@@ -449,9 +450,9 @@ def test_an_array_that_does_not_end_is_loud(tmp_path: Path, text: str) -> None:
 
 
 def test_an_end_in_the_middle_of_the_array_is_not_its_end(tmp_path: Path) -> None:
-    """A bracket that more items follow closes nothing."""
-    text = "[\n" + LINES[0] + "\n]\n" + LINES[1] + "\n"
-    found = sitelinks(put(tmp_path, text.encode(), "wikidata.json"), tmp_path)
+    """A bracket that more items follow closes nothing, also where it and the items stand in different units."""
+    text = "[\n" + "\n".join(LINES[:3]) + "\n]" + " " * 40 + "\n" + "\n".join(LINES[3:6]) + "\n"
+    found = sitelinks(put(tmp_path, text.encode(), "wikidata.json"), tmp_path, range_bytes=20)
     assert "no ']' after its last record" in str(found.error)
 
 

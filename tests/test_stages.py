@@ -20,7 +20,7 @@ from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage
 from leia_beam.tokenizer_identity import find_tokenizer
-from leia_beam.units import Stage, run_unit
+from leia_beam.units import RangeStage, Stage, run_chain
 from leia_beam.wikitext import ExtractionOptions
 from tests.build_files import rows_of
 
@@ -78,11 +78,11 @@ def _dumps(folder: Path) -> tuple[str, str]:
     return str(wiki), str(wikidata)
 
 
-def _run(stage: Stage) -> Manifest:
+def _run(stage: Stage | RangeStage) -> Manifest:
     """A stage without Beam: its units one after the other, and its manifest."""
     claim_folder(stage.storage, stage.folder, stage.plan, overwrite=False)
     for unit in reversed(stage.units()):
-        run_unit(stage, unit)
+        run_chain(stage, [unit])
     return finish_stage(stage.storage, stage.folder, stage.plan, MaxRejects(count=0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ td.n, th.n { text-align:right; font-variant-numeric:tabular-nums }
 .name { color:var(--leia); background:var(--leia-bg); border-radius:.3rem; padding:0 .15rem; margin:0 1px }
 .name .t { background:none; border-bottom:2px solid var(--leia); border-radius:0 } .m { opacity:.65; font-size:.8em }
 .article { line-height:2 } code, pre { font-family:ui-monospace, monospace; font-size:.85rem }
-pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:0 } svg { max-width:100%; height:auto }
+pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:0 } svg { max-width:100%; height:auto } a { color:var(--anchor) }
 .key { display:inline-block; width:1rem; height:.25rem; vertical-align:middle; margin-right:.3rem }
 """
 
@@ -67,6 +67,7 @@ def demo_page(
         f"<section class=card>{_loss_svg(metrics)}</section>",
         "<h2>Scores</h2>",
         _scores_html(results),
+        f"<p class=soft>Whole reports: {_report_links(results)}.</p>",
         "<h2>The two models, item by item</h2>",
         f"<section class=card><div class=scroll>{_comparison_html(comparison)}</div></section>",
         "<h2>How to do this yourself</h2>",
@@ -197,6 +198,12 @@ def _scores_html(results: Mapping[str, Mapping[str, Any]]) -> str:
         "seconds from random weights, knows nothing: expect chance. The intervals say how little so few items can "
         "tell.</p></section>"
     )
+
+
+def _report_links(arms: Iterable[str]) -> str:
+    """Links to the reports beside the page."""
+    pages = {**{arm: f"eval/{arm}/report.html" for arm in arms}, "comparison": "eval/comparison/comparison.html"}
+    return " · ".join(f"<a href='{escape(path)}'>{escape(name)}</a>" for name, path in pages.items())
 
 
 def _comparison_html(comparison: Path) -> str:

@@ -14,7 +14,13 @@ FIELDS = ("case", "wiki", "title", "option", "known failure", "wikitext", "text"
 _FIELD = re.compile(rf"!! ({'|'.join(FIELDS)})(?: |:|$)(.*)")
 _EXTRAS = re.compile(r" \{([^{}]*)\}$")
 _FRAGMENT = re.compile(r"(.*?) ?#(.*)")
-ANCHOR_FIELDS = {"block": "block", "kind": "kind", "wiki": "foreign_wiki", "title": "foreign_title", "qid": "foreign_qid"}
+ANCHOR_FIELDS = {
+    "block": "block",
+    "kind": "kind",
+    "wiki": "foreign_wiki",
+    "title": "foreign_title",
+    "qid": "foreign_qid",
+}
 
 
 @dataclass(kw_only=True)

@@ -4,15 +4,16 @@ import bz2
 import gzip
 import io
 import random
-import sys
 import threading
+import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import zstandard
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, byte_ranges, find_dump
-from leia_beam.errors import DamagedInput, TruncatedInput, UsageError
+from leia_beam.errors import DamagedInput, MissingResource, TruncatedInput
 from leia_beam.ranges import Place, RangeReport
 from leia_beam.storage import LocalStorage
 from leia_beam.streams import BZ2, GZIP, PIECE_BYTES, PLAIN, UTF_16, ZSTD
@@ -129,9 +130,7 @@ def test_utf_16_is_read_as_one_range_of_utf_8(tmp_path):
             path = tmp_path / f"{encoding} {format_}"
             path.write_bytes(compress(mark + text.encode(encoding)))
             dump = find_dump(str(path))
-            assert (dump.encoding, dump.format, dump.is_sequential) == (UTF_16, format_, True) or format_ == ZSTD
-            if format_ == ZSTD:
-                continue  # nobody writes these, and the standard library cannot look into them
+            assert (dump.encoding, dump.format, dump.is_sequential) == (UTF_16, format_, True)
             assert byte_ranges(dump, 1000) == [(0, dump.size_bytes)]
             records = _all_records(path, [], b"</page>")[0]
             assert [record.data.decode() for record in records] == ["東京😀é"] * 30_000
@@ -205,7 +204,7 @@ def test_a_damaged_gzip_file_is_an_error_wherever_the_damage_is(tmp_path):
 
 @pytest.mark.parametrize("format_", [GZIP, ZSTD])
 @pytest.mark.parametrize(
-    ("tail", "kind"), [(b"\0" * 99, "zero padding"), (b"\x1f", "data that is no"), (b"<x>" * 50_000, "no")]
+    ("tail", "kind"), [(b"\0" * 99, "zero padding"), (b"\x1f", "data that is no"), (b"<x>" * 400_000, "no")]
 )
 def test_what_stands_after_the_last_member_is_a_warning(tmp_path, format_, tail, kind):
     """The records are exact; the range that ends the file says where, also where the tail covers further ranges."""
@@ -224,34 +223,42 @@ def test_what_stands_after_the_last_member_is_a_warning(tmp_path, format_, tail,
 @pytest.mark.parametrize("format_", [BZ2, GZIP, ZSTD])
 def test_a_bomb_is_read_in_bounded_memory(tmp_path, format_):
     """300 MB of zeros in a few kilobytes, and then a good line: the record is too large, its size is told, all else is whole."""
-    import resource
-
     compress = {BZ2: bz2.compress, GZIP: gzip.compress, ZSTD: zstandard.ZstdCompressor().compress}[format_]
     path = tmp_path / "x"
     path.write_bytes(compress(b"\0" * (300 << 20)) + compress(b"\ngood\n"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    records, _ = _all_records(path, [], b"\n", limit=1 << 20)
+    tracemalloc.start()
+    try:
+        records, _ = _all_records(path, [], b"\n", limit=1 << 20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert [(record.size_bytes, record.data[:4]) for record in records] == [(300 << 20, b"\0\0\0\0"), (4, b"good")]
-    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown_mib < 200 or sys.platform == "darwin", grown_mib
+    assert 1 << 20 < peak < 160 << 20, f"{peak:,}"
 
 
-def test_what_is_no_dump_is_said(tmp_path):
-    """Missing, empty, an error page under a dump's name, another compression."""
-    cases = {
-        "empty.bz2": (b"", "empty file"),
-        "page.xml.bz2": (b"<html><body>404", "an HTML page"),
-        "text.bz2": (b"hello", "not bz2 data"),
-        "x.xz": (b"\xfd7zXZ\0....", "xz data is not read"),
-    }
-    for name, (content, message) in cases.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DamagedInput, match=message):
-            find_dump(str(tmp_path / name))
-    with pytest.raises(UsageError, match="no such file"):
-        find_dump(str(tmp_path / "nothing.bz2"))
-    with pytest.raises(UsageError, match="is a folder"):
-        find_dump(str(tmp_path))
+class FailingStorage(LocalStorage):
+    """A disk that gives up after some bytes."""
+
+    def open(self, path):
+        class Failing(io.FileIO):
+            def read(self, size=-1):
+                if self.tell() > 300_000:
+                    raise OSError(5, "Input/output error")
+                return super().read(min(size, 100_000))
+
+        return Failing(path)
+
+
+@pytest.mark.parametrize("format_", [PLAIN, BZ2, GZIP, ZSTD])
+def test_a_dump_that_cannot_be_read_on_is_the_environments_fault(tmp_path, format_):
+    """The dump is named, not the scratch folder; it may pass on retry, so it is no damage."""
+    path = tmp_path / "x"
+    path.write_bytes(compressors()[format_](random.Random(1).randbytes(1 << 20).hex().encode()))
+    with pytest.raises(MissingResource, match=r"x: cannot be read \(Input/output error\); run the same command again$"):
+        read_ranges(replace(find_dump(str(path)), storage=FailingStorage()), [(0, path.stat().st_size)], b"\n")
+    if format_ == BZ2:  # whose first block is large
+        with pytest.raises(MissingResource, match=r"x: cannot be read \(Input/output error\)"):
+            find_dump(str(path), FailingStorage())
 
 
 def test_a_file_that_grows_during_the_build_is_an_error(tmp_path):

@@ -42,7 +42,7 @@ from leia_beam.stage_entities import (
 )
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
-from leia_beam.units import Unit, UnitOutput, run_unit
+from leia_beam.units import Unit, UnitOutput, run_chain
 
 # ---- chains
 
@@ -269,7 +269,7 @@ def run(stage):
     """Run a stage to its manifest."""
     claim_folder(stage.storage, stage.folder, stage.plan, overwrite=False)
     for unit in stage.units():
-        assert run_unit(stage, unit).error is None
+        assert run_chain(stage, [unit])[0].error is None
     return finish_stage(stage.storage, stage.folder, stage.plan, MaxRejects(count=0))
 
 

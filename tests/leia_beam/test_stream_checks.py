@@ -59,6 +59,13 @@ def test_any_cut_of_whole_streams_fits_and_any_change_is_found(streams, cuts, da
         assert broken is not None and broken >= number
 
 
+def test_units_of_more_blocks_than_a_checksum_has_bits_fit():
+    """A rotation goes round: units of 31, 32, 33 and 64 blocks after one another."""
+    streams = [[(number * 2_654_435_761 + 5) % 2**32 for number in range(170)]]
+    units = [stream_check(*unit) for unit in units_of(streams, {10, 41, 73, 106})]
+    assert [unit.head_blocks for unit in units] == [10, 31, 32, 33, 64] and first_broken(units) is None
+
+
 def test_a_lost_doubled_or_swapped_unit_is_found():
     """A stream of nine blocks in three units."""
     streams = [[(number * 2_654_435_761 + 5) % 2**32 for number in range(9)]]

@@ -24,10 +24,15 @@ from leia_beam.ranges import Place, RangeReport
 from leia_beam.schema import REDIRECTS
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
-from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, chains, dump_units, run_unit
+from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, chains, dump_units, run_chain, run_unit
 
 UNIT = Unit(number=2, count=5, path="/secret/x.bz2", name="x.bz2", size_bytes=100, start=40, end=60)
 ROW = {"wiki": "jawiki", "page_id": 1, "from": "a", "to": "b", "fragment": None, "to_interwiki": None}
+
+
+def done(stage):
+    """The record of the unit after the stage's own work."""
+    return run_chain(stage, [UNIT])[0]
 
 
 class Recorder(LocalStorage):
@@ -107,7 +112,7 @@ def stage_of(tmp_path, work=good_work, **fields):
 def test_a_unit_writes_its_files_and_last_its_record(tmp_path, scratch):
     """In the order in which they were begun; the record is as it was returned; the scratch disk is empty again."""
     stage = stage_of(tmp_path)
-    record = run_unit(stage, UNIT)
+    record = done(stage)
     fp8 = stage.plan.fingerprint[:8]
     paths = [
         f"data/redirects-00002-of-00005-{fp8}.parquet",
@@ -138,7 +143,7 @@ def test_a_unit_writes_its_files_and_last_its_record(tmp_path, scratch):
 
 def test_a_record_holds_nothing_of_the_machine(tmp_path, scratch):
     """The input by its base name."""
-    run_unit(stage_of(tmp_path), UNIT)
+    done(stage_of(tmp_path))
     text = (tmp_path / "out/_done/00002.json").read_text()
     assert "secret" not in text and str(tmp_path) not in text and os.uname().nodename not in text
     assert json.loads(text)["input"] == {"name": "x.bz2", "size_bytes": 100, "start": 40, "end": 60}
@@ -146,7 +151,7 @@ def test_a_record_holds_nothing_of_the_machine(tmp_path, scratch):
 
 def test_a_reject_is_written_with_its_place_and_first_bytes(tmp_path, scratch):
     """200 bytes at most, bad UTF-8 and control characters escaped, and a sample in the record."""
-    record = run_unit(stage_of(tmp_path), UNIT)
+    record = done(stage_of(tmp_path))
     line = (tmp_path / "out" / record.files[1].path).read_text(encoding="utf-8")
     assert "\x1b" not in line and line.endswith("}\n")
     entry = json.loads(line)
@@ -168,28 +173,28 @@ def test_samples_of_rejects_are_few(tmp_path, scratch):
         for _ in range(30):
             output.reject("pages", "x", None, None, b"")
 
-    record = run_unit(stage_of(tmp_path, work), UNIT)
+    record = done(stage_of(tmp_path, work))
     assert (len(record.reject_samples), record.files[0].rows) == (MAX_SAMPLES, 30)
 
 
 def test_a_second_call_does_nothing(tmp_path, scratch):
     """The record is returned, no work is done, nothing is written."""
-    first = run_unit(stage_of(tmp_path), UNIT)
+    first = done(stage_of(tmp_path))
 
     def work(unit, output):
         raise AssertionError("done twice")
 
     again = stage_of(tmp_path, work)
-    assert run_unit(again, UNIT) == first
+    assert done(again) == first
     assert again.storage.written == []
 
 
 def test_a_unit_whose_file_is_gone_is_done_again(tmp_path, scratch):
     """And gives the same bytes."""
-    first = run_unit(stage_of(tmp_path), UNIT)
+    first = done(stage_of(tmp_path))
     os.remove(tmp_path / "out" / first.files[0].path)
     again = stage_of(tmp_path)
-    assert run_unit(again, UNIT) == first
+    assert done(again) == first
     assert len(again.storage.written) == 4
     check_file(again.folder, first.files[0])
 
@@ -203,19 +208,19 @@ def test_an_exception_amid_the_work_leaves_nothing(tmp_path, scratch, error):
         raise error
 
     with pytest.raises(type(error)):
-        run_unit(stage_of(tmp_path, work), UNIT)
+        done(stage_of(tmp_path, work))
     assert files_below(tmp_path) == set()
-    assert run_unit(stage_of(tmp_path), UNIT).status == DONE
+    assert done(stage_of(tmp_path)).status == DONE
 
 
 @pytest.mark.parametrize("fail_at", ["data/", "rejects/", "lookup/", "_done/"])
 def test_an_exception_while_publishing_leaves_no_record(tmp_path, scratch, fail_at):
     """Files before it may stand there whole, but the unit is not done, and the next attempt does it."""
     with pytest.raises(MissingResource):
-        run_unit(stage_of(tmp_path, storage=Recorder(fail_at)), UNIT)
+        done(stage_of(tmp_path, storage=Recorder(fail_at)))
     assert not any("_done" in name or name.endswith(".tmp") for name in files_below(tmp_path))
     assert os.listdir(scratch) == []
-    record = run_unit(stage_of(tmp_path), UNIT)
+    record = done(stage_of(tmp_path))
     assert files_below(tmp_path / "out") == {*(file.path for file in record.files), "_done/00002.json"}
 
 
@@ -228,7 +233,7 @@ def test_a_fault_that_would_happen_again_is_a_failed_record(tmp_path, scratch, k
         raise kind("x.bz2: bad block at byte 41")
 
     stage = stage_of(tmp_path, work)
-    record = run_unit(stage, UNIT)
+    record = done(stage)
     assert (record.status, record.error, record.exit_code, list(record.files), record.counters) == (
         FAILED,
         "x.bz2: bad block at byte 41",
@@ -239,15 +244,15 @@ def test_a_fault_that_would_happen_again_is_a_failed_record(tmp_path, scratch, k
     assert files_below(tmp_path) == {"out/_done/00002.json"}
     written = read_record(stage.storage, stage.folder, 2, stage.plan.fingerprint)
     assert (written.status, written.error, written.exit_code) == (FAILED, record.error, exit_code)
-    assert run_unit(stage_of(tmp_path), UNIT).status == DONE
-    assert run_unit(stage, UNIT).status == DONE
+    assert done(stage_of(tmp_path)).status == DONE
+    assert done(stage).status == DONE
 
 
 def test_a_worker_with_other_versions_refuses(tmp_path, scratch, monkeypatch):
     """It would write other bytes under the same names: a failed record with both versions."""
     stage = stage_of(tmp_path)
     monkeypatch.setattr(units_module, "current_versions", lambda packages: dict.fromkeys(packages, "0.0.1"))
-    record = run_unit(stage, UNIT)
+    record = done(stage)
     assert (record.status, record.exit_code, list(record.files)) == (FAILED, 2, [])
     expected = r"a worker has pyarrow 0.0.1, the launcher "
     assert record.error.startswith(expected) and record.error.endswith("; install the same versions on all workers")
@@ -268,7 +273,7 @@ def test_a_worker_that_lacks_a_package_refuses(tmp_path, scratch, monkeypatch):
         raise PackageNotFoundError(package)
 
     monkeypatch.setattr("leia_beam.plans.version", lacks)
-    record = run_unit(Shipped(folder=stage.folder, work=good_work), UNIT)
+    record = done(Shipped(folder=stage.folder, work=good_work))
     assert (record.status, record.exit_code) == (FAILED, 2)
 
 
@@ -279,7 +284,7 @@ def test_a_full_scratch_disk_is_a_missing_resource(tmp_path, scratch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(MissingResource, match=r"(?i)space"):
-        run_unit(stage_of(tmp_path, work), UNIT)
+        done(stage_of(tmp_path, work))
 
 
 def test_the_work_may_be_given(tmp_path, scratch):
@@ -293,7 +298,7 @@ def test_the_work_may_be_given(tmp_path, scratch):
 
 def test_the_bytes_do_not_depend_on_the_attempt(tmp_path, scratch):
     """Two folders, two runs: the same names and the same sums."""
-    one, other = (run_unit(stage_of(tmp_path / name), UNIT) for name in ("a", "b"))
+    one, other = (done(stage_of(tmp_path / name)) for name in ("a", "b"))
     assert one == other
 
 
