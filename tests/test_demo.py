@@ -56,7 +56,7 @@ class _Page(HTMLParser):
 
 
 def test_the_page_shows_names_beside_links_in_real_tokens(demo: Path) -> None:
-    """Funnel, three articles with their inserted names, losses, scores, commands; links to the reports beside it, nothing from elsewhere."""
+    """Funnel, three articles with their inserted names, losses, scores, commands; links beside it, nothing from elsewhere."""
     page = _Page()
     page.feed((demo / "index.html").read_text(encoding="utf-8"))
     text = "".join(page.text)
