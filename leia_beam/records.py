@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 LINK = "link"
 INTERLANGUAGE_TEMPLATE = "interlanguage template"
@@ -28,8 +29,7 @@ class Page:
     """Wikitext; None where the dump has none (a deleted revision)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
+class Anchor(NamedTuple):
     """A link in an article's text: text[start_char:end_char] is exactly what a reader sees as the link.
 
     `target` is the normalised title in the same wiki, with its namespace's name where that is not 0, and '' for a link
@@ -55,6 +55,8 @@ class Extraction:
     anchors: Sequence[Anchor]
     flags: Sequence[str] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+    tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What is counted by a name that pages choose: kind (`templates`, `end matter`) → name → number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

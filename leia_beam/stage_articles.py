@@ -209,7 +209,7 @@ class _PageProcessor:
             "revision_id": page.revision_id,
             "title": title,
             "text": extraction.text,
-            "anchors": [asdict(anchor) for anchor in extraction.anchors],
+            "anchors": [anchor._asdict() for anchor in extraction.anchors],
             "flags": list(extraction.flags),
         }
         self._articles.write(row, 2 * len(extraction.text) + 100 * len(extraction.anchors))

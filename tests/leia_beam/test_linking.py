@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import ClassVar
 
 import pytest
@@ -44,7 +43,7 @@ class Table:
 
 def link(target, name_wikis=("enwiki",), **fields):
     anchor = Anchor(start_char=0, end_char=1, target=target, **fields)
-    return link_anchor(asdict(anchor), Table(), JA, name_wikis)
+    return link_anchor(anchor._asdict(), Table(), JA, name_wikis)
 
 
 NAMED = LinkedAnchor(qid="Q1490", name="Tokyo", name_language="en", name_source=SITELINK)

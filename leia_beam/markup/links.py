@@ -1,0 +1,253 @@
+"""`[[…]]`: from links to marks that stand for them, as MediaWiki takes them (Parser::handleInternalLinks2).
+
+The text is cut at every `[[`, so a label never holds one; only the parameters of a file run over several pieces. A link is
+set aside as a payload with its label, and the passes after this one see a mark in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+from leia_beam.markup.external_links import PROTOCOLS
+from leia_beam.markup.marks import CAPTION, CAPTION_END, FOREIGN, FOREIGN_END, HOLE
+from leia_beam.markup.page_state import ExtractionOptions, LinkTarget, PageState, ShownLink
+from leia_beam.markup.quotes import with_quotes_marked
+from leia_beam.titles import parse_target
+from leia_beam.wikis import Wiki
+
+MEDIA, FILE, CATEGORY = -2, 6, 14
+_TARGET = rf"([^\[\]{{}}|<>\n\x00-\x1f\x7f]+)(?:{FOREIGN}(\d+){FOREIGN_END})?"
+_LINK = re.compile(rf"{_TARGET}(?:\|([^\]]+))?\]\]")
+_LINK_WITH_BRACKETS = re.compile(rf"{_TARGET}\|(.+?)\]\]", re.DOTALL)
+_HEAD = re.compile(rf"{_TARGET}\|")
+_ADDRESS = re.compile(PROTOCOLS, re.IGNORECASE)
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+_MAX_PREFIX_CHARS = 64
+
+
+def with_links_set_aside(text: str, page: PageState) -> str:
+    """The text with a mark for each link; categories, files and links to other languages at the side are gone."""
+    return _LinkScanner(text, page).run() if "[[" in text else text
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_link(raw: str, wiki: Wiki) -> LinkTarget | None:
+    """A link's target, or None where MediaWiki makes no link of it."""
+    if _ADDRESS.match(raw.strip(" ")):
+        return None
+    target = parse_target(raw, wiki)
+    if target is None:
+        return None
+    foreign_wiki = wiki.wikipedia_prefixes.get(target.interwiki) if target.interwiki is not None else None
+    if target.leading_colon:
+        is_hidden = False
+    elif target.interwiki is not None:
+        is_hidden = foreign_wiki is not None
+    else:
+        is_hidden = target.namespace in (FILE, CATEGORY)
+    no_anchor = ""
+    if target.interwiki is not None and foreign_wiki is None:
+        no_anchor = "other project"
+    elif target.interwiki is not None and not target.title:
+        no_anchor = "no title"
+    elif target.namespace == MEDIA:
+        no_anchor = "media"
+    elif target.interwiki is None and not target.title:
+        no_anchor = "self"
+    return LinkTarget(
+        shown=_shown_target(raw),
+        namespace=target.namespace,
+        is_hidden=is_hidden,
+        no_anchor=no_anchor,
+        title="" if target.interwiki is not None else target.title,
+        fragment=target.fragment or None,
+        foreign_wiki=foreign_wiki,
+        foreign_title=target.title if foreign_wiki is not None else None,
+    )
+
+
+def _shown_target(raw: str) -> str:
+    """What a link without a label shows: its target as it stands, percent-encoding decoded, without a leading colon."""
+    shown = unquote(raw, errors="replace") if "%" in raw and _PERCENT.search(raw) else raw
+    shown = shown.strip(" ")
+    return shown[1:].lstrip(" ") if shown.startswith(":") else shown
+
+
+@lru_cache(maxsize=64)
+def _characters(pattern: str, repeat: str) -> re.Pattern[str] | None:
+    return re.compile(f"[{pattern}]{repeat}") if pattern else None
+
+
+class _LinkScanner:
+    def __init__(self, text: str, page: PageState):
+        self._chunks = text.split("[[")
+        self._page = page
+        self._wiki = page.wiki
+        self._pieces = [self._chunks[0]]
+        self._next = 1
+        self._trail = _characters(page.wiki.link_trail, "+")
+        self._prefix = _characters(page.wiki.link_prefix, "")
+
+    def run(self) -> str:
+        chunks, count = self._chunks, len(self._chunks)
+        while self._next < count:
+            chunk = chunks[self._next]
+            self._next += 1
+            match = _LINK.match(chunk) or _LINK_WITH_BRACKETS.match(chunk)
+            if match is not None:
+                self._link(chunk, match)
+            else:
+                self._unfinished(chunk)
+        return "".join(self._pieces)
+
+    def _literal(self, chunk: str) -> None:
+        self._pieces += ["[[", chunk]
+
+    def _link(self, chunk: str, match: re.Match[str]) -> None:
+        """A link that ends within its chunk."""
+        raw, foreign, label = match.groups()
+        target = parse_link(raw, self._wiki)
+        if target is None:
+            self._literal(chunk)
+            return
+        end = match.end()
+        if label is not None and "[" in label and chunk.startswith("]", end):
+            label += "]"
+            end += 1
+        if target.is_hidden:
+            self._hidden(target, label or "")
+            self._pieces.append(chunk[end:])
+            return
+        if label is None:
+            label = target.shown
+        elif "''" in label:
+            label = with_quotes_marked(label)
+        if self._trail is not None and (trail := self._trail.match(chunk, end)) is not None:
+            end = trail.end()
+            label += trail.group()
+        if self._prefix is not None:
+            label = self._take_prefix() + label
+        page = self._page
+        no_anchor = target.no_anchor
+        if not no_anchor and target.title == page.title and target.foreign_wiki is None:
+            no_anchor = "self"
+        shown = label.strip()
+        mark = page.set_aside(
+            ShownLink(shown, target, page.foreign[int(foreign)] if foreign is not None else None, no_anchor)
+        )
+        if len(shown) != len(label):  # blanks at a label's ends stand outside the anchor
+            mark = " " * label[:1].isspace() + mark + " " * label[-1:].isspace()
+        self._pieces += (mark, chunk[end:])
+
+    def _take_prefix(self) -> str:
+        """The characters before a link that belong to it, where the wiki's language has such."""
+        before = self._pieces[-1]
+        start = len(before)
+        while start > len(before) - _MAX_PREFIX_CHARS and start and self._prefix.match(before, start - 1):  # type: ignore[union-attr]
+            start -= 1
+        self._pieces[-1] = before[:start]
+        return before[start:]
+
+    def _hidden(self, target: LinkTarget, parameters: str) -> None:
+        """A file, a category, or a link at the page's side. The last two take the line break before them along."""
+        if target.namespace == FILE and target.foreign_wiki is None:
+            self._file(parameters)
+            return
+        reason = "category" if target.foreign_wiki is None else "interlanguage"
+        self._page.counters["anchors/dropped/" + reason] += 1
+        before = self._pieces[-1]
+        stripped = before.rstrip()
+        if "\n" in before[len(stripped) :]:
+            self._pieces[-1] = stripped
+
+    def _file(self, parameters: str) -> None:
+        page = self._page
+        page.counters["files/dropped"] += 1
+        caption = _visible_caption(parameters, self._wiki, page.options)
+        if caption is None:
+            inside = parameters.count("[[")
+            if inside:
+                page.counters["anchors/dropped/in a file's parameters"] += inside
+            self._pieces.append(HOLE)
+            return
+        page.counters["captions/kept"] += 1
+        self._pieces.append(CAPTION + with_links_set_aside(caption, page) + CAPTION_END)
+
+    def _unfinished(self, chunk: str) -> None:
+        """A link that does not end before the next one: a file with links in its parameters, else text."""
+        head = _HEAD.match(chunk)
+        target = parse_link(head.group(1), self._wiki) if head is not None else None
+        if head is None or target is None or not target.is_hidden or target.namespace != FILE:
+            self._literal(chunk)
+            return
+        text = [chunk[head.end() :]]
+        for number in range(self._next, len(self._chunks)):
+            parts = self._chunks[number].split("]]", 2)
+            if len(parts) == 3:
+                text += ["[[", parts[0], "]]", parts[1]]
+                self._next = number + 1
+                self._file("".join(text))
+                self._pieces.append(parts[2])
+                return
+            if len(parts) == 1:
+                break
+            text += ["[[", parts[0], "]]", parts[1]]
+        self._literal(chunk)
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_SIZE = re.compile(r"\d*(?:x\d+)?\s*px", re.IGNORECASE)
+
+
+def _visible_caption(parameters: str, wiki: Wiki, options: ExtractionOptions) -> str | None:
+    """The caption that is shown beside an image: of a thumbnail or a framed one; None where there is none, or not wanted."""
+    if not options.keeps("captions"):
+        return None
+    caption, is_visible = None, False
+    for part in _split_at_bars(parameters):
+        stripped = part.strip()
+        kind = _image_option(stripped, wiki)
+        if kind == "shown":
+            is_visible = True
+        elif kind is None:
+            caption = stripped
+    return caption if is_visible and caption else None
+
+
+_BAR = re.compile(r"\[\[|\]\]|\|")
+
+
+def _split_at_bars(parameters: str) -> list[str]:
+    parts, depth, begin = [], 0, 0
+    for match in _BAR.finditer(parameters):
+        mark = match.group()
+        if mark == "|":
+            if depth == 0:
+                parts.append(parameters[begin : match.start()])
+                begin = match.end()
+        else:
+            depth = depth + 1 if mark == "[[" else max(0, depth - 1)
+    parts.append(parameters[begin:])
+    return parts
+
+
+def _image_option(text: str, wiki: Wiki) -> str | None:
+    """`shown` for an option that makes the caption visible, `other` for another one, None for a caption."""
+    if _SIZE.fullmatch(text):
+        return "other"
+    for kind, pattern in _image_options(wiki):
+        if pattern.fullmatch(text):
+            return kind
+    return None
+
+
+@lru_cache(maxsize=64)
+def _image_options(wiki: Wiki) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    found = []
+    for kind in ("shown", "other"):
+        words = [re.escape(word).replace(r"\$1", "[^\n]*") for word in wiki.image_options[kind]]
+        found.append((kind, re.compile("|".join(words) or "(?!)", re.IGNORECASE)))
+    return tuple(found)

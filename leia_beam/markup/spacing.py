@@ -1,0 +1,149 @@
+"""White space that shows nothing, and what a hole leaves behind: empty brackets, hanging commas."""
+
+from __future__ import annotations
+
+import re
+
+from leia_beam.markup.marks import (
+    BREAK,
+    CAPTION,
+    CAPTION_END,
+    CELL,
+    CLOSE,
+    HEADING,
+    HOLE,
+    ITEM,
+    OPEN,
+    TABLE,
+    TABLE_END,
+)
+
+_BRACKETS = {
+    "(": ")",
+    "（": "）",
+    "[": "]",
+    "［": "］",
+    "〔": "〕",
+    "【": "】",
+    "「": "」",
+    "『": "』",
+    "〈": "〉",
+    "《": "》",
+}
+_CLOSING = frozenset(_BRACKETS.values())
+_AROUND_HOLES = " \t\u00a0、,，;；،؛:：/／" + HOLE
+_BREAKS = re.compile("\r[\n\r]*")
+_BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
+_EMPTY_LINES = re.compile("\n{3,}")
+_BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION
+_BREAK_CHARACTERS = "\n" + BREAK
+_LINE_ENDS = _BREAK_CHARACTERS + TABLE + TABLE_END + CAPTION_END
+_AROUND_TABLES = re.compile(f"[ \t\r\n]*[{TABLE}{TABLE_END}][ \t\r\n{TABLE}{TABLE_END}]*")
+_FRENCH = re.compile(r"(?<=\S) (?=[?:;!%»›](?!\w))|(?<=[«‹]) ")
+
+
+def with_spacing(text: str, is_as_rendered: bool) -> str:
+    """The text with the breaks that blocks make, without holes, and with no more white space than shows.
+
+    Within a line one blank stands for several, blanks at a line's ends go, and so do empty lines but one. An ideographic
+    space at the start of a line stays: it is that paragraph's indent.
+    """
+    text = text.replace(OPEN, "").replace(CLOSE, "").replace("\t", " ")
+    may_have_empty_lines = BREAK in text or CELL in text or CAPTION in text
+    if HOLE in text:
+        text = without_holes(text)
+        may_have_empty_lines = may_have_empty_lines or ITEM in text
+    if CAPTION in text:
+        text = text.replace(CAPTION, "\n" + CAPTION).replace(CAPTION_END, CAPTION_END + "\n")
+    text = _replaced(text, "  ", " ")
+    if may_have_empty_lines:
+        for mark in _BLOCK_MARKS:
+            text = _without_empty_lines(text, mark) if mark in text else text
+    if TABLE in text:
+        text = _AROUND_TABLES.sub(_edge_of_tables, text)
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
+    if BREAK in text:
+        text = text.replace(" \r", "\r").replace("\r ", "\r")
+        text = _BREAKS.sub(_one_break, _replaced(text, "\n\r", "\r\n"))
+    if "\u3000" in text or "\u00a0" in text:
+        text = _BLANK_LINE_END.sub("", text)
+    if "\n\n\n" in text:
+        text = _EMPTY_LINES.sub("\n\n", text)
+    text = text.strip()
+    return _FRENCH.sub("\u00a0", text) if is_as_rendered else text
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    """The text with a replacement made until there is nothing left of it; plain searches are the fastest there are."""
+    while old in text:
+        text = text.replace(old, new)
+    return text
+
+
+def _without_empty_lines(text: str, mark: str) -> str:
+    """The lines that a mark begins without blanks in front, and gone, with the break before them, where nothing follows."""
+    pieces = text.split(mark)
+    for number in range(1, len(pieces)):
+        content = pieces[number].lstrip(" " + BREAK)
+        if content and content[0] not in _LINE_ENDS:
+            pieces[number] = mark + content
+        else:
+            pieces[number] = content
+            pieces[number - 1] = (
+                pieces[number - 1][:-1] if pieces[number - 1][-1:] in _BREAK_CHARACTERS else pieces[number - 1]
+            )
+    return "".join(pieces)
+
+
+def _one_break(match: re.Match[str]) -> str:
+    """Breaks of tags among those of the source: one break, or an empty line where the source has one."""
+    breaks = match.group().count("\n")
+    return "\n\n" if breaks > 1 else "\n" if breaks else BREAK
+
+
+def _edge_of_tables(match: re.Match[str]) -> str:
+    """The breaks around a table's edges in one: ends of tables, then a break, then those that begin."""
+    opened = closed = 0
+    for mark in match.group():
+        if mark == TABLE:
+            opened += 1
+        elif mark == TABLE_END and opened:
+            opened -= 1
+        elif mark == TABLE_END:
+            closed += 1
+    is_outside = match.start() == 0 or "\n\n" in match.group()
+    return TABLE_END * closed + ("\n\n" if is_outside else "\n") + TABLE * opened
+
+
+def without_holes(text: str) -> str:
+    """Without holes, and without what goes with them: brackets left empty, commas left hanging at a bracket."""
+    pieces: list[str] = []
+    position = 0
+    while (hole := text.find(HOLE, position)) >= 0:
+        begin, end = hole, hole + 1
+        while begin > position and text[begin - 1] in _AROUND_HOLES:
+            begin -= 1
+        while end < len(text) and text[end] in _AROUND_HOLES:
+            end += 1
+        before = text[begin - 1] if begin > position else ""
+        after = text[end] if end < len(text) else ""
+        if before in _BRACKETS and _BRACKETS[before] == after:
+            begin, end = begin - 1, end + 1
+            while begin > position and text[begin - 1] in " \t":
+                begin -= 1
+            pieces.append(text[position:begin])
+        elif before in _BRACKETS or (after and after in _CLOSING):
+            pieces.append(text[position:begin])
+        else:
+            pieces += [text[position:begin], _gap(text[begin:end])]
+        position = end
+    pieces.append(text[position:])
+    return "".join(pieces)
+
+
+def _gap(around: str) -> str:
+    """What stays of a hole and the commas and blanks around it, where no bracket stands there."""
+    kept = around.replace(HOLE, "")
+    if len(kept) > 1 and not kept.strip(" \t"):
+        return kept[0]
+    return kept
