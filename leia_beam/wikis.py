@@ -1,10 +1,11 @@
 """From a wiki's code to its facts: database name, namespaces, redirect words, link trail, interwiki prefixes.
 
-The facts stand in data/wikis.json: the prefixes of all Wikipedias, the site information of ten of them, and for more
-than forty others what MediaWiki's language files (1.39) and the wikis' public settings say; that derivation gives the
-ten the same facts as their site information. English words work in every wiki and stand in the file once, as enwiki's. A
-dump's own <siteinfo> completes them, since it is newer and exists for every wiki. Database names are not language codes:
-the wiki of `zh-min-nan` is zh_min_nanwiki, that of `nb` is nowiki.
+The facts stand in data/wikis.json: the prefixes of all Wikipedias, the site information of ten of them, for 43 others
+what MediaWiki's language files (1.39) and the wikis' public settings say, and for 259 more what the language files alone
+do; the same derivation gives the ten what their site information says. Written once are the English words, which work in
+every wiki (enwiki's), and those of a wiki from which another takes its own (`like`, as MediaWiki falls back from Abkhaz
+to Russian). A dump's <siteinfo> completes the facts, since it is newer and exists for every wiki. Database names are not
+language codes: the wiki of `zh-min-nan` is zh_min_nanwiki, that of `nb` is nowiki.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -66,8 +67,8 @@ class Wiki:
     link_trail: str = "a-z"
     """Characters, in the form of a regular expression's class, that a link takes in from the text after it."""
     link_trail_alternative: str = ""
-    """What a trail also takes in, as a regular expression, where characters alone do not tell: an apostrophe in Catalan,
-    but not the two of italics."""
+    """What a trail also takes in, as a regular expression that is tried first, where characters alone do not tell: an
+    apostrophe in Catalan, but not the two of italics; the c'h of Breton."""
     link_prefix: str = ""
     """The same for the text before a link."""
     variants: Sequence[str] = ()
@@ -88,7 +89,7 @@ class Wiki:
         '[a-zäöüß]+'
         """
         characters = f"[{self.link_trail}]" if self.link_trail else "(?!)"
-        return f"(?:{characters}|{self.link_trail_alternative})+" if self.link_trail_alternative else f"{characters}+"
+        return f"(?:{self.link_trail_alternative}|{characters})+" if self.link_trail_alternative else f"{characters}+"
 
 
 @cache
@@ -182,6 +183,7 @@ def _load_wiki(code: str) -> Wiki:
     data = _data()
     prefixes = data["wikipedias"]
     facts = data["facts"].get(code, {})
+    sources = [facts, data["facts"].get(facts.get("like"), {}), data["facts"]["enwiki"]]
     namespaces = {int(number): tuple(names) for number, names in facts.get("namespaces", {}).items()}
     namespaces = _with_default_names(namespaces)
     return Wiki(
@@ -191,10 +193,10 @@ def _load_wiki(code: str) -> Wiki:
         namespaces=namespaces,
         case_sensitive_namespaces=frozenset(facts.get("case_sensitive_namespaces", ())),
         redirect_words=tuple(facts.get("redirect_words", ("#REDIRECT",))),
-        behaviour_switches=_with_english(facts.get("behaviour_switches", ()), _english_facts()["behaviour_switches"]),
+        behaviour_switches=_all_words(source.get("behaviour_switches", ()) for source in sources),
         image_options={
-            kind: _with_english(facts.get("image_options", {}).get(kind, ()), english)
-            for kind, english in _english_facts()["image_options"].items()
+            kind: _all_words(source.get("image_options", {}).get(kind, ()) for source in sources)
+            for kind in ("shown", "other")
         },
         link_trail=facts.get("link_trail", "a-z"),
         link_trail_alternative=facts.get("link_trail_alternative", ""),
@@ -222,8 +224,8 @@ def with_siteinfo(wiki: Wiki, namespaces: Mapping[int, str], case: str, case_sen
     )
 
 
-def _with_english(own: Sequence[str], english: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*own, *english]))
+def _all_words(parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for part in parts for word in part))
 
 
 def _with_default_names(namespaces: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,15 @@ def test_what_is_no_wiki_is_answered_with_the_nearest(given, hint):
         ("zh", "abc", ""),
         ("no", "ørnå.", "ørnå"),
         ("simple", "s.", "s"),
+        ("ab", "ҟәа ", "ҟәа"),
+        ("ba", "ҙең» ", "ҙең»"),
+        ("be-tarask", "ўскі ", "ўскі"),
+        ("br", "c'hoù ha", "c'hoù"),
+        ("br", "c' h", "c"),
+        ("is", "–ið ", "–ið"),
+        ("ml", "യുടെ ", "യുടെ"),
+        ("kaa", "’lar ", "’lar"),
+        ("zu", "sé", "s"),
         ("ca", "'aigua, ", "'aigua"),
         ("ca", "·lecció ", "·lecció"),
         ("ca", "s'' i", "s"),
@@ -193,6 +203,9 @@ def test_a_link_takes_in_what_its_language_puts_before_it(code, taken, left):
         ("gl", ["miniatura", "miniaturadaimaxe"], ["dereita", "direita"]),
         ("sk", ["náhľad", "náhled"], ["vpravo", "$1pixelů"]),
         ("no", ["miniatyr", "mini=$1", "ramma"], ["venstre", "høgre"]),
+        ("ab", ["мини", "обрамить"], ["слева", "$1пкс"]),
+        ("als", ["mini", "gerahmt"], ["hochkant", "rechts"]),
+        ("zh-classical", ["縮圖", "缩略图"], ["左", "链接=$1"]),
     ],
 )
 def test_a_wiki_has_the_words_of_its_image_syntax(code, shown, other):
@@ -219,7 +232,9 @@ def test_a_wiki_has_the_words_of_its_image_syntax(code, shown, other):
         ("simple", 4, ["Wikipedia", "WP"]),
         ("vi", 828, ["Mô đun", "Module"]),
         ("sk", 5, ["Project talk", "Komentár k Wikipédii"]),
-        ("tpi", 6, ["File", "Image"]),
+        ("als", 6, ["Datei", "Bild", "Image"]),
+        ("ab", 4, ["Project", "Wikipedia", "WP"]),
+        ("zu", 6, ["File", "Image"]),
     ],
 )
 def test_a_namespace_is_found_by_each_of_its_names(code, number, names):
@@ -239,7 +254,10 @@ def test_a_namespace_is_found_by_each_of_its_names(code, number, names):
         ("gl", "#REDIRECCIÓN", "__SENÍNDICE__"),
         ("no", "#OMDIRIGERING", "__INGENINNHOLDSFORTEGNELSE__"),
         ("sw", "#REDIRECT", "__TOC__"),
-        ("tpi", "#REDIRECT", "__TOC__"),
+        ("ab", "#перенаправление", "__ОГЛ__"),
+        ("ab", "#перенаправление", "__АИНДЕКС__"),
+        ("ml", "#തിരിച്ചുവിടുക", "__ഉള്ളടക്കം__"),
+        ("zu", "#REDIRECT", "__TOC__"),
     ],
 )
 def test_a_wiki_has_its_redirect_words_and_switches(code, redirect, switch):
@@ -254,7 +272,30 @@ def test_wikis_of_several_scripts_have_their_variants():
     assert load_wiki("sr").variants == ("sr", "sr-ec", "sr-el")
     assert load_wiki("kk").variants[:3] == ("kk", "kk-cyrl", "kk-latn")
     assert load_wiki("zh").variants[0] == "zh"
-    assert load_wiki("de").variants == load_wiki("tpi").variants == ()
+    assert load_wiki("uz").variants == ("uz", "uz-latn", "uz-cyrl")
+    assert load_wiki("de").variants == load_wiki("zu").variants == ()
+
+
+def test_the_table_is_sorted_and_says_nothing_twice():
+    """Wikis by name; words that English or the wiki of `like` gives are not repeated; `like` goes one step, never two."""
+    facts = json.loads((resources.files("leia_beam") / "data" / "wikis.json").read_text(encoding="utf-8"))["facts"]
+    assert list(facts) == sorted(facts)
+    assert set(facts) <= wikipedia_codes()
+    english, shared = facts["enwiki"], 0
+    for code, own in facts.items():
+        if code == "enwiki":
+            continue
+        other = facts[own["like"]] if "like" in own else {}
+        assert "like" not in other, code
+        for source in (english, other):
+            repeated = set(own.get("behaviour_switches", ())) & set(source.get("behaviour_switches", ()))
+            for kind, words in own.get("image_options", {}).items():
+                repeated |= set(words) & set(source.get("image_options", {}).get(kind, ()))
+            assert not repeated, code
+            shared += bool(source)
+        default = {"link_trail": "a-z", "link_prefix": "", "variants": [], "redirect_words": ["#REDIRECT"]}
+        assert not [key for key, value in default.items() if own.get(key) == value], code
+    assert shared > len(facts)
 
 
 def test_the_facts_are_loaded_once():
@@ -290,7 +331,7 @@ def test_an_unheard_of_wiki_has_sensible_defaults():
     """English names and words work everywhere; a Wikipedia of which the table has nothing but its prefix is like that."""
     wiki = Wiki(code="xxwiki", language="xx")
     assert (wiki.case, wiki.namespaces[6], wiki.link_trail) == (FIRST_LETTER, ("File", "Image"), "a-z")
-    known, english = load_wiki("tpi"), load_wiki("en")
+    known, english = load_wiki("zu"), load_wiki("en")
     for name in ("case", "redirect_words", "link_trail", "link_trail_expression", "link_prefix", "variants"):
         assert getattr(wiki, name) == getattr(known, name), name
     assert list(wiki.behaviour_switches) == list(known.behaviour_switches) == list(english.behaviour_switches)
@@ -299,7 +340,7 @@ def test_an_unheard_of_wiki_has_sensible_defaults():
     assert re.match(wiki.link_trail_expression, "sé").group() == "s"
 
 
-@pytest.mark.parametrize("code", ["lv", "hi", "tpi"])
+@pytest.mark.parametrize("code", ["lv", "hi", "zu"])
 def test_a_dump_s_names_win_over_the_table_s(code):
     """Where the header has another name than the table, the header's comes first and the table's still works."""
     table = load_wiki(code)
