@@ -1,8 +1,11 @@
 """From a wiki's code to its facts: database name, namespaces, redirect words, link trail, interwiki prefixes.
 
-The facts stand in data/wikis.json (site information of ten wikis, and the prefixes of all Wikipedias); a dump's own
-<siteinfo> completes them, since it is newer and exists for every wiki. Database names are not language codes: the wiki
-of `zh-min-nan` is zh_min_nanwiki, that of `nb` is nowiki.
+The facts stand in data/wikis.json: the prefixes of all Wikipedias, the site information of ten of them, for 43 others
+what MediaWiki's language files (1.39) and the wikis' public settings say, and for 259 more what the language files alone
+do; the same derivation gives the ten what their site information says. Written once are the English words, which work in
+every wiki (enwiki's), and those of a wiki from which another takes its own (`like`, as MediaWiki falls back from Abkhaz
+to Russian). A dump's <siteinfo> completes the facts, since it is newer and exists for every wiki. Database names are not
+language codes: the wiki of `zh-min-nan` is zh_min_nanwiki, that of `nb` is nowiki.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -57,9 +60,15 @@ class Wiki:
     """Number → names, the local one first. Namespace 0 has none."""
     case_sensitive_namespaces: frozenset[int] = frozenset()
     redirect_words: Sequence[str] = ("#REDIRECT",)
-    behaviour_switches: Sequence[str] = ("__NOTOC__", "__TOC__", "__FORCETOC__", "__NOEDITSECTION__", "__INDEX__")
+    behaviour_switches: Sequence[str] = field(default_factory=lambda: _english_facts()["behaviour_switches"])
+    image_options: Mapping[str, Sequence[str]] = field(default_factory=lambda: _english_facts()["image_options"])
+    """Words between the bars of a file link that are no caption: 'shown', those with which the caption is visible (thumb,
+    frame), and 'other'. `$1` stands where a value does; unlike switches and namespaces they are case-sensitive."""
     link_trail: str = "a-z"
     """Characters, in the form of a regular expression's class, that a link takes in from the text after it."""
+    link_trail_alternative: str = ""
+    """What a trail also takes in, as a regular expression that is tried first, where characters alone do not tell: an
+    apostrophe in Catalan, but not the two of italics; the c'h of Breton."""
     link_prefix: str = ""
     """The same for the text before a link."""
     variants: Sequence[str] = ()
@@ -72,11 +81,26 @@ class Wiki:
     namespace_numbers: Mapping[str, int] = field(default_factory=dict)
     """Case-folded name or alias → number."""
 
+    @property
+    def link_trail_expression(self) -> str:
+        """A regular expression for the whole trail, to be matched where a link ends; it never matches nothing.
+
+        >>> Wiki(code="dewiki", language="de", link_trail="a-zäöüß").link_trail_expression
+        '[a-zäöüß]+'
+        """
+        characters = f"[{self.link_trail}]" if self.link_trail else "(?!)"
+        return f"(?:{self.link_trail_alternative}|{characters})+" if self.link_trail_alternative else f"{characters}+"
+
 
 @cache
 def _data() -> dict[str, Any]:
     text = resources.files("leia_beam").joinpath("data/wikis.json").read_text(encoding="utf-8")
     facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
+def _english_facts() -> dict[str, Any]:
+    facts: dict[str, Any] = _data()["facts"]["enwiki"]
     return facts
 
 
@@ -159,6 +183,7 @@ def _load_wiki(code: str) -> Wiki:
     data = _data()
     prefixes = data["wikipedias"]
     facts = data["facts"].get(code, {})
+    sources = [facts, data["facts"].get(facts.get("like"), {}), data["facts"]["enwiki"]]
     namespaces = {int(number): tuple(names) for number, names in facts.get("namespaces", {}).items()}
     namespaces = _with_default_names(namespaces)
     return Wiki(
@@ -168,8 +193,13 @@ def _load_wiki(code: str) -> Wiki:
         namespaces=namespaces,
         case_sensitive_namespaces=frozenset(facts.get("case_sensitive_namespaces", ())),
         redirect_words=tuple(facts.get("redirect_words", ("#REDIRECT",))),
-        behaviour_switches=tuple(facts.get("behaviour_switches", data["facts"]["enwiki"]["behaviour_switches"])),
+        behaviour_switches=_all_words(source.get("behaviour_switches", ()) for source in sources),
+        image_options={
+            kind: _all_words(source.get("image_options", {}).get(kind, ()) for source in sources)
+            for kind in ("shown", "other")
+        },
         link_trail=facts.get("link_trail", "a-z"),
+        link_trail_alternative=facts.get("link_trail_alternative", ""),
         link_prefix=facts.get("link_prefix", ""),
         variants=tuple(facts.get("variants", ())),
         wikipedia_prefixes=prefixes,
@@ -192,6 +222,10 @@ def with_siteinfo(wiki: Wiki, namespaces: Mapping[int, str], case: str, case_sen
         case_sensitive_namespaces=case_sensitive,
         namespace_numbers=_numbers_by_name(merged),
     )
+
+
+def _all_words(parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for part in parts for word in part))
 
 
 def _with_default_names(namespaces: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
