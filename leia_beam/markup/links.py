@@ -76,8 +76,13 @@ def _shown_target(raw: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _characters(pattern: str, repeat: str) -> re.Pattern[str] | None:
-    return re.compile(f"[{pattern}]{repeat}") if pattern else None
+def _trail_pattern(wiki: Wiki) -> re.Pattern[str] | None:
+    return re.compile(wiki.link_trail_expression) if wiki.link_trail or wiki.link_trail_alternative else None
+
+
+@lru_cache(maxsize=64)
+def _prefix_pattern(wiki: Wiki) -> re.Pattern[str] | None:
+    return re.compile(f"[{wiki.link_prefix}]") if wiki.link_prefix else None
 
 
 class _LinkScanner:
@@ -87,8 +92,8 @@ class _LinkScanner:
         self._wiki = page.wiki
         self._pieces = [self._chunks[0]]
         self._next = 1
-        self._trail = _characters(page.wiki.link_trail, "+")
-        self._prefix = _characters(page.wiki.link_prefix, "")
+        self._trail = _trail_pattern(page.wiki)
+        self._prefix = _prefix_pattern(page.wiki)
 
     def run(self) -> str:
         chunks, count = self._chunks, len(self._chunks)
@@ -249,5 +254,5 @@ def _image_options(wiki: Wiki) -> tuple[tuple[str, re.Pattern[str]], ...]:
     found = []
     for kind in ("shown", "other"):
         words = [re.escape(word).replace(r"\$1", "[^\n]*") for word in wiki.image_options[kind]]
-        found.append((kind, re.compile("|".join(words) or "(?!)", re.IGNORECASE)))
+        found.append((kind, re.compile("|".join(words) or "(?!)")))
     return tuple(found)
