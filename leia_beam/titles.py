@@ -29,6 +29,8 @@ _ENTITY = re.compile("&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);")
 _RELATIVE = re.compile(r"^\.\.?(/|$)|/\.\.?(/|$)")
 _DOTTED_I = frozenset({"tr", "az", "kaa"})
 """Languages in which MediaWiki makes İ of a first i."""
+_WIKIPEDIA_PREFIXES = frozenset({"w", "wikipedia"})
+"""Prefixes of the English Wikipedia, from where a language's prefix may lead on."""
 _GEORGIAN = range(0x10D0, 0x1100)
 
 
@@ -92,10 +94,14 @@ def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: b
             return _checked(number, rest, wiki, fragment, leading_colon)
         folded = prefix.strip(" ").lower()
         second = rest.partition(":")[0].strip(" ").lower()
-        if folded in wiki.own_prefixes or (folded in ("w", "wikipedia") and second in wiki.own_prefixes):
+        if folded in _WIKIPEDIA_PREFIXES and (second in wiki.wikipedia_prefixes or wiki.code != "enwiki"):
+            text = rest if second in wiki.wikipedia_prefixes else f"en:{rest}"
+            leading_colon = True  # a link in the text, not one at the page's side
+            continue
+        if folded in wiki.own_prefixes or folded in _WIKIPEDIA_PREFIXES:
             text = rest.removeprefix(":").lstrip(" ")
             continue
-        if folded in wiki.wikipedia_prefixes or folded in wiki.interwiki_prefixes or folded in ("w", "wikipedia"):
+        if folded in wiki.wikipedia_prefixes or folded in wiki.interwiki_prefixes:
             return Target(namespace=0, title=rest, fragment=fragment, interwiki=folded, leading_colon=leading_colon)
         break
     return _checked(0, text, wiki, fragment, leading_colon)

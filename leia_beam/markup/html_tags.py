@@ -10,7 +10,7 @@ _INLINE = frozenset(
     "abbr b bdi bdo big cite code data del dfn em font i ins kbd mark q rb rp rt rtc ruby s samp small span strike strong "
     "sub sup time tt u var wbr".split()
 )
-_BLOCKS = frozenset("blockquote br center div dl hr ol p ul".split())
+_BLOCKS = frozenset("blockquote br center div dl hr ol p pre ul".split())
 _ITEMS = frozenset("dd dt li".split())
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _CELLS = frozenset("caption td th".split())

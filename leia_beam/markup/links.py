@@ -14,10 +14,12 @@ from leia_beam.markup.external_links import PROTOCOLS
 from leia_beam.markup.marks import CAPTION, CAPTION_END, FOREIGN, FOREIGN_END, HOLE
 from leia_beam.markup.page_state import ExtractionOptions, LinkTarget, PageState, ShownLink
 from leia_beam.markup.quotes import with_quotes_marked
-from leia_beam.titles import parse_target
+from leia_beam.titles import namespace_of_title, parse_target
 from leia_beam.wikis import Wiki
 
 MEDIA, FILE, CATEGORY = -2, 6, 14
+_WITH_SUBPAGES = frozenset([1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 15])
+"""Namespaces in which Wikipedias have subpages."""
 _TARGET = rf"([^\[\]{{}}|<>\n\x00-\x1f\x7f]+)(?:{FOREIGN}(\d+){FOREIGN_END})?"
 _LINK = re.compile(rf"{_TARGET}(?:\|([^\]]+))?\]\]")
 _LINK_WITH_BRACKETS = re.compile(rf"{_TARGET}\|(.+?)\]\]", re.DOTALL)
@@ -85,6 +87,28 @@ def _prefix_pattern(wiki: Wiki) -> re.Pattern[str] | None:
     return re.compile(f"[{wiki.link_prefix}]") if wiki.link_prefix else None
 
 
+def _absolute_title(raw: str, page_title: str) -> tuple[str, str]:
+    """The whole title that a relative link means, and what it shows without a label.
+
+    >>> _absolute_title("/b/", "User:Ann/a"), _absolute_title("../b", "User:Ann/a"), _absolute_title("../../", "User:Ann/a/c")
+    (('User:Ann/a/b', 'b'), ('User:Ann/b', 'User:Ann/b'), ('User:Ann', 'User:Ann'))
+    """
+    path, hash_mark, fragment = raw.partition("#")
+    suffix = hash_mark + fragment
+    if path.startswith("/"):
+        name = path.rstrip("/").lstrip("/") if path.endswith("/") else path[1:]
+        return f"{page_title}/{name}{suffix}", (name if path.endswith("/") else path) + suffix
+    levels = 0
+    while path.startswith("../"):
+        levels, path = levels + 1, path[3:]
+    parts = page_title.split("/")
+    if not levels or levels >= len(parts):
+        return raw, raw
+    name = path.rstrip("/")
+    title = "/".join([*parts[: len(parts) - levels], *([name] if name else [])])
+    return title + suffix, (name if path.endswith("/") and name else title) + suffix
+
+
 class _LinkScanner:
     def __init__(self, text: str, page: PageState):
         self._chunks = text.split("[[")
@@ -94,6 +118,7 @@ class _LinkScanner:
         self._next = 1
         self._trail = _trail_pattern(page.wiki)
         self._prefix = _prefix_pattern(page.wiki)
+        self._has_subpages = namespace_of_title(page.title, page.wiki) in _WITH_SUBPAGES
 
     def run(self) -> str:
         chunks, count = self._chunks, len(self._chunks)
@@ -107,13 +132,21 @@ class _LinkScanner:
                 self._unfinished(chunk)
         return "".join(self._pieces)
 
+    def _target(self, raw: str) -> LinkTarget | None:
+        """Where a link leads. `/a` and `../a` are relative where the page's namespace has subpages."""
+        if not self._has_subpages or raw.lstrip(" ")[:1] not in ("/", "."):
+            return parse_link(raw, self._wiki)
+        title, shown = _absolute_title(raw.strip(" "), self._page.title)
+        target = parse_link(title, self._wiki)
+        return target._replace(shown=shown) if target is not None else None
+
     def _literal(self, chunk: str) -> None:
         self._pieces += ["[[", chunk]
 
     def _link(self, chunk: str, match: re.Match[str]) -> None:
         """A link that ends within its chunk."""
         raw, foreign, label = match.groups()
-        target = parse_link(raw, self._wiki)
+        target = self._target(raw)
         if target is None:
             self._literal(chunk)
             return

@@ -8,6 +8,7 @@ from urllib.parse import quote_plus
 
 from leia_beam.markup.marks import HOLE
 from leia_beam.markup.page_state import PageState
+from leia_beam.titles import namespace_of_title
 from leia_beam.wikis import fold_namespace
 
 Arguments = Sequence[str]
@@ -97,7 +98,16 @@ def _formatnum(arguments: Arguments, page: PageState) -> str:
     text = arguments[0]
     if _argument(arguments, 1).upper() == "R":
         return text.replace(",", "")
-    return _NUMBER.sub(lambda match: _grouped(match, page.wiki.language), text) if len(text) <= 100 else text
+    return format_number(text, page.wiki.language)
+
+
+def format_number(text: str, language: str) -> str:
+    """Numbers in a text with their groups of digits parted as the language does.
+
+    >>> format_number("12345.6", "de"), format_number("1234567", "hi")
+    ('12.345,6', '12,34,567')
+    """
+    return _NUMBER.sub(lambda match: _grouped(match, language), text) if len(text) <= 100 else text
 
 
 def _grouped(match: re.Match[str], language: str) -> str:
@@ -149,6 +159,18 @@ def _namespace_name(arguments: Arguments, page: PageState) -> str | None:
     return names[0] if names else None
 
 
+def _parts_of_title(page: PageState) -> tuple[int, str]:
+    """The namespace's number and the rest of the page's title."""
+    number = namespace_of_title(page.title, page.wiki)
+    return number, page.title.partition(":")[2].lstrip() if number else page.title
+
+
+def _talk_page(page: PageState) -> str:
+    number, name = _parts_of_title(page)
+    talk = page.wiki.namespaces.get(number | 1)
+    return f"{talk[0]}:{name}" if talk else page.title
+
+
 def _site_name(page: PageState) -> str:
     """Wikipedias name their project's namespace after themselves."""
     return page.wiki.namespaces[_PROJECT_NAMESPACE][0]
@@ -178,21 +200,15 @@ _FUNCTIONS: Mapping[str, Callable[[Arguments, PageState], str | None]] = {
 }
 
 _VARIABLES: Mapping[str, Callable[[PageState], str]] = {
-    **dict.fromkeys(
-        [
-            "pagename",
-            "fullpagename",
-            "basepagename",
-            "subpagename",
-            "rootpagename",
-            "articlepagename",
-            "subjectpagename",
-        ],
-        lambda page: page.title,
-    ),
+    **dict.fromkeys(["fullpagename", "articlepagename", "subjectpagename"], lambda page: page.title),
+    **dict.fromkeys(["pagename", "pagenamee"], lambda page: _parts_of_title(page)[1]),
+    "basepagename": lambda page: _parts_of_title(page)[1].rpartition("/")[0] or _parts_of_title(page)[1],
+    "rootpagename": lambda page: _parts_of_title(page)[1].partition("/")[0],
+    "subpagename": lambda page: _parts_of_title(page)[1].rpartition("/")[2],
+    "talkpagename": lambda page: _talk_page(page),
     "sitename": _site_name,
-    "namespace": lambda page: "",
-    "namespacenumber": lambda page: "0",
+    "namespace": lambda page: page.wiki.namespaces[_parts_of_title(page)[0]][0] if _parts_of_title(page)[0] else "",
+    "namespacenumber": lambda page: str(_parts_of_title(page)[0]),
     "!": lambda page: "|",
     "=": lambda page: "=",
 }

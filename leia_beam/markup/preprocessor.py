@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from leia_beam.markup.character_references import decode
 from leia_beam.markup.galleries import gallery_captions
-from leia_beam.markup.marks import BAR, CLOSE, HOLE, OPEN, without_marks
+from leia_beam.markup.marks import BAR, BREAK, CLOSE, HOLE, OPEN, without_marks
 from leia_beam.markup.page_state import PageState
 from leia_beam.markup.templates import MAX_RENDERED_CHARS, expand, template_name
 
@@ -174,7 +174,7 @@ class _Preprocessor:
             content = content.replace("<nowiki>", "").replace("</nowiki>", "")
         shown = content if name in ("syntaxhighlight", "source") else without_marks(decode(content))
         mark = self._page.set_aside(shown if name == "nowiki" else shown.strip("\n"))
-        return mark if name == "nowiki" or _INLINE_CODE.search(tag) else f"\n{mark}\n"
+        return mark if name == "nowiki" or _INLINE_CODE.search(tag) else f"{BREAK}{mark}{BREAK}"
 
     def _shown_tag(self, match: re.Match[str]) -> int:
         """A tag that vanishes while what it holds stays."""

@@ -33,8 +33,8 @@ def with_quotes_marked(text: str) -> str:
 def quotes_of_line(line: str) -> str:
     """One line (or the label of a link, whose quotes are its own).
 
-    >>> quotes_of_line("L'''amour'' is ''''bold''''").replace(OPEN, "<").replace(CLOSE, ">")
-    "L'<amour> is '<bold'>"
+    >>> quotes_of_line("L'''amour'' is '''bold'''").replace(OPEN, "<").replace(CLOSE, ">")
+    "L'<amour> is <bold>"
     """
     parts = _RUNS.split(line)  # text, run, text, run, …, text
     literal, runs = [], []

@@ -32,6 +32,8 @@ _BRACKETS = {
 }
 _CLOSING = frozenset(_BRACKETS.values())
 _AROUND_HOLES = " \t\u00a0、,，;；،؛:：/／" + HOLE
+_BLANKS = " \t\u00a0"
+_COMMAS = "、,，;；،؛"
 _BREAKS = re.compile("\r[\n\r]*")
 _BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
 _EMPTY_LINES = re.compile("\n{3,}")
@@ -52,7 +54,7 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
     may_have_empty_lines = BREAK in text or CELL in text or CAPTION in text
     if HOLE in text:
         text = without_holes(text)
-        may_have_empty_lines = may_have_empty_lines or ITEM in text
+        may_have_empty_lines = may_have_empty_lines or ITEM in text or HEADING in text
     if CAPTION in text:
         text = text.replace(CAPTION, "\n" + CAPTION).replace(CAPTION_END, CAPTION_END + "\n")
     text = _replaced(text, "  ", " ")
@@ -142,8 +144,14 @@ def without_holes(text: str) -> str:
 
 
 def _gap(around: str) -> str:
-    """What stays of a hole and the commas and blanks around it, where no bracket stands there."""
-    kept = around.replace(HOLE, "")
-    if len(kept) > 1 and not kept.strip(" \t"):
-        return kept[0]
-    return kept
+    """What stays of a hole and the commas and blanks around it, where no bracket stands there.
+
+    >>> _gap(f", {HOLE}, "), _gap(f" {HOLE}, "), _gap(f" {HOLE} "), _gap(f": {HOLE} ")
+    (', ', ', ', ' ', ': ')
+    """
+    before, after = around.split(HOLE, 1)[0], around.rsplit(HOLE, 1)[1]
+    if after.lstrip(_BLANKS)[:1] in _COMMAS and after.strip(_BLANKS):
+        return ("" if before.strip(_BLANKS)[-1:] in _COMMAS else before.rstrip(_BLANKS)) + after.lstrip(_BLANKS)
+    if before and after and before[-1] in _BLANKS and after[0] in _BLANKS:
+        return before + after[1:]
+    return before + after

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
+from leia_beam.markup.marks import CLOSE, OPEN
 from leia_beam.markup.page_state import ForeignArticle, PageState
-from leia_beam.markup.parser_functions import evaluate, is_variable
+from leia_beam.markup.parser_functions import evaluate, format_number, is_variable
 from leia_beam.wikis import Wiki
 
 MAX_RENDERED_CHARS = 10_000
@@ -25,9 +26,14 @@ _TEMPLATE_NAMESPACE = 10
 _SPACES = re.compile(r"[\s_]+")
 _SPLIT = re.compile(r"\[\[|\]\]|\|")
 _NAMED = re.compile(r"\s*([^=\[\]{}<>\n]{1,40}?)\s*=")
-_RECIPE_TOKEN = re.compile(r"\{([^{}]+)\}|\[|\]")
+_RECIPE_TOKEN = re.compile(r"\{([^{}]+)\}|<|>")
+_ILLEGAL_IN_NAME = re.compile(r"[\[\]{}<>\x01-\x06]")
 _QID = re.compile(r"Q[1-9]\d*")
 _QID_ARGUMENTS = ("WD", "wd", "qid", "d")
+
+
+_ORDINAL = re.compile(r"\d{1,4}(?:e|er|re|ème|º|ª)")
+"""Templates that are named as what they show (French `{{84e}}`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ def _may_be_rendered(head: str, wiki: Wiki) -> bool:
         not name
         or ":" in name
         or name.startswith(("link-", "lang-", "llang-"))
+        or name == "langx"
+        or _ORDINAL.fullmatch(name) is not None
         or name in _recipes("inline", language)
         or name in _recipes("interlanguage", language)
         or name in disambiguation_templates(language)
@@ -90,6 +98,8 @@ def _may_be_rendered(head: str, wiki: Wiki) -> bool:
 def expand(body: str, page: PageState) -> str | None:
     """The wikitext that a call comes to, from what stands between its braces; None where it is not rendered."""
     head = body.partition("|")[0]
+    if ":" not in head and _ILLEGAL_IN_NAME.search(head):
+        return "{{" + body + "}}"
     if len(head) > 1000 or not _may_be_rendered(head, page.wiki):
         return None
     call = parse_call(body, page.wiki)
@@ -108,8 +118,12 @@ def expand(body: str, page: PageState) -> str | None:
         return _interlanguage_link(call, interlanguage, page)
     recipe = _recipes("inline", page.wiki.language).get(call.name)
     if recipe is None:
-        recipe = _recipe_by_form(call)
-    return fill(recipe, call.arguments) or None if recipe is not None else None
+        shown = _language_label(call, page.wiki) or _by_form(call)
+    else:
+        shown = fill(recipe, call.arguments, page.wiki.language)
+        if not shown:
+            return "" if "{" not in recipe else None
+    return OPEN + shown + CLOSE if shown and "[[" in shown else shown or None
 
 
 @lru_cache(maxsize=1 << 12)
@@ -186,19 +200,40 @@ def _arguments(parts: Sequence[str], first: int) -> dict[str, str]:
     return arguments
 
 
+def _by_form(call: TemplateCall) -> str | None:
+    return call.name if _ORDINAL.fullmatch(call.name) else None
+
+
 # ── recipes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _recipe_by_form(call: TemplateCall) -> str | None:
-    """Families of templates that differ by a language's code: lang-xx shows its text."""
-    return "{1}" if call.name.startswith(("lang-", "llang-")) else None
+def _language_label(call: TemplateCall, wiki: Wiki) -> str | None:
+    """`lang-xx` and `langx`: the text, with the language's name before it where the wiki shows that."""
+    if call.name == "langx":
+        code, text = call.arguments.get("1", ""), call.arguments.get("2", "")
+    elif call.name.startswith(("lang-", "llang-")):
+        code, text = call.name.partition("-")[2], call.arguments.get("1", "")
+    else:
+        return None
+    table = _data()["language_labels"].get(wiki.language)
+    name = table["names"].get(code) if table is not None else None
+    if not text or name is None or call.arguments.get("label") == "none":
+        return text or None
+    return fill(table["pattern"], {"name": name, "text": text}, wiki.language)
+
+
+class _Field(NamedTuple):
+    """One field of a recipe: the arguments of which the first that is there counts, and how it is shown."""
+
+    names: tuple[str, ...]
+    form: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Texts, fields (names of arguments, the first that is there counts) and optional parts, in order."""
+    """Texts, fields and optional parts, in order."""
 
-    pieces: tuple[str | tuple[str, ...] | _Part, ...]
+    pieces: tuple[str | _Field | _Part, ...]
 
 
 @lru_cache(maxsize=1 << 12)
@@ -207,13 +242,17 @@ def _parse_recipe(recipe: str) -> _Part:
 
 
 def _parse_part(recipe: str, tokens: Iterator[re.Match[str]], position: int) -> tuple[_Part, int]:
-    pieces: list[str | tuple[str, ...] | _Part] = []
+    pieces: list[str | _Field | _Part] = []
     for token in tokens:
         pieces.append(recipe[position : token.start()])
         position = token.end()
-        if token.group(1):
-            pieces.append(tuple(token.group(1).split("|")))
-        elif token.group() == "[":
+        content = token.group(1)
+        if content is not None and content.startswith("*"):
+            pieces.append(_Field(("*",), content[1:]))
+        elif content is not None:
+            names, _, form = content.partition(":")
+            pieces.append(_Field(tuple(names.split("|")), form))
+        elif token.group() == "<":
             part, position = _parse_part(recipe, tokens, position)
             pieces.append(part)
         else:
@@ -222,28 +261,41 @@ def _parse_part(recipe: str, tokens: Iterator[re.Match[str]], position: int) -> 
     return _Part(tuple(pieces)), len(recipe)
 
 
-def fill(recipe: str, arguments: Mapping[str, str]) -> str:
-    """A recipe with its fields filled; parts in brackets whose own fields are not all there are left out.
+def fill(recipe: str, arguments: Mapping[str, str], language: str = "en") -> str:
+    """A recipe with its fields filled; parts in angle brackets whose own fields are not all there are left out.
 
-    >>> fill("{1}[ ({2}[, {3}])]", {"1": "a", "2": "b"}), fill("{3|2|1}", {"2": "b", "1": "a"})
+    >>> fill("{1}< ({2}<, {3}>)>", {"1": "a", "2": "b"}), fill("{3|2|1}", {"2": "b", "1": "a"})
     ('a (b)', 'b')
+    >>> fill("{2:month} {3}, {1}", {"1": "1912", "2": "6", "3": "23"}), fill("{*-}", {"1": "a", "2": "b"})
+    ('June 23, 1912', 'a-b')
     """
-    return _filled(_parse_recipe(recipe), arguments, is_optional=False) or ""
+    return _filled(_parse_recipe(recipe), arguments, language, is_optional=False) or ""
 
 
-def _filled(part: _Part, arguments: Mapping[str, str], is_optional: bool) -> str | None:
+def _filled(part: _Part, arguments: Mapping[str, str], language: str, is_optional: bool) -> str | None:
     texts = []
     for piece in part.pieces:
         if isinstance(piece, str):
             texts.append(piece)
-        elif isinstance(piece, tuple):
-            value = next((arguments[name] for name in piece if arguments.get(name)), None)
-            if value is None and is_optional:
+        elif isinstance(piece, _Field):
+            value = _value(piece, arguments, language)
+            if not value and is_optional:
                 return None
-            texts.append(value or "")
+            texts.append(value)
         else:
-            texts.append(_filled(piece, arguments, is_optional=True) or "")
+            texts.append(_filled(piece, arguments, language, is_optional=True) or "")
     return "".join(texts)
+
+
+def _value(field: _Field, arguments: Mapping[str, str], language: str) -> str:
+    if field.names == ("*",):
+        return field.form.join(text for name, text in arguments.items() if name.isdecimal() and text)
+    value = next((arguments[name] for name in field.names if arguments.get(name)), "")
+    if field.form == "number":
+        return format_number(value, language)
+    if field.form == "month" and value.isdecimal() and value.isascii() and 1 <= int(value) <= 12:
+        return str(_data()["months"].get(language, _data()["months"]["en"]).split()[int(value) - 1])
+    return value
 
 
 # ── interlanguage links ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,5 +357,5 @@ def _note(code: str, title: str | None, page: PageState) -> str:
     recipe = _data()["interlanguage_notes"].get(page.wiki.language)
     if not page.options.as_rendered or recipe is None or not code:
         return ""
-    names = _data()["language_names"].get(page.wiki.language, {})
+    names = _data()["language_labels"].get(page.wiki.language, {}).get("names", {})
     return fill(recipe, {"code": code, "language": names.get(code, code), "title": title or ""})

@@ -11,7 +11,10 @@ from leia_beam.markup.marks import CELL, CLOSE, HOLE, OPEN, TABLE, TABLE_END
 from leia_beam.markup.page_state import PageState
 
 _OPENING = re.compile(r"^:*[ \t]*\{\|")
-_EDGE = re.compile(rf"\n[ \t{HOLE}{OPEN}{CLOSE}]*(?::*[ \t{HOLE}]*(?P<open>\{{\|)|(?P<close>\|\}}))[^\n]*")
+_EDGE = re.compile(
+    rf"\n(?P<template>[ \t]*{HOLE}[ \t{HOLE}]*(?=\n[ \t]*[|!]))"
+    rf"|\n[ \t{HOLE}{OPEN}{CLOSE}]*(?::*[ \t{HOLE}]*(?P<open>\{{\|)|(?P<close>\|\}}))[^\n]*"
+)
 _MARK = re.compile(f"[{TABLE}{TABLE_END}]")
 _HEADING_LINE = re.compile(r"^==", re.MULTILINE)
 _IGNORED = " \t" + HOLE + OPEN + CLOSE
@@ -24,17 +27,27 @@ def with_tables(text: str, page: PageState) -> str:
             text = _cells(text)
         page.counters["tables/kept"] += text.count(TABLE)
         return text
-    if "{|" in text:
+    if "{|" in text or "\n|}" in text:
         text = _edges_marked(text)
     return _without_tables(text, page) if TABLE in text else text.replace(TABLE_END, "\n")
 
 
 def _edges_marked(text: str) -> str:
-    """The page with marks in place of the lines that begin and end tables; what follows an end on its line stays."""
+    """The page with marks in place of the lines that begin and end tables; what follows an end on its line stays.
+
+    A template that is not rendered begins a table where rows follow it, and the end of a table follows them.
+    """
     depth = 0
+    text = "\n" + text
+    last_end = text.rfind("\n|}")
 
     def mark(match: re.Match[str]) -> str:
         nonlocal depth
+        if match.group("template"):
+            if depth or match.end() > last_end:
+                return match.group()
+            depth += 1
+            return "\n" + TABLE
         if match.group("open"):
             depth += 1
             return "\n" + TABLE
@@ -43,7 +56,7 @@ def _edges_marked(text: str) -> str:
         depth -= 1
         return "\n" + TABLE_END + match.group()[match.end("close") - match.start() :]
 
-    return _EDGE.sub(mark, "\n" + text)
+    return _EDGE.sub(mark, text)
 
 
 def _without_tables(text: str, page: PageState) -> str:

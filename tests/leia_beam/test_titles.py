@@ -204,8 +204,8 @@ def test_the_wiki_s_own_prefix_counts_for_nothing(raw):
     [
         ("en:Tokyo", "en", "Tokyo"),
         (":en:Tokyo", "en", "Tokyo"),
-        ("w:Tokyo", "w", "Tokyo"),
-        ("W:en:Tokyo", "w", "en:Tokyo"),
+        ("w:Tokyo", "en", "Tokyo"),
+        ("W:en:Tokyo", "en", "Tokyo"),
         ("zh-min-nan:Tang-kiaⁿ", "zh-min-nan", "Tang-kiaⁿ"),
         ("wikt:word", "wikt", "word"),
         ("ja:en:Tokyo", "en", "Tokyo"),
