@@ -34,7 +34,7 @@ _CLOSING = frozenset(_BRACKETS.values())
 _AROUND_HOLES = " \t\u00a0、,，;；،؛:：/／" + HOLE
 _BLANKS = " \t\u00a0"
 _COMMAS = "、,，;；،؛"
-_BREAKS = re.compile("\r[\n\r]*")
+_BREAKS = re.compile("[\n\r]{2,}")
 _BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
 _EMPTY_LINES = re.compile("\n{3,}")
 _BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION
@@ -66,7 +66,7 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     if BREAK in text:
         text = text.replace(" \r", "\r").replace("\r ", "\r")
-        text = _BREAKS.sub(_one_break, _replaced(text, "\n\r", "\r\n"))
+        text = _BREAKS.sub(_one_break, text)
     if "\u3000" in text or "\u00a0" in text:
         text = _BLANK_LINE_END.sub("", text)
     if "\n\n\n" in text:
