@@ -46,7 +46,7 @@ from leia_beam.schema import ENTITIES
 from leia_beam.siteinfo import SiteInfo, wiki_with
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import read_rows
-from leia_beam.titles import normalise_title, parse_target
+from leia_beam.titles import normalise_title, parse_target, title_fault
 from leia_beam.units import Unit, UnitOutput
 from leia_beam.wikis import Wiki, fold_namespace, load_wiki
 
@@ -369,7 +369,7 @@ def _sitelink_rows(path: str, wiki: Wiki, name_wikis: Sequence[Wiki]) -> Iterato
                 continue
             normalised = normalise_title(title, wiki)
             if normalised is None:
-                yield title, FILTERED, "sitelink to an illegal title"
+                yield title, FILTERED, f"sitelink to an illegal title: {title_fault(title)}"
                 continue
             labels = [(label["language"], label["label"]) for label in row["labels"]]
             name = choose_name(sitelinks, labels, name_wikis)
