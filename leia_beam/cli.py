@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from leia_beam.arguments import Parser, not_negative, positive, size_bytes
+from leia_beam.arguments import Parser, not_negative, positive, share, size_bytes
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from leia_beam.coverage import Tolerance
     from leia_beam.wikitext import ExtractionOptions
-    from pipelines.build import Build
+    from pipelines.build import Build, EntityOptions, ShardOptions
 
 _EXAMPLE = """example:
   leia-beam build --pages jawiki-20260101-pages-articles-multistream.xml.bz2 \\
@@ -89,6 +90,7 @@ def _parser() -> Parser:
     build = commands.add_parser("build", help="dumps to shards: all four stages, skipping what is finished")
     _pages(build)
     _wikidata(build)
+    _facts(build)
     _wiki(build)
     _names(build)
     _tokenizer(build)
@@ -101,6 +103,7 @@ def _parser() -> Parser:
     stage.add_argument(
         "--label-languages", metavar="LANG[,LANG…]", default="en", help="languages whose labels are kept"
     )
+    _facts(stage)
     _reading(stage)
     _common(stage)
     stage = commands.add_parser("articles", help="wiki dump to articles with anchors, and redirects")
@@ -162,6 +165,15 @@ def _wikidata(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _facts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--claims",
+        metavar="P[,P…]",
+        help="properties whose items are kept, or none (default: P31, an item's types: lists and the like get no name)",
+    )
+    parser.add_argument("--aliases", action="store_true", help="keep the aliases in the languages of the labels")
+
+
 def _wiki(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wiki", metavar="WIKI", required=True, help="database name (jawiki) or language (ja)")
 
@@ -171,6 +183,32 @@ def _names(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--name-languages", metavar="LANG[,LANG…]", default="en", help="languages of the names, in order of preference"
     )
+    group.add_argument(
+        "--name-source",
+        choices=("sitelink", "label", "sitelink-then-label"),
+        default="sitelink",
+        help="the title of the linked article, Wikidata's label, or the label where there is no article",
+    )
+    group.add_argument(
+        "--no-label-case", action="store_true", help="keep the title's case where the label has another (Dog, dog)"
+    )
+    group.add_argument("--refuse-numbers", action="store_true", help="give bare numbers, years and dates no name")
+    group.add_argument(
+        "--section-links",
+        choices=("refuse", "article"),
+        default="refuse",
+        help="links and redirects to a section: no name, or the article's",
+    )
+    group.add_argument(
+        "--redirect-items",
+        choices=("own", "target"),
+        default="own",
+        help="a redirect that has an item: its own name, or that of where it leads",
+    )
+    group.add_argument(
+        "--holdout", metavar="SHARE", type=share, default=0.0, help="share of names, 0 to 1, kept from insertion"
+    )
+    group.add_argument("--seed", metavar="N", type=not_negative, default=0, help="draws the names that are held out")
     group.add_argument(
         "--buckets",
         metavar="N",
@@ -189,6 +227,17 @@ def _tokenizer(parser: argparse.ArgumentParser) -> None:
         choices=("edge", "strict"),
         default="edge",
         help="anchors off token edges: widen a bad start and refuse a bad end, or drop the anchor",
+    )
+    group.add_argument(
+        "--equal-names",
+        choices=("keep", "skip"),
+        default="keep",
+        help="names that are the anchor's own text but for case",
+    )
+    group.add_argument(
+        "--link-later-mentions",
+        action="store_true",
+        help="treat later mentions of an article's linked texts as links too",
     )
     group.add_argument(
         "--name-space", choices=("auto", "yes", "no"), default="auto", help="encode names with a space before them"
@@ -296,17 +345,22 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
                 name_languages=_list(options.name_languages),
                 tokenizer=options.tokenizer,
                 extraction=_extraction(options),
-                alignment=options.align,
-                name_space=options.name_space,
-                document_start=options.document_start,
                 range_bytes=options.range_bytes,
                 max_page_bytes=options.max_page_bytes,
-                buckets=options.buckets,
                 ignore_siteinfo=options.ignore_siteinfo,
+                shards=_shard_options(options),
+                entities=_entity_options(options),
+                claims=_properties(options.claims),
+                aliases=options.aliases,
             ),
         )
     elif options.command == "sitelinks":
-        stage = steps.sitelinks_stage(build, options.wikidata, _list(options.label_languages), options.range_bytes)
+        items = steps.ItemOptions(
+            label_languages=_list(options.label_languages),
+            claims=_properties(options.claims),
+            aliases=options.aliases,
+        )
+        stage = steps.sitelinks_stage(build, options.wikidata, items, options.range_bytes)
         if stage is None:
             raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
         build.prepare_output()
@@ -325,10 +379,55 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
         build.run(articles_stage, articles.graph)
     elif options.command == "entities":
         sitelinks_folder = options.sitelinks or build.folder("sitelinks")
-        steps.run_entities(build, options.wiki, _list(options.name_languages), sitelinks_folder, options.buckets)
+        languages = _list(options.name_languages)
+        steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
         tokenizer = find_tokenizer(options.tokenizer)
-        steps.run_shards(build, tokenizer, options.align, options.name_space, options.document_start)
+        steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _entity_options(options: argparse.Namespace) -> EntityOptions:
+    from leia_beam.entity_names import NameRules
+    from leia_beam.holdout import Holdout
+    from pipelines.build import EntityOptions
+
+    return EntityOptions(
+        buckets=options.buckets,
+        names=NameRules(
+            source=options.name_source, label_case=not options.no_label_case, refuse_numbers=options.refuse_numbers
+        ),
+        holdout=Holdout(share=options.holdout, seed=options.seed),
+        sections=options.section_links,
+        redirect_items=options.redirect_items,
+    )
+
+
+def _shard_options(options: argparse.Namespace) -> ShardOptions:
+    from pipelines.build import ShardOptions
+
+    return ShardOptions(
+        alignment=options.align,
+        name_space=options.name_space,
+        document_start=options.document_start,
+        skip_equal=options.equal_names == "skip",
+        later_mentions=options.link_later_mentions,
+    )
+
+
+def _properties(text: str | None) -> list[str] | None:
+    """The properties of --claims, [] for none, None where it is not given.
+
+    Raises: UsageError.
+    """
+    if text is None:
+        return None
+    if text.strip().lower() in ("", "none"):
+        return []
+    names = _list(text)
+    for name in names:
+        if not re.fullmatch("P[1-9][0-9]*", name):
+            raise UsageError(f"--claims {text}: {name!r} is no property; give some such as P31,P17, or none")
+    return names
 
 
 def _tolerance_of(options: argparse.Namespace) -> Tolerance:

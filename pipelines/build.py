@@ -19,16 +19,27 @@ from pathlib import Path
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
+from leia_beam.entity_names import INSTANCE_OF, NameRules
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
+from leia_beam.holdout import Holdout
+from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.plans import claim_folder
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
-from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
+from leia_beam.stage_entities import (
+    NO_SECTIONS,
+    OWN_ITEM,
+    SECTIONS_AS_ARTICLES,
+    EntitiesStage,
+    RedirectsStage,
+    TitlesStage,
+    default_bucket_count,
+)
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
@@ -211,8 +222,17 @@ def find_dumps(paths: Sequence[str], flag: str, beam_options: Sequence[str] = ()
     return tuple(dumps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemOptions:
+    """What is kept of an item beside its sitelinks. `claims` None: the types alone, as far as a finished stage has them."""
+
+    label_languages: Sequence[str]
+    claims: Sequence[str] | None = None
+    aliases: bool = False
+
+
 def sitelinks_stage(
-    build: Build, wikidata: Sequence[str], label_languages: Sequence[str], range_bytes: int
+    build: Build, wikidata: Sequence[str], options: ItemOptions, range_bytes: int
 ) -> SitelinksStage | None:
     """The stage over Wikidata dumps, or None where `wikidata` is the folder of a finished one.
 
@@ -220,13 +240,9 @@ def sitelinks_stage(
     """
     if len(wikidata) == 1 and Path(wikidata[0]).is_dir():
         manifest = read_manifest(wikidata[0])
-        missing = sorted(set(label_languages) - set(manifest.options.get("label_languages", ())))
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
-        if missing:
-            raise UsageError(
-                f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them"
-            )
+        _check_finished(wikidata[0], manifest, options)
         return None
     dumps = find_dumps(wikidata, "--wikidata", build.options.beam_options)
     for dump in dumps:
@@ -235,11 +251,28 @@ def sitelinks_stage(
         folder=build.folder("sitelinks"),
         dumps=build.verified(dumps),
         storage=build.storage,
-        label_languages=tuple(sorted(set(label_languages))),
+        label_languages=tuple(sorted(set(options.label_languages))),
+        claims=tuple(sorted({INSTANCE_OF} if options.claims is None else set(options.claims))),
+        aliases=options.aliases,
         range_bytes=range_bytes,
         max_bad_blocks=build.options.tolerance.max_bad_blocks,
         salvage=build.options.tolerance.salvage,
     )
+
+
+def _check_finished(folder: str, manifest: Manifest, options: ItemOptions) -> None:
+    wanted = (
+        ("labels in", options.label_languages, "label_languages"),
+        ("claims of", options.claims or (), "claims"),
+    )
+    for what, names, option in wanted:
+        missing = sorted(set(names) - set(manifest.options.get(option, ())))
+        if missing:
+            raise UsageError(
+                f"--wikidata {folder}: has no {what} {', '.join(missing)}; build the sitelinks again with them"
+            )
+    if options.aliases and not manifest.options.get("aliases"):
+        raise UsageError(f"--wikidata {folder}: has no aliases; build the sitelinks again with them")
 
 
 def articles_stage(
@@ -288,7 +321,20 @@ def label_languages(name_languages: Sequence[str]) -> list[str]:
     return [label_language(code) for code in name_wikis(name_languages)]
 
 
-def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, buckets: int | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EntityOptions:
+    """What becomes of a title, beyond the facts."""
+
+    buckets: int | None = None
+    names: NameRules = field(default_factory=NameRules)
+    holdout: Holdout = field(default_factory=Holdout)
+    sections: str = NO_SECTIONS
+    redirect_items: str = OWN_ITEM
+
+
+def run_entities(
+    build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
+) -> None:
     """The three steps of `entities`."""
     build.needs_local_output()
     code, wikis = wiki_code(wiki), name_wikis(languages)
@@ -296,7 +342,7 @@ def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_fo
     articles_folder = build.folder("articles")
     manifest = read_manifest(articles_folder)
     siteinfo = _siteinfo_of(manifest, code)
-    count = buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
+    count = options.buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
     titles = TitlesStage(
         build_folder=build.folder("entities"),
         articles_folder=articles_folder,
@@ -305,17 +351,34 @@ def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_fo
         siteinfo=siteinfo,
         name_wikis=wikis,
         bucket_count=count,
+        rules=options.names,
+        holdout=options.holdout,
     )
     build.run(titles, entities.titles_graph)
-    redirects = RedirectsStage(build_folder=build.folder("entities"), wiki_code=code, siteinfo=siteinfo)
+    redirects = RedirectsStage(
+        build_folder=build.folder("entities"),
+        wiki_code=code,
+        siteinfo=siteinfo,
+        sections=options.sections,
+        items=options.redirect_items,
+    )
     build.run(redirects, entities.redirects_graph)
     table = EntitiesStage(folder=build.folder("entities"), wiki_code=code, name_wikis=wikis, bucket_count=count)
     build.run(table, entities.graph)
 
 
-def run_shards(
-    build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str
-) -> Manifest | None:
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """How texts and names become tokens, and what is decided link by link."""
+
+    alignment: str
+    name_space: str
+    document_start: str
+    skip_equal: bool = False
+    later_mentions: bool = False
+
+
+def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
     build.needs_local_output()
     build.prepare_output()
@@ -330,9 +393,16 @@ def run_shards(
         siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
         name_wikis=tuple(entity_options["name_wikis"]),
         tokenizer=tokenizer,
-        alignment=alignment,
-        name_space=name_space,
-        document_start=document_start,
+        alignment=options.alignment,
+        name_space=options.name_space,
+        document_start=options.document_start,
+        rules=LinkRules(
+            sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
+            skip_equal=options.skip_equal,
+            names=NameRules(**entity_options["names"]),
+            holdout=Holdout(**entity_options["holdout"]),
+        ),
+        later_mentions=options.later_mentions,
     )
     manifest = build.run(stage, shards.graph)
     if manifest is not None:
@@ -356,20 +426,23 @@ class BuildInputs:
     name_languages: Sequence[str]
     tokenizer: str
     extraction: ExtractionOptions
-    alignment: str
-    name_space: str
-    document_start: str
     range_bytes: int
     max_page_bytes: int
-    buckets: int | None
     ignore_siteinfo: bool
+    shards: ShardOptions
+    entities: EntityOptions = field(default_factory=EntityOptions)
+    claims: Sequence[str] | None = None
+    aliases: bool = False
 
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
     build.needs_local_output()
     tokenizer = find_tokenizer(inputs.tokenizer)
-    first = sitelinks_stage(build, inputs.wikidata, label_languages(inputs.name_languages), inputs.range_bytes)
+    items = ItemOptions(
+        label_languages=label_languages(inputs.name_languages), claims=inputs.claims, aliases=inputs.aliases
+    )
+    first = sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
     second = articles_stage(
         build,
         inputs.pages,
@@ -393,8 +466,8 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         build.say(f"shards     would tokenize with {tokenizer.name}")
         return
     sitelinks_folder = first.folder if first is not None else inputs.wikidata[0]
-    run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.buckets)
-    manifest = run_shards(build, tokenizer, inputs.alignment, inputs.name_space, inputs.document_start)
+    run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities)
+    manifest = run_shards(build, tokenizer, inputs.shards)
     if apart is not None and manifest is not None:
         build.say(
             f"warning: {apart}; {_share_without_item(manifest.counters):.1%} of the anchors have no item or sitelink"

@@ -25,6 +25,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from leia_beam import errors
 from leia_beam.commits import read_done_record
 from leia_beam.errors import LeiaError, MissingResource, UsageError
+from leia_beam.stage_entities import TitlesStage
 from leia_beam.units import AnyStage, Unit, chains
 
 LOCAL = "local"
@@ -72,10 +73,11 @@ def _run_named(graph: Graph, stage: AnyStage, units: Sequence[Unit], runner: str
 
 def _run_in_memory(graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
-    with _leia_errors():
-        graph(pipeline, stage, units)
-        pipeline.run().wait_until_finish()
+    for group in stage.groups(units) if isinstance(stage, TitlesStage) else [units]:
+        pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
+        with _leia_errors():
+            graph(pipeline, stage, group)
+            pipeline.run().wait_until_finish()
 
 
 class _leia_errors:
