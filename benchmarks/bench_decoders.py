@@ -20,9 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from dataclasses import replace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

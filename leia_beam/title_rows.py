@@ -26,7 +26,7 @@ from leia_beam.titles import normalise_title, title_fault
 from leia_beam.wikis import Wiki, fold_namespace, label_language
 
 PAGE, REDIRECT, SITELINK, FILTERED = range(4)
-CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 15
 """Rows that are held, over all buckets, before they are packed."""
 _BATCH_ROWS = 1 << 13
 

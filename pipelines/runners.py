@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
@@ -156,6 +157,7 @@ def _work(
     """A worker process: its share of the units through an in-memory runner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what a unit held, which the default pool keeps
     try:
         _run_in_memory(graph, stage, units, beam_options)
     except LeiaError as error:
