@@ -89,8 +89,10 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     build = commands.add_parser("build", help="dumps to shards: all four stages, skipping what is finished")
     _pages(build)
-    _wikidata(build)
+    _wikidata(build, required=False)
     _facts(build)
+    _langlinks(build, required=False)
+    _sitelinks_from(build)
     _wiki(build)
     _names(build)
     _tokenizer(build)
@@ -106,19 +108,32 @@ def _parser() -> Parser:
     _facts(stage)
     _reading(stage)
     _common(stage)
+    stage = commands.add_parser("langlinks", help="a wiki's table of links between languages to one row a link")
+    _langlinks(stage)
+    _wiki(stage)
+    _reading(stage)
+    _common(stage)
     stage = commands.add_parser("articles", help="wiki dump to articles with anchors, and redirects")
     _pages(stage)
     _wiki(stage)
     _reading(stage)
     _common(stage)
     stage = commands.add_parser("entities", help="titles, redirects and sitelinks to the entity table")
-    stage.add_argument("--sitelinks", metavar="DIR", help="a finished sitelinks folder (default: OUTPUT/sitelinks)")
+    stage.add_argument(
+        "--sitelinks", metavar="DIR", help="a finished sitelinks or langlinks folder (default: the one in OUTPUT)"
+    )
+    _sitelinks_from(stage)
     _wiki(stage)
     _names(stage)
     _common(stage)
     stage = commands.add_parser("shards", help="articles and entities to tokenized shards")
     _tokenizer(stage)
     _common(stage)
+    stats = commands.add_parser("stats", help="what became of a build's links: by reason, by target, by language")
+    stats.add_argument("output", metavar="DIR", help="a build's folder")
+    stats.add_argument("--top", metavar="N", type=not_negative, default=20, help="targets most missed that are shown")
+    stats.add_argument("--json", metavar="FILE", help="write all of it as JSON too")
+    stats.add_argument("--picture", metavar="FILE", help="draw the funnel as SVG too")
     finish = commands.add_parser("finish", help="write the manifest of stages whose units are all done")
     finish.add_argument("output", metavar="DIR", help="a build's folder")
     _max_rejects(finish)
@@ -155,13 +170,32 @@ def _pages(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _wikidata(parser: argparse.ArgumentParser) -> None:
+def _wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--wikidata",
         metavar="FILE",
         nargs="+",
-        required=True,
+        required=required,
         help="Wikidata JSON dump: .gz, .bz2 or plain; or the folder of a finished sitelinks stage",
+    )
+
+
+def _langlinks(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--langlinks",
+        metavar="FILE",
+        nargs="+",
+        required=required,
+        help="the wiki's own …-langlinks.sql.gz, or the folder of a finished langlinks stage: names without Wikidata",
+    )
+
+
+def _sitelinks_from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sitelinks-from",
+        choices=("wikidata", "langlinks"),
+        default="wikidata",
+        help="where names come from: Wikidata, or the wiki's own table, which has no items",
     )
 
 
@@ -298,6 +332,9 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if options.command == "finish":
         _finish(options)
         return
+    if options.command == "stats":
+        _stats(options)
+        return
     from leia_beam.log_file import hold_log
 
     hold_log()  # before Beam is imported, which warns of what it misses
@@ -332,7 +369,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 
 def _run_command(options: argparse.Namespace, build: Build) -> None:
     from leia_beam.tokenizer_identity import find_tokenizer
-    from pipelines import articles, sitelinks
+    from pipelines import articles, langlinks, sitelinks
     from pipelines import build as steps
 
     if options.command == "build":
@@ -340,7 +377,8 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
             build,
             steps.BuildInputs(
                 pages=options.pages,
-                wikidata=options.wikidata,
+                wikidata=options.wikidata or (),
+                langlinks=_links_between_languages(options),
                 wiki=options.wiki,
                 name_languages=_list(options.name_languages),
                 tokenizer=options.tokenizer,
@@ -365,6 +403,12 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
             raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
         build.prepare_output()
         build.run(stage, sitelinks.graph)
+    elif options.command == "langlinks":
+        links = steps.langlinks_stage(build, options.langlinks, options.wiki, options.range_bytes)
+        if links is None:
+            raise UsageError("--langlinks: this is a finished langlinks folder; give a dump to make another")
+        build.prepare_output()
+        build.run(links, langlinks.graph)
     elif options.command == "articles":
         articles_stage = steps.articles_stage(
             build,
@@ -378,7 +422,8 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
         build.prepare_output()
         build.run(articles_stage, articles.graph)
     elif options.command == "entities":
-        sitelinks_folder = options.sitelinks or build.folder("sitelinks")
+        name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
+        sitelinks_folder = options.sitelinks or build.folder(name)
         languages = _list(options.name_languages)
         steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
@@ -412,6 +457,24 @@ def _shard_options(options: argparse.Namespace) -> ShardOptions:
         skip_equal=options.equal_names == "skip",
         later_mentions=options.link_later_mentions,
     )
+
+
+def _links_between_languages(options: argparse.Namespace) -> list[str]:
+    """The files of --langlinks where names come from them; [] where they come from Wikidata.
+
+    Raises: UsageError where one of both is asked for and the other one given.
+    """
+    if options.sitelinks_from == "langlinks":
+        if not options.langlinks:
+            raise UsageError("--sitelinks-from langlinks: give the wiki's …-langlinks.sql.gz with --langlinks")
+        if options.wikidata:
+            raise UsageError("--wikidata and --sitelinks-from langlinks: give one of both")
+        return list(options.langlinks)
+    if options.langlinks:
+        raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
+    if not options.wikidata:
+        raise UsageError("the following arguments are required: --wikidata")
+    return []
 
 
 def _properties(text: str | None) -> list[str] | None:
@@ -461,6 +524,17 @@ def _list(text: str) -> list[str]:
     return parts
 
 
+def _stats(options: argparse.Namespace) -> None:
+    from leia_beam.stats import build_stats, stats_json, stats_lines, stats_picture
+    from leia_beam.storage import LocalStorage
+
+    stats = build_stats(options.output.rstrip("/"), options.top)
+    for path, content in ((options.json, stats_json), (options.picture, stats_picture)):
+        if path:
+            LocalStorage().write(path, content(stats).encode("utf-8", "backslashreplace"))
+    print("\n".join(stats_lines(stats)))
+
+
 def _finish(options: argparse.Namespace) -> None:
     from leia_beam.finish import MaxRejects, finish_stage, read_finished
     from leia_beam.plans import read_plan
@@ -469,7 +543,15 @@ def _finish(options: argparse.Namespace) -> None:
     storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
     tolerance = _tolerance_of(options)
     found = False
-    for stage in ("sitelinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards"):
+    for stage in (
+        "sitelinks",
+        "langlinks",
+        "articles",
+        "entities/_titles",
+        "entities/_redirects",
+        "entities",
+        "shards",
+    ):
         folder = f"{options.output.rstrip('/')}/{stage}"
         plan = read_plan(storage, folder)
         if plan is None:

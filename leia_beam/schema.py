@@ -63,6 +63,9 @@ FACTS = pa.schema(
 )
 """Beside SITELINKS, in its order, for the items that have any: item values of best rank, and aliases."""
 
+LANGLINKS = pa.schema([_column("page_id", pa.int64()), _column("language", pa.string()), _column("title", pa.string())])
+"""`language` is the prefix that the wiki uses: zh-min-nan, simple."""
+
 ARTICLES = pa.schema(
     [
         _column("wiki", pa.string()),
@@ -148,6 +151,7 @@ SHARDS = pa.schema(
 TABLES = {
     "sitelinks": SITELINKS,
     "facts": FACTS,
+    "langlinks": LANGLINKS,
     "articles": ARTICLES,
     "redirects": REDIRECTS,
     "entities": ENTITIES,

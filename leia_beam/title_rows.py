@@ -7,6 +7,7 @@ some hundreds, since Beam's in-memory shuffle takes 0.33 KB for an element (a ro
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections import defaultdict
@@ -29,6 +30,7 @@ PAGE, REDIRECT, SITELINK, FILTERED = range(4)
 CHUNK_ROWS = 1 << 15
 """Rows that are held, over all buckets, before they are packed."""
 _BATCH_ROWS = 1 << 13
+_LANGLINKS_PAGES = 1 << 16
 
 
 class TitleRow(NamedTuple):
@@ -135,12 +137,42 @@ class TitleReader:
         yield from ((bucket, pack_rows(rows)) for bucket, rows in held.items())
 
     def _rows(self, source: TitleSource, buckets: Collection[int]) -> Iterator[tuple[int, TitleRow]]:
-        if source.table == "articles":
-            yield from self._in_buckets(_page_rows(source), buckets)
-        elif source.table == "redirects":
-            yield from self._in_buckets(_redirect_rows(source), buckets)
-        else:
+        if source.table == "sitelinks":
             yield from self._sitelink_rows(source, buckets)
+            return
+        rows = _page_rows(source) if source.table == "articles" else _redirect_rows(source)
+        if source.langlinks:
+            rows = self._with_langlinks(rows, source.langlinks)
+        yield from self._in_buckets(rows, buckets)
+
+    def _with_langlinks(self, rows: Iterator[TitleRow], paths: Sequence[str]) -> Iterator[TitleRow]:
+        """Rows of pages, and behind each what the wiki's own table says of its name.
+
+        Every article has such a row, perhaps with the reason why it has no name; a redirect only where it has a link.
+        """
+        while batch := list(itertools.islice(rows, _LANGLINKS_PAGES)):
+            titles_of = self._titles_of_pages(paths, [row.number for row in batch])
+            for row in batch:
+                yield row
+                titles = titles_of.get(row.number)
+                if row.kind == PAGE or titles:
+                    name = choose_name(titles or (), (), self.name_wikis, self.rules)
+                    yield self.named_row(row.title, 0, name, False, ())
+
+    def _titles_of_pages(self, paths: Sequence[str], page_ids: Sequence[int]) -> Mapping[int, list[tuple[str, str]]]:
+        """Page id → (wiki, title) in the name languages. Of the files only row groups with such ids are read."""
+        codes = {wiki.code for wiki in self.name_wikis}
+        prefixes = {prefix: code for prefix, code in self.wiki.wikipedia_prefixes.items() if code in codes}
+        wanted = (
+            (pc.field("page_id") >= min(page_ids))
+            & (pc.field("page_id") <= max(page_ids))
+            & pc.field("language").isin(sorted(prefixes))
+        )
+        found: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+        for path in paths:
+            for link in pq.read_table(path, filters=wanted).to_pylist():
+                found[link["page_id"]].append((prefixes[link["language"]], link["title"]))
+        return found
 
     def _in_buckets(self, rows: Iterable[TitleRow], buckets: Collection[int]) -> Iterator[tuple[int, TitleRow]]:
         for row in rows:

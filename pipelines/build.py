@@ -40,6 +40,7 @@ from leia_beam.stage_entities import (
     TitlesStage,
     default_bucket_count,
 )
+from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
@@ -48,7 +49,7 @@ from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
-from pipelines import articles, entities, shards, sitelinks
+from pipelines import articles, entities, langlinks, shards, sitelinks
 from pipelines.progress import Progress
 from pipelines.runners import Graph, run_units
 
@@ -142,7 +143,7 @@ class Build:
             stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
             run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
-        if isinstance(stage, (SitelinksStage, ArticlesStage)):
+        if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
                 dump.check_unchanged()
         manifest = finish_stage(storage, stage.folder, plan, self.options.max_rejects, self.options.tolerance)
@@ -181,8 +182,15 @@ class Build:
 def _summary(manifest: Manifest) -> str:
     rows = {table: manifest.rows_of(table) for table in dict.fromkeys(file.table for file in manifest.files)}
     rejected = rows.pop("rejects", 0)
-    shown = {"train": "articles", "sitelinks": "items", "titles-rows": "titles", "redirect-ends": "titles"}
-    hidden = ("titles-trie", "lookup-titles", "lookup-rows")
+    shown = {
+        "train": "articles",
+        "sitelinks": "items",
+        "langlinks": "links",
+        "held-out": "titles held out",
+        "titles-rows": "titles",
+        "redirect-ends": "titles",
+    }
+    hidden = ("titles-trie", "lookup-titles", "lookup-rows", "facts")
     parts = [f"{count:,} {shown.get(table, table)}" for table, count in rows.items() if table not in hidden]
     return ", ".join(parts) + (f", {rejected:,} rejected" if rejected else "")
 
@@ -256,6 +264,33 @@ def sitelinks_stage(
         aliases=options.aliases,
         range_bytes=range_bytes,
         max_bad_blocks=build.options.tolerance.max_bad_blocks,
+        salvage=build.options.tolerance.salvage,
+    )
+
+
+def langlinks_stage(build: Build, tables: Sequence[str], wiki: str, range_bytes: int) -> LangLinksStage | None:
+    """The stage over a wiki's links between languages, or None where `tables` is the folder of a finished one.
+
+    Raises: UsageError, DamagedInput.
+    """
+    code = wiki_code(wiki)
+    if len(tables) == 1 and Path(tables[0]).is_dir():
+        manifest = read_manifest(tables[0])
+        if manifest.stage != "langlinks" or manifest.options.get("wiki") != code:
+            raise UsageError(
+                f"--langlinks {tables[0]}: a finished stage {manifest.stage} of "
+                f"{manifest.options.get('wiki', 'no wiki')}, not langlinks of {code}"
+            )
+        return None
+    dumps = find_dumps(tables, "--langlinks", build.options.beam_options)
+    for dump in dumps:
+        check_langlinks(dump, code)
+    return LangLinksStage(
+        folder=build.folder("langlinks"),
+        wiki_code=code,
+        dumps=build.verified(dumps),
+        storage=build.storage,
+        range_bytes=range_bytes,
         salvage=build.options.tolerance.salvage,
     )
 
@@ -421,7 +456,6 @@ class BuildInputs:
     """What the whole build reads, and how."""
 
     pages: Sequence[str]
-    wikidata: Sequence[str]
     wiki: str
     name_languages: Sequence[str]
     tokenizer: str
@@ -430,6 +464,9 @@ class BuildInputs:
     max_page_bytes: int
     ignore_siteinfo: bool
     shards: ShardOptions
+    wikidata: Sequence[str] = ()
+    langlinks: Sequence[str] = ()
+    """Instead of Wikidata: the wiki's own table."""
     entities: EntityOptions = field(default_factory=EntityOptions)
     claims: Sequence[str] | None = None
     aliases: bool = False
@@ -439,10 +476,7 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
     build.needs_local_output()
     tokenizer = find_tokenizer(inputs.tokenizer)
-    items = ItemOptions(
-        label_languages=label_languages(inputs.name_languages), claims=inputs.claims, aliases=inputs.aliases
-    )
-    first = sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
+    first = _links_stage(build, inputs)
     second = articles_stage(
         build,
         inputs.pages,
@@ -452,20 +486,21 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         inputs.max_page_bytes,
         inputs.ignore_siteinfo,
     )
-    apart = dates_apart([dump.name for dump in second.dumps], _wikidata_names(first, inputs.wikidata))
+    given = inputs.langlinks or inputs.wikidata
+    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(first, given))
     if apart is not None and build.options.strict_dates:
         raise UsageError(f"--strict-dates: {apart}; take dumps of one month")
     build.prepare_output()
     if apart is not None:
         build.say(f"warning: {apart}; pages without an item there will have no name")
     if first is not None:
-        build.run(first, sitelinks.graph)
+        build.run(first, langlinks.graph if isinstance(first, LangLinksStage) else sitelinks.graph)
     build.run(second, articles.graph)
     if build.options.dry_run:
         build.say("entities   would read the titles of both into the entity table")
         build.say(f"shards     would tokenize with {tokenizer.name}")
         return
-    sitelinks_folder = first.folder if first is not None else inputs.wikidata[0]
+    sitelinks_folder = first.folder if first is not None else given[0]
     run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities)
     manifest = run_shards(build, tokenizer, inputs.shards)
     if apart is not None and manifest is not None:
@@ -474,11 +509,20 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         )
 
 
-def _wikidata_names(stage: SitelinksStage | None, wikidata: Sequence[str]) -> list[str]:
-    """The names of the dumps that the sitelinks are from."""
+def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLinksStage | None:
+    if inputs.langlinks:
+        return langlinks_stage(build, inputs.langlinks, inputs.wiki, inputs.range_bytes)
+    items = ItemOptions(
+        label_languages=label_languages(inputs.name_languages), claims=inputs.claims, aliases=inputs.aliases
+    )
+    return sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
+
+
+def _dump_names(stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
+    """The names of the dumps that the links between languages are from."""
     if stage is not None:
         return [dump.name for dump in stage.dumps]
-    return [str(entry["name"]) for entry in read_manifest(wikidata[0]).inputs]
+    return [str(entry["name"]) for entry in read_manifest(given[0]).inputs]
 
 
 def _share_without_item(counters: Mapping[str, int]) -> float:
