@@ -17,9 +17,10 @@ asked for: the article would often be a broader one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,8 +65,6 @@ from leia_beam.wikis import Wiki, load_wiki
 VERSIONS = ("leia-lm", "pyarrow", "marisa-trie", "unicodedata")
 MAX_BUCKETS = 256
 TITLES_PER_BUCKET = 1 << 16
-ROWS_AT_ONCE = 4 << 20
-"""Rows that one process groups at once, so that it stays below 500 MB: see benchmarks/bench_entities.py."""
 _BYTES_A_TITLE = 64
 
 ENDS = UNRESOLVED
@@ -99,6 +98,8 @@ class TitlesStage:
     bucket_count: int
     rules: NameRules = field(default_factory=NameRules)
     holdout: Holdout = field(default_factory=Holdout)
+    spool: str | None = None
+    """A folder of this machine that chunks wait in, where all workers are on it; else the shuffle carries them."""
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -127,11 +128,6 @@ class TitlesStage:
 
     def units(self) -> list[Unit]:
         return _bucket_units(self.bucket_count, self._row_count() * _BYTES_A_TITLE)
-
-    def groups(self, units: Sequence[Unit]) -> list[Sequence[Unit]]:
-        """The units in groups whose rows one process can hold at once."""
-        at_once = max(1, ROWS_AT_ONCE * self.bucket_count // max(1, self._row_count()))
-        return [units[first : first + at_once] for first in range(0, len(units), at_once)]
 
     def _row_count(self) -> int:
         """About how many rows there are: each page may have an item."""
@@ -417,11 +413,10 @@ def _namespace(title: str, wiki: Wiki) -> int:
 
 def _write_duplicate_ids(parts: TitleParts, output: UnitOutput) -> None:
     """Pages of different titles that share an id: the first in the dump keeps it, the others are listed."""
-    columns = [
-        (parts.rows_of(bucket).column("page_id"), parts.rows_of(bucket).column("place"))
-        for bucket in range(parts.bucket_count)
-    ]
-    ids, places = (np.concatenate([pc.fill_null(pair[of], -1).to_numpy() for pair in columns]) for of in (0, 1))
+    ids, places = np.empty(parts.size, np.int64), np.empty(parts.size, np.int64)
+    for bucket, (first, behind) in enumerate(itertools.pairwise(parts.offsets)):
+        rows = parts.rows_of(bucket)
+        ids[first:behind], places[first:behind] = (pc.fill_null(rows.column(of), -1) for of in ("page_id", "place"))
     order = np.lexsort((places, ids))
     again = np.flatnonzero((ids[order][1:] == ids[order][:-1]) & (ids[order][1:] >= 0)) + 1
     if not len(again):

@@ -34,14 +34,18 @@ TITLES = pa.schema(
 
 
 class TitleParts:
-    """The buckets of step 1, mapped. A title's number in the whole is its bucket's offset plus its number in the trie."""
+    """The buckets of step 1. A title's number in the whole is its bucket's offset plus its number in the trie.
+
+    Rows are mapped a bucket at a time: what of all of them was touched once would count as this process's memory.
+    """
 
     def __init__(self, folder: str):
         manifest: Manifest = read_manifest(folder)
         self._trie_paths = [os.path.join(folder, file.path) for file in manifest.files_of("titles-trie")]
         self._tries: list[marisa_trie.Trie] = [open_trie(path) for path in self._trie_paths]
-        self._rows = [read_arrow(os.path.join(folder, file.path)) for file in manifest.files_of("titles-rows")]
-        counts = [rows.num_rows for rows in self._rows]
+        rows = manifest.files_of("titles-rows")
+        self._rows_paths = [os.path.join(folder, file.path) for file in rows]
+        counts = [file.rows for file in rows]
         self.offsets: list[int] = [0, *np.cumsum(counts).tolist()]
 
     @property
@@ -52,7 +56,7 @@ class TitleParts:
     @property
     def bucket_count(self) -> int:
         """The number of buckets."""
-        return len(self._rows)
+        return len(self._rows_paths)
 
     def trie_path(self, bucket: int) -> str:
         """The file of a bucket's trie."""
@@ -66,24 +70,24 @@ class TitleParts:
 
     def rows_of(self, bucket: int) -> pa.Table:
         """The rows of a bucket, by number."""
-        return self._rows[bucket]
+        return read_arrow(self._rows_paths[bucket])
 
     def rows_at(self, numbers: np.ndarray, columns: list[str]) -> pa.Table:
         """Some columns of the rows of titles by their numbers in the whole (n,), in the order of the numbers."""
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         buckets = np.searchsorted(self.offsets, ordered, side="right") - 1
-        pieces = [self._rows[0].select(columns).slice(0, 0)]
+        pieces = [pa.schema([TITLES.field(name) for name in columns]).empty_table()]
         for bucket in np.unique(buckets).tolist():
             wanted = ordered[buckets == bucket] - self.offsets[bucket]
-            pieces.append(self._rows[bucket].select(columns).take(pa.array(wanted, pa.int64())))
+            pieces.append(self.rows_of(bucket).select(columns).take(pa.array(wanted, pa.int64())))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.concat_tables(pieces).combine_chunks().take(pa.array(back))
 
     def redirects(self, bucket: int, own_items: bool) -> Iterator[tuple[int, str, str | None, str | None]]:
         """(number in the bucket, target, fragment, interwiki) of each redirect; with `own_items` of those without one."""
-        rows = self._rows[bucket]
+        rows = self.rows_of(bucket)
         names = ("redirect_to", "redirect_fragment", "redirect_interwiki", "has_item")
         columns = [rows.column(name).to_pylist() for name in names]
         for number, (target, fragment, interwiki, has_item) in enumerate(zip(*columns, strict=True)):

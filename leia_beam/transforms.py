@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 
 from leia_beam.stage_entities import TitlesStage
-from leia_beam.title_rows import TitleSource
+from leia_beam.title_rows import TitleSource, spooled, unspooled
 from leia_beam.units import RangeStage, Stage, Unit, UnitOutput, run_chain, run_unit
 
 
@@ -68,7 +68,8 @@ class _ReadTitles(beam.DoFn):
         self._buckets = frozenset(unit.number for unit in units)
 
     def process(self, source: TitleSource) -> Iterator[tuple[int, bytes]]:
-        yield from self._stage.read_titles(source, self._buckets)
+        chunks = self._stage.read_titles(source, self._buckets)
+        yield from chunks if self._stage.spool is None else spooled(chunks, self._stage.spool)
 
 
 class _RunBucket(beam.DoFn):
@@ -80,6 +81,7 @@ class _RunBucket(beam.DoFn):
         bucket, chunks = element
 
         def work(_: Unit, output: UnitOutput) -> None:
-            self._stage.process_rows((chunk for chunk in chunks if chunk), output)
+            carried = (chunk for chunk in chunks if chunk)
+            self._stage.process_rows(carried if self._stage.spool is None else unspooled(carried), output)
 
         yield bucket, run_unit(self._stage, self._units[bucket], work).status

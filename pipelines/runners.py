@@ -12,8 +12,10 @@ import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -74,11 +76,10 @@ def _run_named(graph: Graph, stage: AnyStage, units: Sequence[Unit], runner: str
 
 def _run_in_memory(graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    for group in stage.groups(units) if isinstance(stage, TitlesStage) else [units]:
-        pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
-        with _leia_errors():
-            graph(pipeline, stage, group)
-            pipeline.run().wait_until_finish()
+    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
+    with tempfile.TemporaryDirectory(prefix="leia-titles-") as folder, _leia_errors():
+        graph(pipeline, replace(stage, spool=folder) if isinstance(stage, TitlesStage) else stage, units)
+        pipeline.run().wait_until_finish()
 
 
 class _leia_errors:

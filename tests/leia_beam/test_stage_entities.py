@@ -45,7 +45,9 @@ from leia_beam.title_rows import (
     pack_rows,
     place_of,
     place_parts,
+    spooled,
     unpack_rows,
+    unspooled,
 )
 from leia_beam.units import Unit, UnitOutput
 from tests.leia_beam.entity_build import Rules, article, build
@@ -575,10 +577,9 @@ def test_rows_come_out_of_a_chunk_as_they_went_in():
         assert [TitleRow(**row) for row in unpack_rows(pack_rows(rows)).to_pylist()] == rows
 
 
-def test_a_group_of_buckets_has_as_many_rows_as_a_process_may_hold(tmp_path, monkeypatch):
-    """All buckets in order, each once; what a group is read for gives the same files as all at once."""
-    pages = [f"P{n}" for n in range(300)]
-    build(tmp_path, pages, {}, ITEMS, bucket_count=16)
+def test_the_rows_of_some_buckets_are_those_of_all(tmp_path):
+    """What each process reads for its own buckets is together what one reads for all; spooled or not."""
+    build(tmp_path, [f"P{n}" for n in range(300)], {}, ITEMS, bucket_count=16)
     stage = TitlesStage(
         build_folder=f"{tmp_path}/entities",
         articles_folder=f"{tmp_path}/articles",
@@ -588,14 +589,16 @@ def test_a_group_of_buckets_has_as_many_rows_as_a_process_may_hold(tmp_path, mon
         name_wikis=("enwiki",),
         bucket_count=16,
     )
-    assert stage.groups(stage.units()) == [stage.units()]
-    monkeypatch.setattr("leia_beam.stage_entities.ROWS_AT_ONCE", 150)
-    groups = stage.groups(stage.units())
-    assert [unit for group in groups for unit in group] == stage.units()
-    assert [len(group) for group in groups] == [4, 4, 4, 4]
     everything = sorted(read_all(stage, set(range(16))))
-    assert sorted(row for group in groups for row in read_all(stage, {unit.number for unit in group})) == everything
+    parts = [{0}, {1, 2, 3}, set(range(4, 16))]
+    assert sorted(row for part in parts for row in read_all(stage, part)) == everything
     assert len(everything) == 302
+    (tmp_path / "spool").mkdir()
+    for source in stage.sources():
+        chunks = list(stage.read_titles(source, set(range(16))))
+        references = list(spooled(iter(chunks), str(tmp_path / "spool")))
+        assert [bucket for bucket, _ in references] == [bucket for bucket, _ in chunks]
+        assert list(unspooled(reference for _, reference in references)) == [chunk for _, chunk in chunks]
 
 
 def read_all(stage, buckets):
