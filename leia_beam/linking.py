@@ -39,6 +39,8 @@ class LinkedAnchor:
     name_language: str | None = None
     name_source: str | None = None
     reason: str | None = None
+    held_out_name: str | None = None
+    """A template's own name, where it is held out: the entity table does not list it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +92,11 @@ def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkR
     if title is None:
         return linked
     name = clean_title(title)
-    reason = refusal_of(name, rules.names) or (HELD_OUT if rules.holdout.holds(name) else None)
-    if reason is not None:
-        return LinkedAnchor(qid=linked.qid, reason=reason)
+    refusal = refusal_of(name, rules.names)
+    if refusal is not None:
+        return LinkedAnchor(qid=linked.qid, reason=refusal)
+    if rules.holdout.holds(name):
+        return LinkedAnchor(qid=linked.qid, reason=HELD_OUT, held_out_name=name)
     return LinkedAnchor(
         qid=linked.qid, name=name, name_language=language_of(anchor["foreign_wiki"]), name_source=TEMPLATE
     )

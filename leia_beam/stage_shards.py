@@ -133,6 +133,10 @@ class ShardsStage:
             row = maker.make(article, number)
             if row is not None:
                 table.write(row, 8 * len(row["input_ids"]) + 200 * len(row["entity_ordinals"]))
+        if maker.held_out:
+            path = output.file("held-out-templates", "lists", "jsonl", len(maker.held_out))
+            lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in maker.held_out)
+            Path(path).write_text("".join(lines), encoding="utf-8")
 
 
 @lru_cache(maxsize=2)
@@ -190,6 +194,8 @@ class _RowMaker:
     losing: Mapping[int, str]
     """Row of the file → why that article is left out."""
     output: UnitOutput
+    held_out: list[dict[str, Any]] = field(default_factory=list)
+    """Names of interlanguage templates that are held out, which no table of titles lists."""
 
     def make(self, article: Mapping[str, Any], number: int) -> dict[str, Any] | None:
         """The row of article `number` of the file, or None where it is filtered or rejected (and counted)."""
@@ -254,6 +260,8 @@ class _RowMaker:
             link = link_anchor(anchor, self.lookup, self.wiki, self.name_wikis, self.rules, shown)
             if link.name is None:
                 self.output.count(f"anchors/filtered/{link.reason}")
+                if link.held_out_name is not None:
+                    self.held_out.append({"title": anchor["target"], "name": link.held_out_name})
                 continue
             if is_equal(link.name, shown):
                 self.output.count("names equal to the anchor")

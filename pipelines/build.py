@@ -251,6 +251,8 @@ def sitelinks_stage(
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
         _check_finished(wikidata[0], manifest, options)
+        if INSTANCE_OF not in manifest.options.get("claims", ()):
+            build.say(f"note: {wikidata[0]} has no types (P31); lists and the like are not told by them")
         return None
     dumps = find_dumps(wikidata, "--wikidata", build.options.beam_options)
     for dump in dumps:

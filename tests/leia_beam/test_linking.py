@@ -147,6 +147,9 @@ def test_a_template_s_name_is_held_out_as_others_are():
     found = [template(f"{name} (x)", rules=rules) for name in names]
     held = [rules.holdout.holds(name.upper()) for name in names]
     assert [anchor.reason == HELD_OUT for anchor in found] == held and 20 < sum(held) < 80
+    assert [anchor.held_out_name for anchor in found if anchor.reason] == [
+        name for name, is_held in zip(names, held, strict=True) if is_held
+    ]
     assert all((anchor.name is None) == is_held for anchor, is_held in zip(found, held, strict=True))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -132,6 +134,18 @@ def test_leaks_of_held_out_names_are_counted(tmp_path, tokenizer):
     assert rows[0]["entity_qids"] == ["Q3", "Q2"]
     assert counters["anchors/filtered/held out"] == 1
     assert (counters["leaks/in texts"], counters["leaks/in longer names"]) == (2, 0)
+
+
+def test_held_out_names_of_templates_are_listed_too(tmp_path, tokenizer):
+    """They have no title in the entity table: a file beside the shards holds them."""
+    pages = [linked("A", 1, "Tokyo and Nara", "Tokyo", "Nara")]
+    template = {"kind": "interlanguage template", "foreign_wiki": "enwiki", "foreign_title": "Nara (city)"}
+    pages[0]["anchors"][1] |= template
+    rules = Rules(holdout=Holdout(share=1.0))
+    _, counters = shards(tmp_path, tokenizer, pages, rules)
+    assert counters["anchors/filtered/held out"] == 2
+    lists = [path.read_text(encoding="utf-8") for path in (tmp_path / "shards/lists").iterdir()]
+    assert [json.loads(line) for line in lists[0].splitlines()] == [{"title": "Nara", "name": "Nara"}]
 
 
 def test_a_name_that_a_thousand_links_share_is_no_burden(tmp_path, tokenizer):
