@@ -33,9 +33,11 @@ import pyarrow as pa
 
 from leia_beam.finish import MaxRejects, finish_stage
 from leia_beam.linking import link_anchor
-from leia_beam.lookup import EntityLookup, build_trie
+from leia_beam.lookup import EntityLookup, bucket_of, build_trie, write_lookup_rows
+from leia_beam.manifest import Manifest, StageFile, manifest_bytes
 from leia_beam.plans import StagePlan, claim_folder, identity_of
-from leia_beam.schema import ARTICLES, REDIRECTS, SITELINKS
+from leia_beam.schema import ARTICLES, REDIRECTS, SCHEMA_VERSION, SITELINKS
+from leia_beam.stage_entities import MAX_BUCKETS
 from leia_beam.storage import LocalStorage
 from leia_beam.units import Unit, run_chain
 from leia_beam.wikis import load_wiki
@@ -252,12 +254,11 @@ def bench_lookup(options: argparse.Namespace) -> None:
     print("| titles | way | bytes a title | lookups a second | ratio to a dictionary |\n|---|---|---|---|---|")
     for language in ("ja", "ar", "en"):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            make_stages(folder, language, count // 2)
-            run_stage(folder, language, options.workers)
-            keys = titles(language, count // 2, 1)
+            keys = titles(language, count, 1)
+            write_table(folder, keys, titles("en", min(count, 500_000), 3))
             rng = random.Random(9)
             wanted = [keys[rng.randrange(len(keys))] if n % 10 else f"x{n}" for n in range(300_000)]
-            table = {title: number for number, title in enumerate([*keys, *(f"{key}'" for key in keys)])}
+            table = {title: number for number, title in enumerate(keys)}
             yardstick = rate(table.get, wanted)
             print(f"| {language} | dictionary in memory, title → number | | {yardstick:,.0f} | 1.00 |")
             lookup = EntityLookup(f"{folder}/entities")
@@ -269,6 +270,40 @@ def bench_lookup(options: argparse.Namespace) -> None:
                 found = rate(find, wanted)
                 each = size_bytes / len(table)
                 print(f"| {language} | {name} | {each:.1f} | {found:,.0f} | {found / yardstick:.2f} |", flush=True)
+
+
+def write_table(folder: str, keys: list[str], names: list[str]) -> None:
+    """A finished lookup of titles with names, as the stage writes it (256 buckets)."""
+    buckets: list[list[str]] = [[] for _ in range(MAX_BUCKETS)]
+    for title in keys:
+        buckets[bucket_of(title, MAX_BUCKETS)].append(title)
+    Path(folder, "entities/lookup").mkdir(parents=True)
+    files = []
+    for bucket, own in enumerate(buckets):
+        trie = build_trie(own)
+        named = [names[(bucket + 7 * n) % len(names)] for n in range(len(own))]
+        paths = [f"lookup/{table}-{bucket:03d}" for table in ("lookup-titles", "lookup-rows")]
+        trie.save(f"{folder}/entities/{paths[0]}")
+        write_lookup_rows(
+            f"{folder}/entities/{paths[1]}",
+            np.arange(1, len(own) + 1),
+            pa.array(named, pa.string()),
+            [("en", "sitelink", None)],
+            np.zeros(len(own), np.uint8),
+        )
+        for table, path in zip(("lookup-titles", "lookup-rows"), paths, strict=True):
+            files.append(StageFile(path=path, table=table, unit=bucket, rows=len(own), size_bytes=0, sha256=""))
+    manifest = Manifest(
+        stage="entities",
+        fingerprint="",
+        schema_version=SCHEMA_VERSION,
+        versions={},
+        inputs=(),
+        options={},
+        files=tuple(files),
+        counters={},
+    )
+    Path(folder, "entities/_manifest.json").write_bytes(manifest_bytes(manifest))
 
 
 def other_ways(table: dict[str, int], folder: Path) -> dict[str, tuple[int, Callable[[str], Any]]]:
@@ -305,9 +340,8 @@ def bench_links(options: argparse.Namespace) -> None:
     """Links of articles resolved one after another, as the stage `shards` does it."""
     titles_count, links = int(options.links * 1e6), int(options.count * 1e6)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        make_stages(folder, options.language, titles_count)
-        run_stage(folder, options.language, options.workers)
         keys = titles(options.language, titles_count, 1)
+        write_table(folder, keys, titles("en", min(titles_count, 500_000), 3))
         lookup, wiki = EntityLookup(f"{folder}/entities"), load_wiki(f"{options.language}wiki")
         rng = np.random.default_rng(4)
         named, began, cpu = 0, time.monotonic(), time.process_time()
@@ -330,7 +364,7 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--millions", type=float, nargs="*", default=[], metavar="M")
-    parser.add_argument("--lookup", type=float, metavar="M", help="M titles, half of them redirects")
+    parser.add_argument("--lookup", type=float, metavar="M", help="M titles")
     parser.add_argument("--links", type=float, metavar="M", help="M titles")
     parser.add_argument("--count", type=float, default=10, metavar="M", help="M links")
     parser.add_argument("--language", default="ja", choices=("ja", "ar", "en"))

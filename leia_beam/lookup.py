@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import marisa_trie
 import numpy as np
@@ -52,8 +51,7 @@ def open_trie(path: str) -> marisa_trie.Trie:
     return marisa_trie.Trie().mmap(path)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EntityRow:
+class EntityRow(NamedTuple):
     """What is known of a title: its item and its name, or why it has none."""
 
     qid: str | None
@@ -90,16 +88,14 @@ class _Part:
             table.column(name).chunk(0) if table.num_rows else pa.array([], table.schema.field(name).type)
             for name in ("qid", "name", "status")
         )
-        self._qid_numbers = self._qids.to_numpy()
-        self._status_numbers = self._status.to_numpy()
+        self._qid_numbers = memoryview(self._qids.to_numpy())  # gives Python's integers, which numpy's are slower than
+        self._status_numbers = memoryview(self._status.to_numpy())
 
     def row(self, number: int) -> EntityRow:
         language, source, reason = self._statuses[self._status_numbers[number]]
         qid = self._qid_numbers[number]
         name = None if source is None else self._names[number].as_py()
-        return EntityRow(
-            qid=f"Q{qid}" if qid else None, name=name, name_language=language, name_source=source, reason=reason
-        )
+        return EntityRow(f"Q{qid}" if qid else None, name, language, source, reason)
 
 
 def _statuses(schema: pa.Schema) -> list[list[str | None]]:
