@@ -109,3 +109,20 @@ def not_negative(text: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"{text!r}: give a whole number, 0 or more")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1.
+
+    Raises: UsageError.
+
+    >>> share("0.01"), share("1")
+    (0.01, 1.0)
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UsageError(f"{text[:40]!r}: give a share from 0 to 1, such as 0.01")
+    return number

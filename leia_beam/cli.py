@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from leia_beam.arguments import Parser, not_negative, positive, size_bytes
+from leia_beam.arguments import Parser, not_negative, positive, share, size_bytes
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from leia_beam.coverage import Tolerance
     from leia_beam.wikitext import ExtractionOptions
-    from pipelines.build import Build
+    from pipelines.build import Build, EntityOptions, ShardOptions
 
 _EXAMPLE = """example:
   leia-beam build --pages jawiki-20260101-pages-articles-multistream.xml.bz2 \\
@@ -88,7 +89,10 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     build = commands.add_parser("build", help="dumps to shards: all four stages, skipping what is finished")
     _pages(build)
-    _wikidata(build)
+    _wikidata(build, required=False)
+    _facts(build)
+    _langlinks(build, required=False)
+    _sitelinks_from(build)
     _wiki(build)
     _names(build)
     _tokenizer(build)
@@ -101,6 +105,12 @@ def _parser() -> Parser:
     stage.add_argument(
         "--label-languages", metavar="LANG[,LANG…]", default="en", help="languages whose labels are kept"
     )
+    _facts(stage)
+    _reading(stage)
+    _common(stage)
+    stage = commands.add_parser("langlinks", help="a wiki's table of links between languages to one row a link")
+    _langlinks(stage)
+    _wiki(stage)
     _reading(stage)
     _common(stage)
     stage = commands.add_parser("articles", help="wiki dump to articles with anchors, and redirects")
@@ -109,13 +119,21 @@ def _parser() -> Parser:
     _reading(stage)
     _common(stage)
     stage = commands.add_parser("entities", help="titles, redirects and sitelinks to the entity table")
-    stage.add_argument("--sitelinks", metavar="DIR", help="a finished sitelinks folder (default: OUTPUT/sitelinks)")
+    stage.add_argument(
+        "--sitelinks", metavar="DIR", help="a finished sitelinks or langlinks folder (default: the one in OUTPUT)"
+    )
+    _sitelinks_from(stage)
     _wiki(stage)
     _names(stage)
     _common(stage)
     stage = commands.add_parser("shards", help="articles and entities to tokenized shards")
     _tokenizer(stage)
     _common(stage)
+    stats = commands.add_parser("stats", help="what became of a build's links: by reason, by target, by language")
+    stats.add_argument("output", metavar="DIR", help="a build's folder")
+    stats.add_argument("--top", metavar="N", type=not_negative, default=20, help="targets most missed that are shown")
+    stats.add_argument("--json", metavar="FILE", help="write all of it as JSON too")
+    stats.add_argument("--picture", metavar="FILE", help="draw the funnel as SVG too")
     finish = commands.add_parser("finish", help="write the manifest of stages whose units are all done")
     finish.add_argument("output", metavar="DIR", help="a build's folder")
     _max_rejects(finish)
@@ -152,14 +170,42 @@ def _pages(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _wikidata(parser: argparse.ArgumentParser) -> None:
+def _wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--wikidata",
         metavar="FILE",
         nargs="+",
-        required=True,
+        required=required,
         help="Wikidata JSON dump: .gz, .bz2 or plain; or the folder of a finished sitelinks stage",
     )
+
+
+def _langlinks(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--langlinks",
+        metavar="FILE",
+        nargs="+",
+        required=required,
+        help="the wiki's own …-langlinks.sql.gz, or the folder of a finished langlinks stage: names without Wikidata",
+    )
+
+
+def _sitelinks_from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sitelinks-from",
+        choices=("wikidata", "langlinks"),
+        default="wikidata",
+        help="where names come from: Wikidata, or the wiki's own table, which has no items",
+    )
+
+
+def _facts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--claims",
+        metavar="P[,P…]",
+        help="properties whose items are kept, or none (default: P31, an item's types: lists and the like get no name)",
+    )
+    parser.add_argument("--aliases", action="store_true", help="keep the aliases in the languages of the labels")
 
 
 def _wiki(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +217,32 @@ def _names(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--name-languages", metavar="LANG[,LANG…]", default="en", help="languages of the names, in order of preference"
     )
+    group.add_argument(
+        "--name-source",
+        choices=("sitelink", "label", "sitelink-then-label"),
+        default="sitelink",
+        help="the title of the linked article, Wikidata's label, or the label where there is no article",
+    )
+    group.add_argument(
+        "--no-label-case", action="store_true", help="keep the title's case where the label has another (Dog, dog)"
+    )
+    group.add_argument("--refuse-numbers", action="store_true", help="give bare numbers, years and dates no name")
+    group.add_argument(
+        "--section-links",
+        choices=("refuse", "article"),
+        default="refuse",
+        help="links and redirects to a section: no name, or the article's",
+    )
+    group.add_argument(
+        "--redirect-items",
+        choices=("own", "target"),
+        default="own",
+        help="a redirect that has an item: its own name, or that of where it leads",
+    )
+    group.add_argument(
+        "--holdout", metavar="SHARE", type=share, default=0.0, help="share of names, 0 to 1, kept from insertion"
+    )
+    group.add_argument("--seed", metavar="N", type=not_negative, default=0, help="draws the names that are held out")
     group.add_argument(
         "--buckets",
         metavar="N",
@@ -189,6 +261,17 @@ def _tokenizer(parser: argparse.ArgumentParser) -> None:
         choices=("edge", "strict"),
         default="edge",
         help="anchors off token edges: widen a bad start and refuse a bad end, or drop the anchor",
+    )
+    group.add_argument(
+        "--equal-names",
+        choices=("keep", "skip"),
+        default="keep",
+        help="names that are the anchor's own text but for case",
+    )
+    group.add_argument(
+        "--link-later-mentions",
+        action="store_true",
+        help="treat later mentions of an article's linked texts as links too",
     )
     group.add_argument(
         "--name-space", choices=("auto", "yes", "no"), default="auto", help="encode names with a space before them"
@@ -249,6 +332,9 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if options.command == "finish":
         _finish(options)
         return
+    if options.command == "stats":
+        _stats(options)
+        return
     from leia_beam.log_file import hold_log
 
     hold_log()  # before Beam is imported, which warns of what it misses
@@ -283,7 +369,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 
 def _run_command(options: argparse.Namespace, build: Build) -> None:
     from leia_beam.tokenizer_identity import find_tokenizer
-    from pipelines import articles, sitelinks
+    from pipelines import articles, langlinks, sitelinks
     from pipelines import build as steps
 
     if options.command == "build":
@@ -291,26 +377,38 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
             build,
             steps.BuildInputs(
                 pages=options.pages,
-                wikidata=options.wikidata,
+                wikidata=options.wikidata or (),
+                langlinks=_links_between_languages(options),
                 wiki=options.wiki,
                 name_languages=_list(options.name_languages),
                 tokenizer=options.tokenizer,
                 extraction=_extraction(options),
-                alignment=options.align,
-                name_space=options.name_space,
-                document_start=options.document_start,
                 range_bytes=options.range_bytes,
                 max_page_bytes=options.max_page_bytes,
-                buckets=options.buckets,
                 ignore_siteinfo=options.ignore_siteinfo,
+                shards=_shard_options(options),
+                entities=_entity_options(options),
+                claims=_properties(options.claims),
+                aliases=options.aliases,
             ),
         )
     elif options.command == "sitelinks":
-        stage = steps.sitelinks_stage(build, options.wikidata, _list(options.label_languages), options.range_bytes)
+        items = steps.ItemOptions(
+            label_languages=_list(options.label_languages),
+            claims=_properties(options.claims),
+            aliases=options.aliases,
+        )
+        stage = steps.sitelinks_stage(build, options.wikidata, items, options.range_bytes)
         if stage is None:
             raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
         build.prepare_output()
         build.run(stage, sitelinks.graph)
+    elif options.command == "langlinks":
+        links = steps.langlinks_stage(build, options.langlinks, options.wiki, options.range_bytes)
+        if links is None:
+            raise UsageError("--langlinks: this is a finished langlinks folder; give a dump to make another")
+        build.prepare_output()
+        build.run(links, langlinks.graph)
     elif options.command == "articles":
         articles_stage = steps.articles_stage(
             build,
@@ -324,11 +422,75 @@ def _run_command(options: argparse.Namespace, build: Build) -> None:
         build.prepare_output()
         build.run(articles_stage, articles.graph)
     elif options.command == "entities":
-        sitelinks_folder = options.sitelinks or build.folder("sitelinks")
-        steps.run_entities(build, options.wiki, _list(options.name_languages), sitelinks_folder, options.buckets)
+        name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
+        sitelinks_folder = options.sitelinks or build.folder(name)
+        languages = _list(options.name_languages)
+        steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
         tokenizer = find_tokenizer(options.tokenizer)
-        steps.run_shards(build, tokenizer, options.align, options.name_space, options.document_start)
+        steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _entity_options(options: argparse.Namespace) -> EntityOptions:
+    from leia_beam.entity_names import NameRules
+    from leia_beam.holdout import Holdout
+    from pipelines.build import EntityOptions
+
+    return EntityOptions(
+        buckets=options.buckets,
+        names=NameRules(
+            source=options.name_source, label_case=not options.no_label_case, refuse_numbers=options.refuse_numbers
+        ),
+        holdout=Holdout(share=options.holdout, seed=options.seed),
+        sections=options.section_links,
+        redirect_items=options.redirect_items,
+    )
+
+
+def _shard_options(options: argparse.Namespace) -> ShardOptions:
+    from pipelines.build import ShardOptions
+
+    return ShardOptions(
+        alignment=options.align,
+        name_space=options.name_space,
+        document_start=options.document_start,
+        skip_equal=options.equal_names == "skip",
+        later_mentions=options.link_later_mentions,
+    )
+
+
+def _links_between_languages(options: argparse.Namespace) -> list[str]:
+    """The files of --langlinks where names come from them; [] where they come from Wikidata.
+
+    Raises: UsageError where one of both is asked for and the other one given.
+    """
+    if options.sitelinks_from == "langlinks":
+        if not options.langlinks:
+            raise UsageError("--sitelinks-from langlinks: give the wiki's …-langlinks.sql.gz with --langlinks")
+        if options.wikidata:
+            raise UsageError("--wikidata and --sitelinks-from langlinks: give one of both")
+        return list(options.langlinks)
+    if options.langlinks:
+        raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
+    if not options.wikidata:
+        raise UsageError("the following arguments are required: --wikidata")
+    return []
+
+
+def _properties(text: str | None) -> list[str] | None:
+    """The properties of --claims, [] for none, None where it is not given.
+
+    Raises: UsageError.
+    """
+    if text is None:
+        return None
+    if text.strip().lower() in ("", "none"):
+        return []
+    names = _list(text)
+    for name in names:
+        if not re.fullmatch("P[1-9][0-9]*", name):
+            raise UsageError(f"--claims {text}: {name!r} is no property; give some such as P31,P17, or none")
+    return names
 
 
 def _tolerance_of(options: argparse.Namespace) -> Tolerance:
@@ -362,6 +524,17 @@ def _list(text: str) -> list[str]:
     return parts
 
 
+def _stats(options: argparse.Namespace) -> None:
+    from leia_beam.stats import build_stats, stats_json, stats_lines, stats_picture
+    from leia_beam.storage import LocalStorage
+
+    stats = build_stats(options.output.rstrip("/"), options.top)
+    for path, content in ((options.json, stats_json), (options.picture, stats_picture)):
+        if path:
+            LocalStorage().write(path, content(stats).encode("utf-8", "backslashreplace"))
+    print("\n".join(stats_lines(stats)))
+
+
 def _finish(options: argparse.Namespace) -> None:
     from leia_beam.finish import MaxRejects, finish_stage, read_finished
     from leia_beam.plans import read_plan
@@ -370,7 +543,15 @@ def _finish(options: argparse.Namespace) -> None:
     storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
     tolerance = _tolerance_of(options)
     found = False
-    for stage in ("sitelinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards"):
+    for stage in (
+        "sitelinks",
+        "langlinks",
+        "articles",
+        "entities/_titles",
+        "entities/_redirects",
+        "entities",
+        "shards",
+    ):
         folder = f"{options.output.rstrip('/')}/{stage}"
         plan = read_plan(storage, folder)
         if plan is None:

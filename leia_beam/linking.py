@@ -7,10 +7,23 @@ Links are resolved per article against the entity table, so neither an article's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from leia_beam.entity_names import MISSING, OTHER_NAMESPACE, OTHER_WIKI, SECTION, TEMPLATE, clean_title
+from leia_beam.entity_names import (
+    EQUAL_TO_ANCHOR,
+    HELD_OUT,
+    MISSING,
+    OTHER_NAMESPACE,
+    OTHER_WIKI,
+    REFUSED_NAME,
+    SECTION,
+    TEMPLATE,
+    NameRules,
+    clean_title,
+    refusal_of,
+)
+from leia_beam.holdout import Holdout, folded
 from leia_beam.lookup import EntityLookup
 from leia_beam.records import INTERLANGUAGE_TEMPLATE
 from leia_beam.titles import parse_target
@@ -26,24 +39,67 @@ class LinkedAnchor:
     name_language: str | None = None
     name_source: str | None = None
     reason: str | None = None
+    held_out_name: str | None = None
+    """A template's own name, where it is held out: the entity table does not list it."""
 
 
-def link_anchor(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki, name_wikis: Sequence[str]) -> LinkedAnchor:
-    """The name of one anchor (a row of the `anchors` column).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkRules:
+    """What of the entity table's rules holds for links themselves, and what is decided link by link."""
 
-    An interlanguage-link template names the foreign article itself: that counts where its own title has no name.
+    sections: bool = False
+    """Whether a link to a section gets its article's name."""
+    skip_equal: bool = False
+    """Whether a name that is the anchor's own text is left out."""
+    names: NameRules = field(default_factory=NameRules)
+    holdout: Holdout = field(default_factory=Holdout)
+
+
+def link_anchor(
+    anchor: Mapping[str, Any],
+    lookup: EntityLookup,
+    wiki: Wiki,
+    name_wikis: Sequence[str],
+    rules: LinkRules = LinkRules(),
+    shown: str | None = None,
+) -> LinkedAnchor:
+    """The name of one anchor (a row of the `anchors` column), whose text is `shown`.
+
+    An interlanguage-link template names the foreign article itself: that counts where its own title has no name, unless
+    that was refused or held out.
     """
-    linked = _link_title(anchor, lookup, wiki)
+    linked = _link_title(anchor, lookup, wiki, rules)
     if linked.name is None and anchor["kind"] == INTERLANGUAGE_TEMPLATE and anchor["foreign_wiki"] in name_wikis:
-        title = _foreign_title(anchor["foreign_title"], anchor["foreign_wiki"])
-        if title is not None:
-            return LinkedAnchor(
-                qid=linked.qid,
-                name=clean_title(title),
-                name_language=language_of(anchor["foreign_wiki"]),
-                name_source=TEMPLATE,
-            )
+        linked = _link_template(anchor, linked, rules)
+    if rules.skip_equal and linked.name is not None and shown is not None and is_equal(linked.name, shown):
+        return LinkedAnchor(qid=linked.qid, reason=EQUAL_TO_ANCHOR)
     return linked
+
+
+def is_equal(name: str, shown: str) -> bool:
+    """Whether a name is what the anchor's text says already, but for case and white space.
+
+    >>> is_equal("New York", "new  york"), is_equal("Tokyo", "東京")
+    (True, False)
+    """
+    return folded(name) == folded(shown)
+
+
+def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkRules) -> LinkedAnchor:
+    if linked.reason == HELD_OUT or (linked.reason or "").startswith(REFUSED_NAME):
+        return linked
+    title = _foreign_title(anchor["foreign_title"], anchor["foreign_wiki"])
+    if title is None:
+        return linked
+    name = clean_title(title)
+    refusal = refusal_of(name, rules.names)
+    if refusal is not None:
+        return LinkedAnchor(qid=linked.qid, reason=refusal)
+    if rules.holdout.holds(name):
+        return LinkedAnchor(qid=linked.qid, reason=HELD_OUT, held_out_name=name)
+    return LinkedAnchor(
+        qid=linked.qid, name=name, name_language=language_of(anchor["foreign_wiki"]), name_source=TEMPLATE
+    )
 
 
 def _foreign_title(raw: str | None, wiki_code: str) -> str | None:
@@ -54,11 +110,11 @@ def _foreign_title(raw: str | None, wiki_code: str) -> str | None:
     return target.title or None
 
 
-def _link_title(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki) -> LinkedAnchor:
+def _link_title(anchor: Mapping[str, Any], lookup: EntityLookup, wiki: Wiki, rules: LinkRules) -> LinkedAnchor:
     target = anchor["target"]
     if not target:
         return LinkedAnchor(reason=OTHER_WIKI if anchor["foreign_wiki"] else MISSING)
-    if anchor["fragment"]:
+    if anchor["fragment"] and not rules.sections:
         return LinkedAnchor(reason=SECTION)
     row = lookup.find(target)
     if row is None:

@@ -2,24 +2,27 @@
 
 The table has B parts; a title's part is a stable hash of its bytes. A part is a trie (title → number) and an Arrow file
 with one row for each number; workers map both into memory, so that all processes of a machine share them, and are given
-the path of the table, never its content.
+the path of the table, never its content. A row is an item's number, a name, and one byte for language, source and
+reason together, of which there are few. Measured against other ways in benchmarks/bench_entities.py.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import marisa_trie
+import numpy as np
 import pyarrow as pa
 
 from leia_beam.manifest import read_manifest
 
 CACHED_ROWS = 1 << 16
+_STATUS_KEY = b"statuses"
 
 
 def bucket_of(title: str, bucket_count: int) -> int:
@@ -32,15 +35,14 @@ def build_trie(titles: Sequence[str]) -> marisa_trie.Trie:
     return marisa_trie.Trie(sorted(titles))
 
 
-def write_columns(path: str, columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> None:
-    """Rows in the order of the trie's numbers, as an uncompressed Arrow file that can be mapped."""
-    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), max_chunksize=None)
+def write_arrow(path: str, table: pa.Table) -> None:
+    """Rows in the order of a trie's numbers, as one batch of an uncompressed Arrow file that can be mapped."""
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
 
 
-def read_columns(path: str) -> pa.Table:
-    """The rows of `write_columns`, mapped, not read."""
+def read_arrow(path: str) -> pa.Table:
+    """The rows of `write_arrow`, mapped, not read."""
     return pa.ipc.open_file(pa.memory_map(path)).read_all()
 
 
@@ -49,8 +51,7 @@ def open_trie(path: str) -> marisa_trie.Trie:
     return marisa_trie.Trie().mmap(path)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EntityRow:
+class EntityRow(NamedTuple):
     """What is known of a title: its item and its name, or why it has none."""
 
     qid: str | None
@@ -60,7 +61,46 @@ class EntityRow:
     reason: str | None
 
 
-LOOKUP_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in EntityRow.__slots__])
+Status = tuple[str | None, str | None, str | None]
+"""(language of the name, its source, the reason why there is none)."""
+
+
+def write_lookup_rows(
+    path: str, qid_numbers: Any, names: pa.Array, statuses: Sequence[Status], status_of_row: np.ndarray
+) -> None:
+    """A part's rows: numbers of items (n,) int64, 0 for none; names; and for each row the number of its status."""
+    schema = pa.schema(
+        [("qid", pa.int64()), ("name", pa.string()), ("status", pa.uint8())],
+        metadata={_STATUS_KEY: json.dumps(statuses, ensure_ascii=False)},
+    )
+    columns = [pa.array(qid_numbers, pa.int64()), names, pa.array(status_of_row, pa.uint8())]
+    write_arrow(path, pa.Table.from_arrays(columns, schema=schema))
+
+
+class _Part:
+    """One part, mapped."""
+
+    def __init__(self, trie_path: str, rows_path: str):
+        self.trie = open_trie(trie_path)
+        table = read_arrow(rows_path)
+        self._statuses: list[Status] = [(status[0], status[1], status[2]) for status in _statuses(table.schema)]
+        self._qids, self._names, self._status = (
+            table.column(name).chunk(0) if table.num_rows else pa.array([], table.schema.field(name).type)
+            for name in ("qid", "name", "status")
+        )
+        self._qid_numbers = memoryview(self._qids.to_numpy())  # gives Python's integers, which numpy's are slower than
+        self._status_numbers = memoryview(self._status.to_numpy())
+
+    def row(self, number: int) -> EntityRow:
+        language, source, reason = self._statuses[self._status_numbers[number]]
+        qid = self._qid_numbers[number]
+        name = None if source is None else self._names[number].as_py()
+        return EntityRow(f"Q{qid}" if qid else None, name, language, source, reason)
+
+
+def _statuses(schema: pa.Schema) -> list[list[str | None]]:
+    statuses: list[list[str | None]] = json.loads(schema.metadata[_STATUS_KEY])
+    return statuses
 
 
 class EntityLookup:
@@ -68,9 +108,11 @@ class EntityLookup:
 
     def __init__(self, folder: str):
         manifest = read_manifest(folder)
-        tries = manifest.files_of("lookup-titles")
-        self._tries = [open_trie(str(Path(folder) / file.path)) for file in tries]
-        self._columns = [read_columns(str(Path(folder) / file.path)) for file in manifest.files_of("lookup-rows")]
+        tries, rows = manifest.files_of("lookup-titles"), manifest.files_of("lookup-rows")
+        self._parts = [
+            _Part(str(Path(folder) / trie.path), str(Path(folder) / row.path))
+            for trie, row in zip(tries, rows, strict=True)
+        ]
         self._find_cached = lru_cache(maxsize=CACHED_ROWS)(self._find)
 
     def find(self, title: str) -> EntityRow | None:
@@ -78,12 +120,9 @@ class EntityLookup:
         return self._find_cached(title)
 
     def _find(self, title: str) -> EntityRow | None:
-        bucket = bucket_of(title, len(self._tries))
-        number = self._tries[bucket].get(title)
-        if number is None:
-            return None
-        columns = self._columns[bucket]
-        return EntityRow(**{name: columns.column(name)[number].as_py() for name in EntityRow.__slots__})
+        part = self._parts[bucket_of(title, len(self._parts))]
+        number = part.trie.get(title)
+        return None if number is None else part.row(number)
 
 
 @lru_cache(maxsize=4)

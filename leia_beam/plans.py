@@ -20,7 +20,7 @@ from leia_beam.schema import SCHEMA_VERSION
 from leia_beam.storage import LocalStorage, Storage
 
 PLAN_NAME = "_plan.json"
-STAGE_ENTRIES = ("data", "lookup", "rejects", "tokenizer", "_done", PLAN_NAME, MANIFEST_NAME)
+STAGE_ENTRIES = ("data", "lookup", "lists", "rejects", "tokenizer", "_done", PLAN_NAME, MANIFEST_NAME)
 """All that a build puts into a stage's folder: what `--overwrite` removes, and nothing else."""
 
 

@@ -61,8 +61,13 @@ class Extraction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A Wikidata item's links: (wiki, title) of all Wikipedias, sorted, and (language, label) of those asked for."""
+    """A Wikidata item's links: (wiki, title) of all Wikipedias, sorted, and (language, label) of those asked for.
+
+    `claims` are (property, item) of the properties asked for, of best rank alone; `aliases` are (language, alias).
+    """
 
     qid: str
     sitelinks: Sequence[tuple[str, str]]
     labels: Sequence[tuple[str, str]]
+    claims: Sequence[tuple[str, str]] = ()
+    aliases: Sequence[tuple[str, str]] = ()

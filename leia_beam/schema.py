@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from leia_beam.errors import UsageError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """``major.minor``: a reader takes its own major version, and every minor version that it knows."""
 
 ANCHOR = pa.struct(
@@ -54,6 +54,18 @@ SITELINKS = pa.schema(
     ]
 )
 
+FACTS = pa.schema(
+    [
+        _column("qid", pa.string()),
+        _column("claims", _list_of_struct("property", "item")),
+        _column("aliases", _list_of_struct("language", "alias")),
+    ]
+)
+"""Beside SITELINKS, in its order, for the items that have any: item values of best rank, and aliases."""
+
+LANGLINKS = pa.schema([_column("page_id", pa.int64()), _column("language", pa.string()), _column("title", pa.string())])
+"""`language` is the prefix that the wiki uses: zh-min-nan, simple."""
+
 ARTICLES = pa.schema(
     [
         _column("wiki", pa.string()),
@@ -89,6 +101,31 @@ ENTITIES = pa.schema(
     ]
 )
 
+HELD_OUT_NAMES = pa.schema(
+    [
+        _column("title", pa.string()),
+        _optional("qid", pa.string()),
+        _column("name", pa.string()),
+        _column("name_language", pa.string()),
+        _column("name_source", pa.string()),
+        _column("aliases", _list_of(pa.string())),
+    ]
+)
+"""Names that are kept from insertion; aliases where the stage `sitelinks` kept them."""
+
+DUPLICATES = pa.schema(
+    [
+        _column("table", pa.string()),
+        _column("unit", pa.int32()),
+        _column("row", pa.int32()),
+        _column("page_id", pa.int64()),
+        _column("title", pa.string()),
+        _column("kept_page_id", pa.int64()),
+        _column("reason", pa.string()),
+    ]
+)
+"""Pages that lose against another of the same title or id: `row` of unit `unit` of the stage `articles`' table."""
+
 SHARDS = pa.schema(
     [
         _column("wiki", pa.string()),
@@ -113,9 +150,13 @@ SHARDS = pa.schema(
 
 TABLES = {
     "sitelinks": SITELINKS,
+    "facts": FACTS,
+    "langlinks": LANGLINKS,
     "articles": ARTICLES,
     "redirects": REDIRECTS,
     "entities": ENTITIES,
+    "held-out": HELD_OUT_NAMES,
+    "duplicates": DUPLICATES,
     "train": SHARDS,
 }
 

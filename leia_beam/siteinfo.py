@@ -10,6 +10,7 @@ from typing import Any
 from lxml import etree
 
 from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.first_letters import rule_of
 from leia_beam.pages import hardened_parser
 from leia_beam.wikis import FIRST_LETTER, Wiki, load_wiki, with_siteinfo
 
@@ -32,6 +33,8 @@ class SiteInfo:
     case_sensitive_namespaces: frozenset[int]
     has_page_namespaces: bool = True
     """Whether pages of the dump's schema have `<ns>`."""
+    generator: str = ""
+    """The MediaWiki that wrote it, which decides how first letters are raised."""
 
 
 def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
@@ -62,6 +65,7 @@ def parse_siteinfo(header: bytes, where: str) -> SiteInfo | None:
         namespaces=namespaces,
         case_sensitive_namespaces=frozenset(case_sensitive),
         has_page_namespaces=schema not in SCHEMAS_WITHOUT_NS,
+        generator=root.findtext("generator", "").strip(),
     )
 
 
@@ -100,6 +104,7 @@ def siteinfo_json(siteinfo: SiteInfo | None) -> dict[str, Any] | None:
         "namespaces": {str(number): name for number, name in sorted(siteinfo.namespaces.items())},
         "case_sensitive_namespaces": sorted(siteinfo.case_sensitive_namespaces),
         "has_page_namespaces": siteinfo.has_page_namespaces,
+        "generator": siteinfo.generator,
     }
 
 
@@ -113,6 +118,7 @@ def siteinfo_from_json(content: Mapping[str, Any] | None) -> SiteInfo | None:
         namespaces={int(number): name for number, name in content["namespaces"].items()},
         case_sensitive_namespaces=frozenset(content["case_sensitive_namespaces"]),
         has_page_namespaces=content["has_page_namespaces"],
+        generator=content["generator"],
     )
 
 
@@ -121,4 +127,5 @@ def wiki_with(code: str, siteinfo: SiteInfo | None) -> Wiki:
     wiki = load_wiki(code)
     if siteinfo is None:
         return wiki
-    return with_siteinfo(wiki, siteinfo.namespaces, siteinfo.case, siteinfo.case_sensitive_namespaces)
+    rule = rule_of(siteinfo.generator)
+    return with_siteinfo(wiki, siteinfo.namespaces, siteinfo.case, siteinfo.case_sensitive_namespaces, rule)

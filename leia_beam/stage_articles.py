@@ -29,7 +29,7 @@ from leia_beam.schema import ARTICLES, REDIRECTS
 from leia_beam.siteinfo import SiteInfo, parse_siteinfo, siteinfo_json, wiki_with
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import TableWriter
-from leia_beam.titles import namespace_of_title, normalise_title
+from leia_beam.titles import namespace_of_title, normalise_title, title_fault
 from leia_beam.units import Unit, UnitOutput, dump_units
 from leia_beam.wikitext import ExtractionOptions, extract
 
@@ -180,7 +180,7 @@ class _PageProcessor:
             return
         title = normalise_title(page.title, self._wiki, page.namespace)
         if title is None:
-            raise RejectedPage("illegal title")
+            raise RejectedPage(f"illegal title: {title_fault(page.title)}")
         if page.redirect_title is not None:
             self._write_redirect(page, title)
         else:

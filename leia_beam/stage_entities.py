@@ -11,24 +11,25 @@ Three steps, each a stage of its own with units and commit records, for Beam has
 
 Rules: a title's own item comes first, also where it is a redirect (a redirect page may have an item of its own, which
 also ends a chain that comes through it). Of two items of one page the lowest number is taken, of two pages of one title
-the lowest id; the others are counted. A redirect to a section gets no name: the article would often be a broader one.
+the lowest id; the others are counted, and the pages that lose are listed. A redirect to a section gets no name unless
+asked for: the article would often be a broader one.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import marisa_trie
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from leia_beam.entity_names import (
+    DISAMBIGUATION,
     LOOP,
     MISSING,
     NO_ITEM,
@@ -36,45 +37,41 @@ from leia_beam.entity_names import (
     OTHER_WIKI,
     SECTION,
     UNRESOLVED,
-    Name,
-    choose_name,
+    NameRules,
 )
-from leia_beam.lookup import LOOKUP_SCHEMA, bucket_of, build_trie, open_trie, read_columns, write_columns
-from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.holdout import Holdout
+from leia_beam.lookup import Status, build_trie, write_arrow, write_lookup_rows
+from leia_beam.manifest import read_manifest
 from leia_beam.plans import StagePlan, identity_of, upstream
-from leia_beam.schema import ENTITIES
+from leia_beam.schema import DUPLICATES, ENTITIES, HELD_OUT_NAMES
 from leia_beam.siteinfo import SiteInfo, wiki_with
 from leia_beam.storage import LocalStorage, Storage
-from leia_beam.tables import read_rows
-from leia_beam.titles import normalise_title, parse_target
+from leia_beam.title_parts import TITLES, TitleParts, follow_chains, open_title_parts
+from leia_beam.title_rows import (
+    FILTERED,
+    PAGE,
+    REDIRECT,
+    ROWS,
+    SITELINK,
+    TitleReader,
+    TitleSource,
+    place_parts,
+    unpack_rows,
+)
+from leia_beam.titles import parse_target
 from leia_beam.units import Unit, UnitOutput
-from leia_beam.wikis import Wiki, fold_namespace, load_wiki
+from leia_beam.wikis import Wiki, load_wiki
 
 VERSIONS = ("leia-lm", "pyarrow", "marisa-trie", "unicodedata")
 MAX_BUCKETS = 256
 TITLES_PER_BUCKET = 1 << 16
-
-PAGE, REDIRECT, SITELINK, FILTERED = range(4)
-TitleRow = tuple[Any, ...]
-"""(title, kind, sort key, …): see `_page_rows`, `_redirect_rows`, `_sitelink_rows`."""
-
-_TITLES = pa.schema(
-    [
-        ("title", pa.string()),
-        ("page_id", pa.int64()),
-        ("qid", pa.string()),
-        ("name", pa.string()),
-        ("name_language", pa.string()),
-        ("name_source", pa.string()),
-        ("refusal", pa.string()),
-        ("redirect_to", pa.string()),
-        ("redirect_fragment", pa.string()),
-        ("redirect_interwiki", pa.string()),
-    ]
-)
+_BYTES_A_TITLE = 64
 
 ENDS = UNRESOLVED
 """Where a chain of redirects can end without a page; number n + i in the array of n titles."""
+
+OWN_ITEM, TARGET_ITEM = "own", "target"
+NO_SECTIONS, SECTIONS_AS_ARTICLES = "refuse", "article"
 
 
 def default_bucket_count(titles: int) -> int:
@@ -85,17 +82,12 @@ def default_bucket_count(titles: int) -> int:
     return count
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TitleSource:
-    """One file of an earlier stage that has rows about titles."""
-
-    table: str
-    path: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class TitlesStage:
-    """Step 1. Its units are buckets; they get their rows from the shuffle (`process_rows`)."""
+    """Step 1. Its units are buckets; they get their rows from the shuffle (`process_rows`).
+
+    `sitelinks_folder` is a finished stage `sitelinks` or `langlinks`.
+    """
 
     build_folder: str
     articles_folder: str
@@ -104,6 +96,10 @@ class TitlesStage:
     siteinfo: SiteInfo | None
     name_wikis: tuple[str, ...]
     bucket_count: int
+    rules: NameRules = field(default_factory=NameRules)
+    holdout: Holdout = field(default_factory=Holdout)
+    spool: str | None = None
+    """A folder of this machine that chunks wait in, where all workers are on it; else the shuffle carries them."""
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -112,73 +108,100 @@ class TitlesStage:
 
     @property
     def plan(self) -> StagePlan:
+        links = read_manifest(self.sitelinks_folder).stage
         return StagePlan(
             stage="titles",
             identity=identity_of(
                 "titles",
-                [upstream(self.articles_folder, "articles"), upstream(self.sitelinks_folder, "sitelinks")],
-                {"wiki": self.wiki_code, "name_wikis": list(self.name_wikis), "buckets": self.bucket_count},
+                [upstream(self.articles_folder, "articles"), upstream(self.sitelinks_folder, links)],
+                {
+                    "wiki": self.wiki_code,
+                    "name_wikis": list(self.name_wikis),
+                    "buckets": self.bucket_count,
+                    "names": asdict(self.rules),
+                    "holdout": asdict(self.holdout),
+                },
                 VERSIONS,
             ),
             unit_count=self.bucket_count,
         )
 
     def units(self) -> list[Unit]:
-        return _bucket_units(self.bucket_count)
+        return _bucket_units(self.bucket_count, self._row_count() * _BYTES_A_TITLE)
+
+    def _row_count(self) -> int:
+        """About how many rows there are: each page may have an item."""
+        articles = read_manifest(self.articles_folder)
+        return 2 * articles.rows_of("articles") + articles.rows_of("redirects")
 
     def sources(self) -> list[TitleSource]:
         """The files that have rows about titles."""
-        articles, sitelinks = read_manifest(self.articles_folder), read_manifest(self.sitelinks_folder)
-        return [
-            TitleSource(table=table, path=f"{folder}/{file.path}")
-            for manifest, folder, table in (
-                (articles, self.articles_folder, "articles"),
-                (articles, self.articles_folder, "redirects"),
-                (sitelinks, self.sitelinks_folder, "sitelinks"),
-            )
-            for file in manifest.files_of(table)
+        articles, links = read_manifest(self.articles_folder), read_manifest(self.sitelinks_folder)
+        langlinks = tuple(f"{self.sitelinks_folder}/{file.path}" for file in links.files_of("langlinks"))
+        facts = {file.unit: f"{self.sitelinks_folder}/{file.path}" for file in links.files_of("facts")}
+        pages = [
+            TitleSource(table=table, path=f"{self.articles_folder}/{file.path}", unit=file.unit, langlinks=langlinks)
+            for table in ("articles", "redirects")
+            for file in articles.files_of(table)
         ]
+        items = [
+            TitleSource(
+                table="sitelinks",
+                path=f"{self.sitelinks_folder}/{file.path}",
+                unit=file.unit,
+                facts_path=facts.get(file.unit),
+            )
+            for file in links.files_of("sitelinks")
+        ]
+        return pages + items
 
-    def read_titles(self, source: TitleSource) -> Iterator[tuple[int, TitleRow]]:
-        """(bucket, row) for each row about a title in a file."""
-        if source.table == "articles":
-            rows = _page_rows(source.path)
-        elif source.table == "redirects":
-            rows = _redirect_rows(source.path)
-        else:
-            wiki = wiki_with(self.wiki_code, self.siteinfo)
-            rows = _sitelink_rows(source.path, wiki, [load_wiki(code) for code in self.name_wikis])
-        for row in rows:
-            yield bucket_of(row[0], self.bucket_count), row
+    def read_titles(self, source: TitleSource, buckets: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        """(bucket, packed rows) of what a file says about titles of some buckets."""
+        reader = TitleReader(
+            wiki=wiki_with(self.wiki_code, self.siteinfo),
+            name_wikis=[load_wiki(code) for code in self.name_wikis],
+            rules=self.rules,
+            holdout=self.holdout,
+            bucket_count=self.bucket_count,
+        )
+        return reader.read(source, buckets)
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """A bucket by itself: its rows are read from all files (what a shuffle would have brought)."""
-        rows = (row for source in self.sources() for bucket, row in self.read_titles(source) if bucket == unit.number)
-        self.process_rows(rows, output)
+        own = {unit.number}
+        self.process_rows((chunk for source in self.sources() for _, chunk in self.read_titles(source, own)), output)
 
-    def process_rows(self, rows: Iterable[TitleRow], output: UnitOutput) -> None:
-        """Sort a bucket's rows, make one of those of each title, write trie and rows."""
-        known = []
-        for row in sorted(rows, key=_sort_key):
-            output.count("rows/read")
-            if row[1] == FILTERED:
-                output.count(f"rows/filtered/{row[2]}")
-            else:
-                known.append(row)
-        merged = {title: _merge(title, list(group), output) for title, group in groupby(known, key=lambda row: row[0])}
-        trie = build_trie(list(merged))
-        columns = _columns_by_number(trie, merged)
-        trie.save(output.file("titles-trie", "lookup", "marisa", len(merged)))
-        write_columns(output.file("titles-rows", "lookup", "arrow", len(merged)), columns, _TITLES)
+    def process_rows(self, chunks: Iterable[bytes], output: UnitOutput) -> None:
+        """Sort a bucket's rows, make one of those of each title, write trie and rows, and which pages lose."""
+        rows = pa.Table.from_batches([unpack_rows(chunk) for chunk in chunks], schema=ROWS)
+        output.count("rows/read", rows.num_rows)
+        is_filtered = pc.equal(rows.column("kind"), FILTERED)
+        for reason in pc.value_counts(rows.filter(is_filtered).column("reason").combine_chunks()).to_pylist():
+            output.count(f"rows/filtered/{reason['values']}", reason["counts"])
+        known = rows.filter(pc.invert(is_filtered))
+        order = pc.sort_indices(known, sort_keys=[(name, "ascending") for name in ROWS.names])
+        known = known.take(order).combine_chunks()
+        merged = _merge(known, output)
+        trie = build_trie(merged.column("title").to_pylist())
+        numbers = np.array([trie[title] for title in merged.column("title").to_pylist()], np.int64)
+        trie.save(output.file("titles-trie", "lookup", "marisa", merged.num_rows))
+        path = output.file("titles-rows", "lookup", "arrow", merged.num_rows)
+        write_arrow(path, merged.take(pa.array(np.argsort(numbers))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedirectsStage:
-    """Step 2: one unit, which writes for each title the number of the title that it leads to (or of an end)."""
+    """Step 2: one unit, which writes for each title the number of the title that it leads to (or of an end).
+
+    `sections`: whether redirects to a section lead to its article; `items`: whether a redirect's own item, or its
+    target's, comes first.
+    """
 
     build_folder: str
     wiki_code: str
     siteinfo: SiteInfo | None
+    sections: str = NO_SECTIONS
+    items: str = OWN_ITEM
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -192,9 +215,10 @@ class RedirectsStage:
 
     @property
     def plan(self) -> StagePlan:
+        options = {"sections": self.sections, "items": self.items}
         return StagePlan(
             stage="redirects",
-            identity=identity_of("redirects", [upstream(self.titles_folder, "titles")], {}, (*VERSIONS, "numpy")),
+            identity=identity_of("redirects", [upstream(self.titles_folder, "titles")], options, (*VERSIONS, "numpy")),
             unit_count=1,
         )
 
@@ -202,23 +226,23 @@ class RedirectsStage:
         return _bucket_units(1)
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
-        """Turn redirects into numbers, follow them all, write the array."""
+        """Turn redirects into numbers, follow them all, write the array; find pages that share an id."""
         parts = TitleParts(self.titles_folder)
         wiki = wiki_with(self.wiki_code, self.siteinfo)
         following = np.arange(parts.size + len(ENDS), dtype=np.int32)
         for bucket, offset in enumerate(parts.offsets[:-1]):
-            for number, (target, fragment, interwiki) in parts.redirects(bucket):
+            for number, target, fragment, interwiki in parts.redirects(bucket, self.items == OWN_ITEM):
                 output.count("redirects/read")
-                following[offset + number] = _next_number(offset + number, target, fragment, interwiki, parts, wiki)
+                end = _end_of(target, None if self.sections != NO_SECTIONS else fragment, interwiki, wiki)
+                following[offset + number] = _next_number(offset + number, target, end, parts)
         final = follow_chains(following, parts.size + ENDS.index(LOOP))
         redirects = np.flatnonzero(following[: parts.size] != np.arange(parts.size, dtype=np.int32))
         ended = final[redirects]
         output.count("redirects/emitted/resolved", int((ended < parts.size).sum()))
-        for end, reason in enumerate(ENDS):
-            count = int((ended == parts.size + end).sum())
-            if count:
-                output.count(f"redirects/emitted/{reason}", count)
+        for number, reason in enumerate(ENDS):
+            _count(output, f"redirects/emitted/{reason}", int((ended == parts.size + number).sum()))
         np.save(output.file("redirect-ends", "lookup", "npy", parts.size), final[: parts.size])
+        _write_duplicate_ids(parts, output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,194 +257,149 @@ class EntitiesStage:
 
     @property
     def plan(self) -> StagePlan:
+        titles, redirects = (read_manifest(f"{self.folder}/{step}").options for step in ("_titles", "_redirects"))
         return StagePlan(
             stage="entities",
             identity=identity_of(
                 "entities",
                 [upstream(f"{self.folder}/_titles", "titles"), upstream(f"{self.folder}/_redirects", "redirects")],
-                {"wiki": self.wiki_code, "name_wikis": list(self.name_wikis), "buckets": self.bucket_count},
+                {
+                    "wiki": self.wiki_code,
+                    "name_wikis": list(self.name_wikis),
+                    "buckets": self.bucket_count,
+                    "names": titles["names"],
+                    "holdout": titles["holdout"],
+                    "sections": redirects["sections"],
+                },
                 VERSIONS,
             ),
             unit_count=self.bucket_count,
         )
 
     def units(self) -> list[Unit]:
-        return _bucket_units(self.bucket_count)
+        titles = read_manifest(f"{self.folder}/_titles").rows_of("titles-rows")
+        return _bucket_units(self.bucket_count, titles * _BYTES_A_TITLE)
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Each title of the bucket: its own item, else where its redirect leads, else the reason why there is none."""
-        parts = TitleParts(f"{self.folder}/_titles")
+        titles_folder = f"{self.folder}/_titles"
+        parts = open_title_parts(titles_folder, str(upstream(titles_folder, "titles")["manifest_sha256"]))
         redirects = read_manifest(f"{self.folder}/_redirects").files_of("redirect-ends")[0]
         ends = np.load(f"{self.folder}/_redirects/{redirects.path}", mmap_mode="r")
-        offset = parts.offsets[unit.number]
-        own_rows = parts.rows_of(unit.number)
-        own_ends = ends[offset : offset + len(own_rows)]
-        reached = parts.rows_at(own_ends[own_ends < parts.size])
-        rows = [_entity(own, int(end), parts.size, reached) for own, end in zip(own_rows, own_ends, strict=True)]
+        offset, own = parts.offsets[unit.number], parts.rows_of(unit.number)
+        rows = _entities(own, np.array(ends[offset : offset + own.num_rows], np.int64), parts)
+        _count_titles(rows, output)
         table = output.table("entities", ENTITIES)
-        for row in sorted(rows, key=lambda row: row["title"].encode()):
-            output.count("titles/read")
-            output.count("titles/emitted/named" if row["name"] is not None else f"titles/emitted/{row['reason']}")
-            table.write(row, 200)
-        columns = {name: [row[name] for row in rows] for name in LOOKUP_SCHEMA.names}
-        shutil.copyfile(parts.trie_path(unit.number), output.file("lookup-titles", "lookup", "marisa", len(rows)))
-        write_columns(output.file("lookup-rows", "lookup", "arrow", len(rows)), columns, LOOKUP_SCHEMA)
+        order = pc.sort_indices(rows, sort_keys=[("title", "ascending")])
+        table.write_table(rows.take(order).select(ENTITIES.names).cast(ENTITIES), 100)
+        shutil.copyfile(parts.trie_path(unit.number), output.file("lookup-titles", "lookup", "marisa", own.num_rows))
+        statuses, status_of_row = _statuses(rows)
+        path = output.file("lookup-rows", "lookup", "arrow", own.num_rows)
+        write_lookup_rows(path, rows.column("qid_number"), rows.column("name"), statuses, status_of_row)
+        _write_held_out(own, output)
 
 
-class TitleParts:
-    """The buckets of step 1, mapped. A title's number in the whole is its bucket's offset plus its number in the trie."""
-
-    def __init__(self, folder: str):
-        manifest: Manifest = read_manifest(folder)
-        self._trie_paths = [os.path.join(folder, file.path) for file in manifest.files_of("titles-trie")]
-        self._tries: list[marisa_trie.Trie] = [open_trie(path) for path in self._trie_paths]
-        self._rows = [read_columns(str(Path(folder) / file.path)) for file in manifest.files_of("titles-rows")]
-        counts = [rows.num_rows for rows in self._rows]
-        self.offsets: list[int] = [0, *np.cumsum(counts).tolist()]
-
-    @property
-    def size(self) -> int:
-        """The number of titles."""
-        return self.offsets[-1]
-
-    def trie_path(self, bucket: int) -> str:
-        """The file of a bucket's trie."""
-        return self._trie_paths[bucket]
-
-    def number_of(self, title: str) -> int | None:
-        """A title's number in the whole, or None if nothing has this title."""
-        bucket = bucket_of(title, len(self._tries))
-        number = self._tries[bucket].get(title)
-        return None if number is None else self.offsets[bucket] + number
-
-    def rows_of(self, bucket: int) -> list[dict[str, Any]]:
-        """The rows of a bucket, by number."""
-        rows: list[dict[str, Any]] = self._rows[bucket].to_pylist()
-        return rows
-
-    def rows_at(self, numbers: np.ndarray) -> dict[int, dict[str, Any]]:
-        """The rows of titles by their numbers in the whole."""
-        distinct = np.unique(numbers)
-        buckets = np.searchsorted(self.offsets, distinct, side="right") - 1
-        found: dict[int, dict[str, Any]] = {}
-        for bucket in np.unique(buckets).tolist():
-            wanted = distinct[buckets == bucket]
-            rows = self._rows[bucket].take(pa.array(wanted - self.offsets[bucket])).to_pylist()
-            found.update(zip(wanted.tolist(), rows, strict=True))
-        return found
-
-    def redirects(self, bucket: int) -> Iterator[tuple[int, tuple[str, str | None, str | None]]]:
-        """(number in the bucket, (target, fragment, interwiki)) of each redirect that has no item of its own."""
-        rows = self._rows[bucket]
-        columns = [rows.column(name).to_pylist() for name in ("redirect_to", "redirect_fragment", "redirect_interwiki")]
-        own_items = rows.column("qid").to_pylist()
-        for number, (target, fragment, interwiki) in enumerate(zip(*columns, strict=True)):
-            if target is not None and own_items[number] is None:
-                yield number, (target, fragment, interwiki)
+def _bucket_units(count: int, size_bytes: int = 0) -> list[Unit]:
+    """`size_bytes` is about what all have to read, from which the number of processes is found."""
+    size = size_bytes // count
+    return [
+        Unit(number=number, count=count, name=f"bucket {number}", size_bytes=size, end=size) for number in range(count)
+    ]
 
 
-def follow_chains(following: np.ndarray, loop_end: int) -> np.ndarray:
-    """Where each chain ends, by pointer doubling; chains that never end lead to `loop_end`.
-
-    `following` (n,) int32 maps each number to the next; a number that maps to itself is an end.
-
-    >>> follow_chains(np.array([1, 2, 2, 4, 3, 3, 6], np.int32), 6).tolist()
-    [2, 2, 2, 6, 6, 6, 6]
-    """
-    final = following
-    for _ in range(max(1, len(following).bit_length())):
-        doubled = final[final]
-        if np.array_equal(doubled, final):
-            break
-        final = doubled
-    is_end = following[final] == final
-    return np.where(is_end, final, np.int32(loop_end)).astype(np.int32)
+# ---- step 1: from the rows of a bucket to one row a title
 
 
-def _bucket_units(count: int) -> list[Unit]:
-    return [Unit(number=number, count=count, name=f"bucket {number}") for number in range(count)]
+def _merge(known: pa.Table, output: UnitOutput) -> pa.Table:
+    """One row a title from sorted rows: the first of each kind counts, others are duplicates; a page beats a redirect."""
+    kinds, titles = known.column("kind").to_numpy(), known.column("title")
+    is_new = np.ones(len(kinds), bool)
+    if len(kinds):
+        is_new[1:] = pc.not_equal(titles.slice(1), titles.slice(0, len(kinds) - 1)).to_numpy()
+    is_first = is_new.copy()
+    is_first[1:] |= kinds[1:] != kinds[:-1]
+    group = np.cumsum(is_new) - 1
+    count = int(is_new.sum())
+    first_row = {}
+    for kind in (PAGE, REDIRECT, SITELINK):
+        rows = np.full(count, -1, np.int64)
+        chosen = np.flatnonzero(is_first & (kinds == kind))
+        rows[group[chosen]] = chosen
+        first_row[kind] = rows
+    first_row[REDIRECT][first_row[PAGE] >= 0] = -1
+    for kind, name in ((PAGE, "page"), (REDIRECT, "redirect"), (SITELINK, "sitelink")):
+        _count(output, f"rows/emitted/{name}", int((first_row[kind] >= 0).sum()))
+    kept = np.zeros(len(kinds), bool)
+    for rows in first_row.values():
+        kept[rows[rows >= 0]] = True
+    losing_pages = np.flatnonzero(~kept & (kinds != SITELINK))
+    _count(output, "rows/filtered/duplicate item", int((~kept & (kinds == SITELINK)).sum()))
+    _count(output, "rows/filtered/duplicate title", len(losing_pages))
+    page_rows = np.where(first_row[PAGE] >= 0, first_row[PAGE], first_row[REDIRECT])
+    if len(losing_pages):
+        winners = known.column("number").to_numpy()[page_rows[group[losing_pages]]]
+        _write_duplicates(known.take(pa.array(losing_pages)), winners, "duplicate title", output)
+    return _columns_of_titles(known, np.flatnonzero(is_new), first_row, page_rows)
 
 
-def _sort_key(row: TitleRow) -> tuple[Any, ...]:
-    """Title bytes, kind, page id or item number (or why it is filtered), then all the rest: no two ways to sort."""
-    rest = tuple((value is not None, value) for value in row[3:])
-    return row[0].encode("utf-8", "surrogatepass"), row[1], row[2], *rest
+def _columns_of_titles(
+    known: pa.Table, title_rows: np.ndarray, first_row: dict[int, np.ndarray], page_rows: np.ndarray
+) -> pa.Table:
+    def taken(column: str, rows: np.ndarray) -> pa.Array:
+        """Values of a column, null where there is no such row."""
+        return known.column(column).combine_chunks().take(pa.array(rows, mask=rows < 0))
+
+    links, redirects = first_row[SITELINK], first_row[REDIRECT]
+    name, refusal = taken("name", links), taken("reason", links)
+    marked = pc.equal(taken("reason", first_row[PAGE]), DISAMBIGUATION)
+    refused = pc.fill_null(pc.and_(pc.and_(marked, pc.invert(taken("typed", links))), pc.is_valid(name)), False)
+    nothing = pa.nulls(len(title_rows), pa.string())
+    columns = {
+        "title": taken("title", title_rows),
+        "page_id": taken("number", page_rows),
+        "place": taken("place", page_rows),
+        "qid": pc.fill_null(taken("number", links), 0),
+        "name": pc.if_else(refused, nothing, name),
+        "name_language": pc.if_else(refused, nothing, taken("name_language", links)),
+        "name_source": pc.if_else(refused, nothing, taken("name_source", links)),
+        "refusal": pc.if_else(refused, pa.scalar(DISAMBIGUATION), refusal),
+        "held_out": taken("held_out", links),
+        **{name: taken(name, redirects) for name in ("redirect_to", "redirect_fragment", "redirect_interwiki")},
+        "has_item": pa.array(links >= 0),
+    }
+    return pa.Table.from_pydict(columns, schema=TITLES)
 
 
-def _page_rows(path: str) -> Iterator[TitleRow]:
-    for row in read_rows(path, ["title", "page_id"]):
-        yield row["title"], PAGE, row["page_id"]
+def _count(output: UnitOutput, name: str, number: int) -> None:
+    if number:
+        output.count(name, number)
 
 
-def _redirect_rows(path: str) -> Iterator[TitleRow]:
-    for row in read_rows(path, ["page_id", "from", "to", "fragment", "to_interwiki"]):
-        yield row["from"], REDIRECT, row["page_id"], row["to"], row["fragment"], row["to_interwiki"]
+def _write_duplicates(rows: pa.Table, winners: np.ndarray, reason: str, output: UnitOutput) -> None:
+    table = output.table("duplicates", DUPLICATES)
+    pages = zip(
+        *(rows.column(name).to_pylist() for name in ("title", "number", "place")), winners.tolist(), strict=True
+    )
+    for title, page_id, place, kept in pages:
+        of_table, unit, row = place_parts(place)
+        values = (of_table, unit, row, page_id, title, kept, reason)
+        table.write(dict(zip(DUPLICATES.names, values, strict=True)), 100)
 
 
-def _sitelink_rows(path: str, wiki: Wiki, name_wikis: Sequence[Wiki]) -> Iterator[TitleRow]:
-    for row in read_rows(path):
-        sitelinks = [(link["wiki"], link["title"]) for link in row["sitelinks"]]
-        for site, title in sitelinks:
-            if site != wiki.code:
-                continue
-            prefix, colon, _ = title.partition(":")
-            if colon and fold_namespace(prefix) in wiki.namespace_numbers:
-                yield title, FILTERED, "sitelink to another namespace"
-                continue
-            normalised = normalise_title(title, wiki)
-            if normalised is None:
-                yield title, FILTERED, "sitelink to an illegal title"
-                continue
-            labels = [(label["language"], label["label"]) for label in row["labels"]]
-            name = choose_name(sitelinks, labels, name_wikis)
-            yield normalised, SITELINK, int(row["qid"][1:]), name.name, name.language, name.source, name.reason
+# ---- step 2: where redirects lead
 
 
-def _merge(title: str, rows: Sequence[TitleRow], output: UnitOutput) -> dict[str, Any]:
-    """One row from all rows of a title, which are sorted: the first of each kind counts, others are duplicates."""
-    merged: dict[str, Any] = dict.fromkeys(_TITLES.names)
-    merged["title"] = title
-    seen: set[int] = set()
-    for row in rows:
-        kind = row[1]
-        if kind in seen or (kind == REDIRECT and PAGE in seen):
-            output.count("rows/filtered/" + ("duplicate item" if kind == SITELINK else "duplicate title"))
-            continue
-        seen.add(kind)
-        output.count("rows/emitted/" + ("page", "redirect", "sitelink")[kind])
-        if kind == PAGE:
-            merged["page_id"] = row[2]
-        elif kind == REDIRECT:
-            merged["page_id"] = row[2]
-            merged["redirect_to"], merged["redirect_fragment"], merged["redirect_interwiki"] = row[3:6]
-        else:
-            name = Name(name=row[3], language=row[4], source=row[5], reason=row[6])
-            merged.update(
-                qid=f"Q{row[2]}",
-                name=name.name,
-                name_language=name.language,
-                name_source=name.source,
-                refusal=name.reason,
-            )
-    return merged
-
-
-def _columns_by_number(trie: marisa_trie.Trie, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    ordered = sorted(rows.values(), key=lambda row: trie[row["title"]])
-    return {name: [row[name] for row in ordered] for name in _TITLES.names}
-
-
-def _next_number(
-    own: int, target: str, fragment: str | None, interwiki: str | None, parts: TitleParts, wiki: Wiki
-) -> int:
-    """Where the redirect with number `own` leads: the number of a title, or of an end. One to itself is a loop."""
-    end = None
+def _end_of(target: str, fragment: str | None, interwiki: str | None, wiki: Wiki) -> str | None:
+    """Why a redirect leads to no page of the wiki; None where it may."""
     if interwiki is not None:
-        end = OTHER_WIKI
-    elif _namespace(target, wiki) != 0:
-        end = OTHER_NAMESPACE
-    elif fragment:
-        end = SECTION
+        return OTHER_WIKI
+    if _namespace(target, wiki) != 0:
+        return OTHER_NAMESPACE
+    return SECTION if fragment else None
+
+
+def _next_number(own: int, target: str, end: str | None, parts: TitleParts) -> int:
+    """Where the redirect with number `own` leads: the number of a title, or of an end. One to itself is a loop."""
     number = parts.number_of(target) if end is None else None
     if number == own:
         number, end = None, LOOP
@@ -432,16 +411,85 @@ def _namespace(title: str, wiki: Wiki) -> int:
     return parsed.namespace if parsed is not None else 0
 
 
-def _entity(
-    own: Mapping[str, Any], end: int, title_count: int, reached: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The row of the entity table for one title, whose chain of redirects ends at number `end`."""
-    row: dict[str, Any] = {"title": own["title"], "page_id": own["page_id"], "resolved_title": None}
-    if end >= title_count:
-        row.update(qid=None, name=None, name_language=None, name_source=None, reason=ENDS[end - title_count])
-        return row
-    target = reached[end]
-    row["resolved_title"] = target["title"]
-    row.update({column: target[column] for column in ("qid", "name", "name_language", "name_source")})
-    row["reason"] = NO_ITEM if target["qid"] is None else target["refusal"]
-    return row
+def _write_duplicate_ids(parts: TitleParts, output: UnitOutput) -> None:
+    """Pages of different titles that share an id: the first in the dump keeps it, the others are listed."""
+    ids, places = np.empty(parts.size, np.int64), np.empty(parts.size, np.int64)
+    for bucket, (first, behind) in enumerate(itertools.pairwise(parts.offsets)):
+        rows = parts.rows_of(bucket)
+        ids[first:behind], places[first:behind] = (pc.fill_null(rows.column(of), -1) for of in ("page_id", "place"))
+    order = np.lexsort((places, ids))
+    again = np.flatnonzero((ids[order][1:] == ids[order][:-1]) & (ids[order][1:] >= 0)) + 1
+    if not len(again):
+        return
+    output.count("duplicate ids", len(again))
+    rows = parts.rows_at(order[again], ["title", "page_id", "place"]).rename_columns(["title", "number", "place"])
+    _write_duplicates(rows, ids[order][again], "duplicate id", output)
+
+
+# ---- step 3: the entity table
+
+
+def _entities(own: pa.Table, ends: np.ndarray, parts: TitleParts) -> pa.Table:
+    """The columns of the entity table, and `qid_number`, `name_source`, for the titles of one bucket by number.
+
+    `ends` (n,) says for each title the number of the title at which its chain of redirects ends, or of an end.
+    """
+    reached = np.flatnonzero(ends < parts.size)
+    columns = ["title", "qid", "name", "name_language", "name_source", "refusal", "has_item"]
+    rows = parts.rows_at(ends[reached], columns)
+    where = np.full(len(ends), -1, np.int64)
+    where[reached] = np.arange(len(reached))
+    target = rows.take(pa.array(where, mask=where < 0))
+    unresolved = pa.array([*ENDS, None], pa.string()).take(pa.array(np.where(where < 0, ends - parts.size, len(ENDS))))
+    no_item = pc.if_else(pc.equal(target.column("has_item"), False), NO_ITEM, target.column("refusal"))
+    number = pc.fill_null(target.column("qid"), 0)
+    with_number = pc.binary_join_element_wise("Q", pc.cast(number, pa.string()), "")
+    return pa.Table.from_pydict(
+        {
+            "title": own.column("title"),
+            "page_id": own.column("page_id"),
+            "resolved_title": target.column("title"),
+            "qid": pc.if_else(pc.equal(number, 0), pa.scalar(None, pa.string()), with_number),
+            "name": target.column("name"),
+            "name_language": target.column("name_language"),
+            "reason": pc.coalesce(unresolved, no_item.combine_chunks()),
+            "qid_number": number,
+            "name_source": target.column("name_source"),
+        }
+    )
+
+
+def _count_titles(rows: pa.Table, output: UnitOutput) -> None:
+    output.count("titles/read", rows.num_rows)
+    for reason in pc.value_counts(rows.column("reason").combine_chunks()).to_pylist():
+        output.count(f"titles/emitted/{reason['values'] or 'named'}", reason["counts"])
+    lone = pc.and_(pc.is_null(rows.column("page_id")), pc.is_valid(rows.column("name")))
+    _count(output, "titles without a page/named", pc.sum(lone).as_py() or 0)
+
+
+def _statuses(rows: pa.Table) -> tuple[list[Status], np.ndarray]:
+    """The distinct (language, source, reason) of some rows, sorted, and for each row the number of its own."""
+    columns = [rows.column(name).to_pylist() for name in ("name_language", "name_source", "reason")]
+    triples: list[Status] = list(zip(*columns, strict=True))
+    statuses = sorted(set(triples), key=lambda status: tuple((part is not None, part or "") for part in status))
+    number_of = {status: number for number, status in enumerate(statuses)}
+    return statuses, np.fromiter((number_of[status] for status in triples), np.uint8, len(triples))
+
+
+def _write_held_out(own: pa.Table, output: UnitOutput) -> None:
+    held_out = own.filter(pc.is_valid(own.column("held_out")))
+    if not held_out.num_rows:
+        return
+    table = output.table("held-out", HELD_OUT_NAMES)
+    rows = zip(*(held_out.column(name).to_pylist() for name in ("title", "qid", "held_out")), strict=True)
+    for title, number, content in sorted(rows):
+        kept: dict[str, Any] = json.loads(content)
+        row = {
+            "title": title,
+            "qid": f"Q{number}" if number else None,
+            "name": kept["name"],
+            "name_language": kept["language"],
+            "name_source": kept["source"],
+            "aliases": kept["aliases"],
+        }
+        table.write(row, 200)

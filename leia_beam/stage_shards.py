@@ -1,7 +1,8 @@
 """The stage `shards`: from articles, the entity table and a tokenizer to rows that a trainer consumes.
 
 A unit is a file of the stage `articles`, so shard k holds the articles of range k of the dump; nothing crosses a
-shuffle. The tokenizer's files are copied beside the shards, so that the folder can be used alone.
+shuffle. The tokenizer's files are copied beside the shards, so that the folder can be used alone. Pages that lost against
+another of the same title or id are left out. Names that are held out are looked for in texts and in longer names.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leia_beam.linking import link_anchor
+from leia_beam.holdout import LeakFinder
+from leia_beam.linking import LinkedAnchor, LinkRules, is_equal, link_anchor
 from leia_beam.lookup import EntityLookup, open_lookup
 from leia_beam.manifest import read_manifest
+from leia_beam.mentions import later_mentions
 from leia_beam.plans import StagePlan, identity_of, upstream
+from leia_beam.records import LATER_MENTION
 from leia_beam.schema import SHARDS
 from leia_beam.siteinfo import SiteInfo, wiki_with
 from leia_beam.storage import LocalStorage, Storage
@@ -45,6 +49,8 @@ class ShardsStage:
     alignment: str
     name_space: str
     document_start: str
+    rules: LinkRules = field(default_factory=LinkRules)
+    later_mentions: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -64,6 +70,8 @@ class ShardsStage:
                     "align": self.alignment,
                     "name_space": self.name_space,
                     "document_start": self.document_start,
+                    "links": asdict(self.rules),
+                    "later_mentions": self.later_mentions,
                 },
                 VERSIONS,
             ),
@@ -114,13 +122,42 @@ class ShardsStage:
             wiki=wiki_with(self.wiki_code, self.siteinfo),
             name_wikis=self.name_wikis,
             alignment=self.alignment,
+            rules=self.rules,
+            later_mentions=self.later_mentions,
+            leaks=_open_leak_finder(self.entities_folder, manifest_sha256),
+            losing=_losing_pages(self.entities_folder, manifest_sha256).get(unit.number, {}),
             output=output,
         )
         table = output.table("train", SHARDS)
-        for article in read_rows(unit.path):
-            row = maker.make(article)
+        for number, article in enumerate(read_rows(unit.path)):
+            row = maker.make(article, number)
             if row is not None:
                 table.write(row, 8 * len(row["input_ids"]) + 200 * len(row["entity_ordinals"]))
+        if maker.held_out:
+            path = output.file("held-out-templates", "lists", "jsonl", len(maker.held_out))
+            lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in maker.held_out)
+            Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+@lru_cache(maxsize=2)
+def _open_leak_finder(entities_folder: str, manifest_sha256: str) -> LeakFinder:
+    """What finds the names that are held out, and their aliases."""
+    files = read_manifest(entities_folder).files_of("held-out")
+    rows = (row for file in files for row in read_rows(f"{entities_folder}/{file.path}", ["name", "aliases"]))
+    return LeakFinder(name for row in rows for name in (row["name"], *row["aliases"]))
+
+
+@lru_cache(maxsize=2)
+def _losing_pages(entities_folder: str, manifest_sha256: str) -> dict[int, dict[int, str]]:
+    """Unit → row → reason, of the articles that are left out for another page of the same title or id."""
+    found: dict[int, dict[int, str]] = {}
+    for step in ("_titles", "_redirects"):
+        folder = f"{entities_folder}/{step}"
+        for file in read_manifest(folder).files_of("duplicates"):
+            for row in read_rows(f"{folder}/{file.path}"):
+                if row["table"] == "articles":
+                    found.setdefault(row["unit"], {})[row["row"]] = row["reason"]
+    return found
 
 
 @lru_cache(maxsize=2)
@@ -133,6 +170,15 @@ def _sha256(content: bytes | None) -> str | None:
     return hashlib.sha256(content).hexdigest() if content is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class _NamedLink:
+    """An anchor that has a name. `ordinal` is its number in the article; later mentions count on behind the links."""
+
+    ordinal: int
+    anchor: Mapping[str, Any]
+    link: LinkedAnchor
+
+
 @dataclass(frozen=True, kw_only=True)
 class _RowMaker:
     """Turns articles into shard rows."""
@@ -142,12 +188,22 @@ class _RowMaker:
     wiki: Wiki
     name_wikis: tuple[str, ...]
     alignment: str
+    rules: LinkRules
+    later_mentions: bool
+    leaks: LeakFinder
+    losing: Mapping[int, str]
+    """Row of the file → why that article is left out."""
     output: UnitOutput
+    held_out: list[dict[str, Any]] = field(default_factory=list)
+    """Names of interlanguage templates that are held out, which no table of titles lists."""
 
-    def make(self, article: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The row of an article, or None where it is filtered or rejected (and counted)."""
+    def make(self, article: Mapping[str, Any], number: int) -> dict[str, Any] | None:
+        """The row of article `number` of the file, or None where it is filtered or rejected (and counted)."""
         output, anchors = self.output, article["anchors"]
         output.count("articles/read")
+        if number in self.losing:
+            output.count(f"articles/filtered/{self.losing[number]}")
+            return None
         if not anchors:
             output.count(f"articles/filtered/{NO_LINK}")
             return None
@@ -182,34 +238,63 @@ class _RowMaker:
         columns: dict[str, list[Any]] = {
             name: [] for name in SHARDS.names if name.startswith(("entity_", "alternative_"))
         }
-        linked = [link_anchor(anchor, self.lookup, self.wiki, self.name_wikis) for anchor in anchors]
-        self.output.count("anchors/read", len(anchors))
-        for link in linked:
-            if link.name is None:
-                self.output.count(f"anchors/filtered/{link.reason}")
-        named = [number for number, link in enumerate(linked) if link.name is not None]
-        spans = [(anchors[number]["start_char"], anchors[number]["end_char"]) for number in named]
-        for number, span in zip(named, align_spans(offsets, text, spans, self.alignment), strict=True):
+        entries = self._named_links(anchors, text)
+        spans = [(entry.anchor["start_char"], entry.anchor["end_char"]) for entry in entries]
+        for entry, span in zip(entries, align_spans(offsets, text, spans, self.alignment), strict=True):
+            thing = "mentions" if entry.anchor["kind"] == LATER_MENTION else "anchors"
             if isinstance(span, TokenSpan):
-                self._add_entity(columns, number, anchors[number], linked[number], span, shift)
+                self._add_entity(columns, entry, span, shift)
+                self.output.count(f"{thing}/emitted")
             else:
-                self.output.count(f"anchors/filtered/{span}")
+                self.output.count(f"{thing}/filtered/{span}")
+        if self.leaks:
+            self._count_leaks(text, entries)
         return columns
 
-    def _add_entity(
-        self, columns: dict[str, list[Any]], number: int, anchor: Any, link: Any, span: TokenSpan, shift: int
-    ) -> None:
-        name_ids = self.encoder.encode_name(link.name)
+    def _named_links(self, anchors: list[Any], text: str) -> list[_NamedLink]:
+        """The anchors that have a name, later mentions among them, in the order of the text; the others are counted."""
+        self.output.count("anchors/read", len(anchors))
+        entries = []
+        for number, anchor in enumerate(anchors):
+            shown = text[anchor["start_char"] : anchor["end_char"]]
+            link = link_anchor(anchor, self.lookup, self.wiki, self.name_wikis, self.rules, shown)
+            if link.name is None:
+                self.output.count(f"anchors/filtered/{link.reason}")
+                if link.held_out_name is not None:
+                    self.held_out.append({"title": anchor["target"], "name": link.held_out_name})
+                continue
+            if is_equal(link.name, shown):
+                self.output.count("names equal to the anchor")
+            entries.append(_NamedLink(number, anchor, link))
+        if not self.later_mentions or not entries:
+            return entries
+        link_of = {entry.anchor["start_char"]: entry.link for entry in entries}
+        mentions = later_mentions(text, anchors, [entry.anchor for entry in entries])
+        self.output.count("mentions/read", len(mentions))
+        entries += [
+            _NamedLink(len(anchors) + number, mention, link_of[first])
+            for number, (mention, first) in enumerate(mentions)
+        ]
+        return sorted(entries, key=lambda entry: int(entry.anchor["start_char"]))
+
+    def _count_leaks(self, text: str, entries: list[_NamedLink]) -> None:
+        """Held-out names that the trainer sees all the same: in longer names, and in the text itself."""
+        for entry in entries:
+            self.output.count("leaks/in longer names", sum(1 for _ in self.leaks.find(entry.link.name or "")))
+        self.output.count("leaks/in texts", sum(1 for _ in self.leaks.find(text)))
+
+    def _add_entity(self, columns: dict[str, list[Any]], entry: _NamedLink, span: TokenSpan, shift: int) -> None:
+        link, anchor = entry.link, entry.anchor
+        name_ids = self.encoder.encode_name(link.name or "")
         columns["entity_start_positions"].append(span.start + shift)
         columns["entity_end_positions"].append(span.end + shift)
         columns["alternative_entity_input_ids"].append(name_ids)
         columns["entity_qids"].append(link.qid)
-        columns["entity_ordinals"].append(number)
+        columns["entity_ordinals"].append(entry.ordinal)
         columns["entity_kinds"].append(anchor["kind"])
         columns["entity_blocks"].append(anchor["block"])
         columns["entity_edges"].append(span.edge)
         columns["entity_name_languages"].append(link.name_language)
         columns["entity_name_sources"].append(link.name_source)
-        self.output.count("anchors/emitted")
         self.output.count(f"edges/{span.edge}")
         self.output.count("name_tokens/emitted", len(name_ids))

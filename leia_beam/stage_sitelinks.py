@@ -1,7 +1,8 @@
 """The stage `sitelinks`: from the Wikidata dump to one row an item, in the dump's order.
 
 Units are byte ranges of the dump; nothing crosses a shuffle. All Wikipedias' sitelinks are kept (2 % of the pass's time),
-so that adding a wiki never reads Wikidata again.
+so that adding a wiki never reads Wikidata again. Item values of some properties, and aliases, go into a file set of their
+own beside them, in the same order, so that who needs the links alone does not read them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
-from leia_beam.entities import LINE_END, FilteredLine, RejectedLine, entity_id, entity_json, parse_item
+from leia_beam.entities import LINE_END, FilteredLine, ItemParts, RejectedLine, entity_id, entity_json, parse_item
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
 from leia_beam.records import Item
-from leia_beam.schema import SITELINKS
+from leia_beam.schema import FACTS, SITELINKS
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import TableWriter
 from leia_beam.units import Unit, UnitOutput, dump_units
@@ -26,12 +27,15 @@ MAX_LINE_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class SitelinksStage:
-    """`label_languages` are the languages whose labels are kept beside the sitelinks."""
+    """`label_languages` are the languages whose labels are kept beside the sitelinks, and with `aliases` their aliases;
+    `claims` are the properties whose item values are kept."""
 
     folder: str
     dumps: tuple[Dump, ...]
     label_languages: tuple[str, ...]
     range_bytes: int
+    claims: tuple[str, ...] = ()
+    aliases: bool = False
     max_bad_blocks: int = 0
     salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
@@ -43,7 +47,12 @@ class SitelinksStage:
             identity=identity_of(
                 "sitelinks",
                 [{"name": dump.name, "size_bytes": dump.size_bytes} for dump in self.dumps],
-                {"label_languages": sorted(self.label_languages), "range_bytes": self.range_bytes},
+                {
+                    "label_languages": sorted(self.label_languages),
+                    "claims": sorted(self.claims),
+                    "aliases": self.aliases,
+                    "range_bytes": self.range_bytes,
+                },
                 VERSIONS,
             ),
             unit_count=len(dump_units(self.dumps, self.range_bytes)),
@@ -87,10 +96,16 @@ class _LineProcessor:
     """Turns the lines of one unit into rows."""
 
     def __init__(self, stage: SitelinksStage, output: UnitOutput):
-        self._languages = frozenset(stage.label_languages)
-        self._wikis = wikipedia_codes()
+        languages = frozenset(stage.label_languages)
+        self._parts = ItemParts(
+            wikis=wikipedia_codes(),
+            label_languages=languages,
+            alias_languages=languages if stage.aliases else frozenset(),
+            properties=frozenset(stage.claims),
+        )
         self._output = output
         self._table: TableWriter = output.table("sitelinks", SITELINKS)
+        self._facts = output.table("facts", FACTS) if stage.claims or stage.aliases else None
 
     def process(self, record: Record) -> None:
         output = self._output
@@ -106,7 +121,7 @@ class _LineProcessor:
             return
         output.count("lines/read")
         try:
-            item = parse_item(content, self._languages, self._wikis)
+            item = parse_item(content, self._parts)
         except FilteredLine as reason:
             output.count(f"lines/filtered/{reason}")
         except RejectedLine as reason:
@@ -125,3 +140,12 @@ class _LineProcessor:
             "labels": [{"language": language, "label": label} for language, label in item.labels],
         }
         self._table.write(row, 50 * (len(item.sitelinks) + len(item.labels) + 1))
+        if self._facts is not None and (item.claims or item.aliases):
+            self._output.count("claims/emitted", len(item.claims))
+            self._output.count("aliases/emitted", len(item.aliases))
+            facts = {
+                "qid": item.qid,
+                "claims": [{"property": name, "item": value} for name, value in item.claims],
+                "aliases": [{"language": language, "alias": alias} for language, alias in item.aliases],
+            }
+            self._facts.write(facts, 50 * (len(item.claims) + len(item.aliases) + 1))

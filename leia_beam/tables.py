@@ -81,6 +81,24 @@ class TableWriter:
         elif self._batch_bytes >= BATCH_BYTES:
             self._make_batch()
 
+    def write_table(self, table: pa.Table, row_bytes: int) -> None:
+        """Add the rows of a table of the schema; `row_bytes` is about what one takes in memory.
+
+        Row groups are cut as if each row had been written by itself.
+        """
+        at = 0
+        while at < table.num_rows:
+            by_bytes = -(-(ROW_GROUP_BYTES - self._group_bytes) // row_bytes)
+            count = max(1, min(table.num_rows - at, by_bytes, ROW_GROUP_ROWS - self._group_rows))
+            if self._batch_bytes:
+                self._make_batch()
+            self._batches += table.slice(at, count).combine_chunks().to_batches()
+            at += count
+            self._group_rows += count
+            self._group_bytes += count * row_bytes
+            if self._group_bytes >= ROW_GROUP_BYTES or self._group_rows >= ROW_GROUP_ROWS:
+                self._flush()
+
     def close(self) -> None:
         """Write what is pending and the file's footer."""
         self._flush()

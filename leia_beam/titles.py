@@ -15,6 +15,7 @@ from functools import lru_cache
 from html.entities import html5
 from urllib.parse import unquote
 
+from leia_beam.first_letters import first_letters
 from leia_beam.wikis import CASE_SENSITIVE, Wiki, fold_namespace
 
 MAX_TITLE_BYTES = 255
@@ -25,13 +26,15 @@ _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _ILLEGAL = re.compile(
     "[\x00-\x1f\x7f<>\\[\\]{}|\ufffd\ud800-\udfff]|#|~~~|%[0-9A-Fa-f]{2}|&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z0-9\x80-\U0010ffff]+);"
 )
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2066-\u2069]")
+"""Of these MediaWiki lets C1 controls and isolates pass; no title of a dump may have one here, since it would stand in
+the names and the text. A link with one is a link to a missing page."""
 _ENTITY = re.compile("&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);")
 _RELATIVE = re.compile(r"^\.\.?(/|$)|/\.\.?(/|$)")
 _DOTTED_I = frozenset({"tr", "az", "kaa"})
 """Languages in which MediaWiki makes İ of a first i."""
 _WIKIPEDIA_PREFIXES = frozenset({"w", "wikipedia"})
 """Prefixes of the English Wikipedia, from where a language's prefix may lead on."""
-_GEORGIAN = range(0x10D0, 0x1100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +124,10 @@ def _checked(number: int, name: str, wiki: Wiki, fragment: str | None, leading_c
 def normalise_title(raw: str, wiki: Wiki, namespace: int = 0) -> str | None:
     """A whole title that is known to be one (a dump's <title>, a sitelink), or None if it is illegal.
 
-    The namespace is what the caller knows, never what a colon in the title seems to say.
+    The namespace is what the caller knows, never what a colon in the title seems to say. Why one is illegal: `title_fault`.
     """
     text = _cleaned(raw)
-    if not is_legal(text):
+    if not is_legal(text) or _INVISIBLE.search(text):
         return None
     if namespace == 0:
         return first_letter(text, wiki, 0)
@@ -151,6 +154,26 @@ def _cleaned(text: str) -> str:
     return _WHITE_SPACE.sub(" ", text).strip(" ")
 
 
+def title_fault(raw: str) -> str | None:
+    """Why a dump's or a sitelink's title is illegal, in a few words; None where it is not.
+
+    >>> title_fault("A\\tB"), title_fault("A|B"), title_fault("A" * 256), title_fault("A")
+    ('control or direction character', 'character', 'over 255 bytes', None)
+    """
+    text = _cleaned(raw)
+    if not text:
+        return "empty"
+    if _INVISIBLE.search(text):
+        return "control or direction character"
+    if is_legal(text):
+        return None
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_TITLE_BYTES:
+        return f"over {MAX_TITLE_BYTES} bytes"
+    if _RELATIVE.search(text):
+        return "relative path"
+    return "leading colon" if text.startswith(":") else "character"
+
+
 def is_legal(title: str) -> bool:
     """Whether MediaWiki would let a page have this name (without prefix)."""
     if (
@@ -166,7 +189,7 @@ def is_legal(title: str) -> bool:
 def first_letter(title: str, wiki: Wiki, namespace: int = 0) -> str:
     """The title with its first letter as the wiki's case rule has it.
 
-    MediaWiki's upper-casing leaves a letter that would become several (ß, ŉ, ﬁ) and Georgian as they are.
+    By which of MediaWiki's two rules (`first_letters`) is a fact of the wiki, told by its dump.
     """
     if not title or namespace in wiki.case_sensitive_namespaces:
         return title
@@ -175,7 +198,5 @@ def first_letter(title: str, wiki: Wiki, namespace: int = 0) -> str:
     first = title[0]
     if first == "i" and wiki.language in _DOTTED_I:
         return "İ" + title[1:]
-    upper = first.upper()
-    if upper == first or len(upper) != 1 or ord(first) in _GEORGIAN:
-        return title
-    return upper + title[1:]
+    form = first_letters(wiki.first_letter_rule).get(first)
+    return title if form is None else form + title[1:]

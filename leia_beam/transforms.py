@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
-from leia_beam.stage_entities import TitleRow, TitleSource, TitlesStage
+from leia_beam.stage_entities import TitlesStage
+from leia_beam.title_rows import TitleSource, spooled, unspooled
 from leia_beam.units import RangeStage, Stage, Unit, UnitOutput, run_chain, run_unit
 
 
@@ -40,8 +41,8 @@ class _RunChain(beam.DoFn):
 class RunBuckets(beam.PTransform):
     """Files with titles → (bucket, status).
 
-    Rows about titles are shuffled to their buckets: the only rows of the builder that cross a shuffle. `units` are the
-    buckets that this pipeline is to do; rows of others are left out where they are read.
+    Rows about titles are shuffled to their buckets, some hundreds in a chunk: the only rows of the builder that cross a
+    shuffle. `units` are the buckets that this pipeline is to do; rows of others are left out where they are read.
     """
 
     def __init__(self, stage: TitlesStage, units: Sequence[Unit]):
@@ -51,8 +52,8 @@ class RunBuckets(beam.PTransform):
 
     def expand(self, sources: beam.PCollection) -> beam.PCollection:
         rows = sources | "Spread" >> beam.Reshuffle() | "Read" >> beam.ParDo(_ReadTitles(self._stage, self._units))
-        # A bucket without any title has a unit too: it gets an empty list of rows.
-        seeds = sources.pipeline | "Buckets" >> beam.Create([(unit.number, None) for unit in self._units])
+        # A bucket without any title has a unit too: it gets an empty chunk.
+        seeds = sources.pipeline | "Buckets" >> beam.Create([(unit.number, b"") for unit in self._units])
         return (
             (seeds, rows)
             | "Together" >> beam.Flatten()
@@ -66,10 +67,9 @@ class _ReadTitles(beam.DoFn):
         self._stage = stage
         self._buckets = frozenset(unit.number for unit in units)
 
-    def process(self, source: TitleSource) -> Iterator[tuple[int, TitleRow]]:
-        for bucket, row in self._stage.read_titles(source):
-            if bucket in self._buckets:
-                yield bucket, row
+    def process(self, source: TitleSource) -> Iterator[tuple[int, bytes]]:
+        chunks = self._stage.read_titles(source, self._buckets)
+        yield from chunks if self._stage.spool is None else spooled(chunks, self._stage.spool)
 
 
 class _RunBucket(beam.DoFn):
@@ -77,10 +77,11 @@ class _RunBucket(beam.DoFn):
         self._stage = stage
         self._units = {unit.number: unit for unit in units}
 
-    def process(self, element: tuple[int, Iterable[TitleRow | None]]) -> Iterator[tuple[int, str]]:
-        bucket, rows = element
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, str]]:
+        bucket, chunks = element
 
         def work(_: Unit, output: UnitOutput) -> None:
-            self._stage.process_rows((row for row in rows if row is not None), output)
+            carried = (chunk for chunk in chunks if chunk)
+            self._stage.process_rows(carried if self._stage.spool is None else unspooled(carried), output)
 
         yield bucket, run_unit(self._stage, self._units[bucket], work).status

@@ -20,6 +20,7 @@ from importlib import resources
 from typing import Any
 
 from leia_beam.errors import UsageError
+from leia_beam.first_letters import SIMPLE
 
 FIRST_LETTER, CASE_SENSITIVE = "first-letter", "case-sensitive"
 
@@ -56,6 +57,8 @@ class Wiki:
     """Database name: 'jawiki'."""
     language: str
     case: str = FIRST_LETTER
+    first_letter_rule: str = SIMPLE
+    """How the first letter is raised, by the age of its MediaWiki: a name in `first_letters`."""
     namespaces: Mapping[int, Sequence[str]] = field(default_factory=lambda: _DEFAULT_NAMESPACES)
     """Number → names, the local one first. Namespace 0 has none."""
     case_sensitive_namespaces: frozenset[int] = frozenset()
@@ -209,7 +212,13 @@ def _load_wiki(code: str) -> Wiki:
     )
 
 
-def with_siteinfo(wiki: Wiki, namespaces: Mapping[int, str], case: str, case_sensitive: frozenset[int]) -> Wiki:
+def with_siteinfo(
+    wiki: Wiki,
+    namespaces: Mapping[int, str],
+    case: str,
+    case_sensitive: frozenset[int],
+    first_letter_rule: str = SIMPLE,
+) -> Wiki:
     """The wiki's facts completed by what a dump's <siteinfo> says: its names come first, the table's aliases stay."""
     merged: dict[int, tuple[str, ...]] = {number: tuple(names) for number, names in wiki.namespaces.items()}
     for number, name in namespaces.items():
@@ -219,6 +228,7 @@ def with_siteinfo(wiki: Wiki, namespaces: Mapping[int, str], case: str, case_sen
         wiki,
         namespaces=merged,
         case=case,
+        first_letter_rule=first_letter_rule,
         case_sensitive_namespaces=case_sensitive,
         namespace_numbers=_numbers_by_name(merged),
     )

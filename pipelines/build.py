@@ -19,16 +19,28 @@ from pathlib import Path
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
+from leia_beam.entity_names import INSTANCE_OF, NameRules
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
+from leia_beam.holdout import Holdout
+from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.plans import claim_folder
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
-from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage, default_bucket_count
+from leia_beam.stage_entities import (
+    NO_SECTIONS,
+    OWN_ITEM,
+    SECTIONS_AS_ARTICLES,
+    EntitiesStage,
+    RedirectsStage,
+    TitlesStage,
+    default_bucket_count,
+)
+from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
@@ -37,7 +49,7 @@ from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
-from pipelines import articles, entities, shards, sitelinks
+from pipelines import articles, entities, langlinks, shards, sitelinks
 from pipelines.progress import Progress
 from pipelines.runners import Graph, run_units
 
@@ -131,7 +143,7 @@ class Build:
             stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
             run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
-        if isinstance(stage, (SitelinksStage, ArticlesStage)):
+        if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
                 dump.check_unchanged()
         manifest = finish_stage(storage, stage.folder, plan, self.options.max_rejects, self.options.tolerance)
@@ -170,8 +182,15 @@ class Build:
 def _summary(manifest: Manifest) -> str:
     rows = {table: manifest.rows_of(table) for table in dict.fromkeys(file.table for file in manifest.files)}
     rejected = rows.pop("rejects", 0)
-    shown = {"train": "articles", "sitelinks": "items", "titles-rows": "titles", "redirect-ends": "titles"}
-    hidden = ("titles-trie", "lookup-titles", "lookup-rows")
+    shown = {
+        "train": "articles",
+        "sitelinks": "items",
+        "langlinks": "links",
+        "held-out": "titles held out",
+        "titles-rows": "titles",
+        "redirect-ends": "titles",
+    }
+    hidden = ("titles-trie", "lookup-titles", "lookup-rows", "facts")
     parts = [f"{count:,} {shown.get(table, table)}" for table, count in rows.items() if table not in hidden]
     return ", ".join(parts) + (f", {rejected:,} rejected" if rejected else "")
 
@@ -211,8 +230,17 @@ def find_dumps(paths: Sequence[str], flag: str, beam_options: Sequence[str] = ()
     return tuple(dumps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemOptions:
+    """What is kept of an item beside its sitelinks. `claims` None: the types alone, as far as a finished stage has them."""
+
+    label_languages: Sequence[str]
+    claims: Sequence[str] | None = None
+    aliases: bool = False
+
+
 def sitelinks_stage(
-    build: Build, wikidata: Sequence[str], label_languages: Sequence[str], range_bytes: int
+    build: Build, wikidata: Sequence[str], options: ItemOptions, range_bytes: int
 ) -> SitelinksStage | None:
     """The stage over Wikidata dumps, or None where `wikidata` is the folder of a finished one.
 
@@ -220,13 +248,11 @@ def sitelinks_stage(
     """
     if len(wikidata) == 1 and Path(wikidata[0]).is_dir():
         manifest = read_manifest(wikidata[0])
-        missing = sorted(set(label_languages) - set(manifest.options.get("label_languages", ())))
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
-        if missing:
-            raise UsageError(
-                f"--wikidata {wikidata[0]}: has no labels in {', '.join(missing)}; build the sitelinks again with them"
-            )
+        _check_finished(wikidata[0], manifest, options)
+        if INSTANCE_OF not in manifest.options.get("claims", ()):
+            build.say(f"note: {wikidata[0]} has no types (P31); lists and the like are not told by them")
         return None
     dumps = find_dumps(wikidata, "--wikidata", build.options.beam_options)
     for dump in dumps:
@@ -235,11 +261,55 @@ def sitelinks_stage(
         folder=build.folder("sitelinks"),
         dumps=build.verified(dumps),
         storage=build.storage,
-        label_languages=tuple(sorted(set(label_languages))),
+        label_languages=tuple(sorted(set(options.label_languages))),
+        claims=tuple(sorted({INSTANCE_OF} if options.claims is None else set(options.claims))),
+        aliases=options.aliases,
         range_bytes=range_bytes,
         max_bad_blocks=build.options.tolerance.max_bad_blocks,
         salvage=build.options.tolerance.salvage,
     )
+
+
+def langlinks_stage(build: Build, tables: Sequence[str], wiki: str, range_bytes: int) -> LangLinksStage | None:
+    """The stage over a wiki's links between languages, or None where `tables` is the folder of a finished one.
+
+    Raises: UsageError, DamagedInput.
+    """
+    code = wiki_code(wiki)
+    if len(tables) == 1 and Path(tables[0]).is_dir():
+        manifest = read_manifest(tables[0])
+        if manifest.stage != "langlinks" or manifest.options.get("wiki") != code:
+            raise UsageError(
+                f"--langlinks {tables[0]}: a finished stage {manifest.stage} of "
+                f"{manifest.options.get('wiki', 'no wiki')}, not langlinks of {code}"
+            )
+        return None
+    dumps = find_dumps(tables, "--langlinks", build.options.beam_options)
+    for dump in dumps:
+        check_langlinks(dump, code)
+    return LangLinksStage(
+        folder=build.folder("langlinks"),
+        wiki_code=code,
+        dumps=build.verified(dumps),
+        storage=build.storage,
+        range_bytes=range_bytes,
+        salvage=build.options.tolerance.salvage,
+    )
+
+
+def _check_finished(folder: str, manifest: Manifest, options: ItemOptions) -> None:
+    wanted = (
+        ("labels in", options.label_languages, "label_languages"),
+        ("claims of", options.claims or (), "claims"),
+    )
+    for what, names, option in wanted:
+        missing = sorted(set(names) - set(manifest.options.get(option, ())))
+        if missing:
+            raise UsageError(
+                f"--wikidata {folder}: has no {what} {', '.join(missing)}; build the sitelinks again with them"
+            )
+    if options.aliases and not manifest.options.get("aliases"):
+        raise UsageError(f"--wikidata {folder}: has no aliases; build the sitelinks again with them")
 
 
 def articles_stage(
@@ -288,7 +358,20 @@ def label_languages(name_languages: Sequence[str]) -> list[str]:
     return [label_language(code) for code in name_wikis(name_languages)]
 
 
-def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, buckets: int | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EntityOptions:
+    """What becomes of a title, beyond the facts."""
+
+    buckets: int | None = None
+    names: NameRules = field(default_factory=NameRules)
+    holdout: Holdout = field(default_factory=Holdout)
+    sections: str = NO_SECTIONS
+    redirect_items: str = OWN_ITEM
+
+
+def run_entities(
+    build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
+) -> None:
     """The three steps of `entities`."""
     build.needs_local_output()
     code, wikis = wiki_code(wiki), name_wikis(languages)
@@ -296,7 +379,7 @@ def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_fo
     articles_folder = build.folder("articles")
     manifest = read_manifest(articles_folder)
     siteinfo = _siteinfo_of(manifest, code)
-    count = buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
+    count = options.buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
     titles = TitlesStage(
         build_folder=build.folder("entities"),
         articles_folder=articles_folder,
@@ -305,17 +388,34 @@ def run_entities(build: Build, wiki: str, languages: Sequence[str], sitelinks_fo
         siteinfo=siteinfo,
         name_wikis=wikis,
         bucket_count=count,
+        rules=options.names,
+        holdout=options.holdout,
     )
     build.run(titles, entities.titles_graph)
-    redirects = RedirectsStage(build_folder=build.folder("entities"), wiki_code=code, siteinfo=siteinfo)
+    redirects = RedirectsStage(
+        build_folder=build.folder("entities"),
+        wiki_code=code,
+        siteinfo=siteinfo,
+        sections=options.sections,
+        items=options.redirect_items,
+    )
     build.run(redirects, entities.redirects_graph)
     table = EntitiesStage(folder=build.folder("entities"), wiki_code=code, name_wikis=wikis, bucket_count=count)
     build.run(table, entities.graph)
 
 
-def run_shards(
-    build: Build, tokenizer: TokenizerFiles, alignment: str, name_space: str, document_start: str
-) -> Manifest | None:
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """How texts and names become tokens, and what is decided link by link."""
+
+    alignment: str
+    name_space: str
+    document_start: str
+    skip_equal: bool = False
+    later_mentions: bool = False
+
+
+def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
     build.needs_local_output()
     build.prepare_output()
@@ -330,9 +430,16 @@ def run_shards(
         siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
         name_wikis=tuple(entity_options["name_wikis"]),
         tokenizer=tokenizer,
-        alignment=alignment,
-        name_space=name_space,
-        document_start=document_start,
+        alignment=options.alignment,
+        name_space=options.name_space,
+        document_start=options.document_start,
+        rules=LinkRules(
+            sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
+            skip_equal=options.skip_equal,
+            names=NameRules(**entity_options["names"]),
+            holdout=Holdout(**entity_options["holdout"]),
+        ),
+        later_mentions=options.later_mentions,
     )
     manifest = build.run(stage, shards.graph)
     if manifest is not None:
@@ -351,25 +458,27 @@ class BuildInputs:
     """What the whole build reads, and how."""
 
     pages: Sequence[str]
-    wikidata: Sequence[str]
     wiki: str
     name_languages: Sequence[str]
     tokenizer: str
     extraction: ExtractionOptions
-    alignment: str
-    name_space: str
-    document_start: str
     range_bytes: int
     max_page_bytes: int
-    buckets: int | None
     ignore_siteinfo: bool
+    shards: ShardOptions
+    wikidata: Sequence[str] = ()
+    langlinks: Sequence[str] = ()
+    """Instead of Wikidata: the wiki's own table."""
+    entities: EntityOptions = field(default_factory=EntityOptions)
+    claims: Sequence[str] | None = None
+    aliases: bool = False
 
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
     build.needs_local_output()
     tokenizer = find_tokenizer(inputs.tokenizer)
-    first = sitelinks_stage(build, inputs.wikidata, label_languages(inputs.name_languages), inputs.range_bytes)
+    first = _links_stage(build, inputs)
     second = articles_stage(
         build,
         inputs.pages,
@@ -379,33 +488,43 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         inputs.max_page_bytes,
         inputs.ignore_siteinfo,
     )
-    apart = dates_apart([dump.name for dump in second.dumps], _wikidata_names(first, inputs.wikidata))
+    given = inputs.langlinks or inputs.wikidata
+    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(first, given))
     if apart is not None and build.options.strict_dates:
         raise UsageError(f"--strict-dates: {apart}; take dumps of one month")
     build.prepare_output()
     if apart is not None:
         build.say(f"warning: {apart}; pages without an item there will have no name")
     if first is not None:
-        build.run(first, sitelinks.graph)
+        build.run(first, langlinks.graph if isinstance(first, LangLinksStage) else sitelinks.graph)
     build.run(second, articles.graph)
     if build.options.dry_run:
         build.say("entities   would read the titles of both into the entity table")
         build.say(f"shards     would tokenize with {tokenizer.name}")
         return
-    sitelinks_folder = first.folder if first is not None else inputs.wikidata[0]
-    run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.buckets)
-    manifest = run_shards(build, tokenizer, inputs.alignment, inputs.name_space, inputs.document_start)
+    sitelinks_folder = first.folder if first is not None else given[0]
+    run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities)
+    manifest = run_shards(build, tokenizer, inputs.shards)
     if apart is not None and manifest is not None:
         build.say(
             f"warning: {apart}; {_share_without_item(manifest.counters):.1%} of the anchors have no item or sitelink"
         )
 
 
-def _wikidata_names(stage: SitelinksStage | None, wikidata: Sequence[str]) -> list[str]:
-    """The names of the dumps that the sitelinks are from."""
+def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLinksStage | None:
+    if inputs.langlinks:
+        return langlinks_stage(build, inputs.langlinks, inputs.wiki, inputs.range_bytes)
+    items = ItemOptions(
+        label_languages=label_languages(inputs.name_languages), claims=inputs.claims, aliases=inputs.aliases
+    )
+    return sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
+
+
+def _dump_names(stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
+    """The names of the dumps that the links between languages are from."""
     if stage is not None:
         return [dump.name for dump in stage.dumps]
-    return [str(entry["name"]) for entry in read_manifest(wikidata[0]).inputs]
+    return [str(entry["name"]) for entry in read_manifest(given[0]).inputs]
 
 
 def _share_without_item(counters: Mapping[str, int]) -> float:

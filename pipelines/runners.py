@@ -12,19 +12,23 @@ import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from leia_beam import errors
 from leia_beam.commits import read_done_record
 from leia_beam.errors import LeiaError, MissingResource, UsageError
+from leia_beam.stage_entities import TitlesStage
 from leia_beam.units import AnyStage, Unit, chains
 
 LOCAL = "local"
@@ -73,8 +77,8 @@ def _run_named(graph: Graph, stage: AnyStage, units: Sequence[Unit], runner: str
 def _run_in_memory(graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
-    with _leia_errors():
-        graph(pipeline, stage, units)
+    with tempfile.TemporaryDirectory(prefix="leia-titles-") as folder, _leia_errors():
+        graph(pipeline, replace(stage, spool=folder) if isinstance(stage, TitlesStage) else stage, units)
         pipeline.run().wait_until_finish()
 
 
@@ -154,6 +158,7 @@ def _work(
     """A worker process: its share of the units through an in-memory runner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what a unit held, which the default pool keeps
     try:
         _run_in_memory(graph, stage, units, beam_options)
     except LeiaError as error:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import bz2
+import json
 import re
 from pathlib import Path
 
 import pytest
+from lxml import etree
 from tokenizers import Tokenizer
 
 from leia_beam.cli import main
+from leia_beam.linking import link_anchor
+from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import read_manifest
+from leia_beam.wikis import load_wiki
 from tests.build_files import rows_of
 
 INDEPENDENT_LINKS, INDEPENDENT_TITLES = 284, 100
@@ -97,3 +102,68 @@ def test_nearly_all_links_are_named_when_every_block_is_kept(tmp_path: Path, sha
     tokenizer = Tokenizer.from_file(str(tmp_path / "ja/shards/tokenizer/tokenizer.json"))
     firsts = [tokenizer.id_to_token(ids[0]) for row in rows for ids in row["alternative_entity_input_ids"]]
     assert all(token.startswith("Ġ") for token in firsts) and len(firsts) == len(names)
+
+
+# ---- the join, against an independent reader of the same files
+
+
+def independent_names(shared_data: Path, wiki: str, dump: str) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """(title → Japanese or English title, redirect → its link as written, titles of pages), read as plainly as can be."""
+    root = etree.fromstring(bz2.decompress((shared_data / dump).read_bytes()))
+    names, redirects, titles = {}, {}, set()
+    for page in root.iter("{*}page"):
+        title = page.findtext("{*}title")
+        if page.findtext("{*}ns") != "0":
+            continue
+        titles.add(title)
+        if page.find("{*}redirect") is not None:
+            text = page.findtext("{*}revision/{*}text")
+            redirects[title] = re.search(r"\[\[([^\]|]+)", text)[1]
+    other = "enwiki" if wiki != "enwiki" else "dewiki"
+    for line in bz2.decompress((shared_data / "wikidata-2014-excerpt.json.bz2").read_bytes()).decode().splitlines():
+        entity = json.loads(line.rstrip(",")) if line.startswith("{") else {}
+        links = entity.get("sitelinks") or {}
+        if wiki in links:
+            names[links[wiki]["title"]] = links[other]["title"] if other in links else ""
+    return names, redirects, titles
+
+
+@pytest.mark.parametrize(
+    ("wiki", "language", "dump", "least"),
+    [
+        ("enwiki", "de", "enwiki-p10p30302-excerpt.xml.bz2", 250),
+        ("jawiki", "en", "jawiki-20190601-head.xml.bz2", 150),
+    ],
+)
+def test_every_link_is_named_or_not_as_an_independent_reader_finds(
+    shared_data: Path, tmp_path: Path, wiki: str, language: str, dump: str, least: int
+) -> None:
+    """For each anchor: a name exactly where its own title, or one that its redirects reach, has a sitelink."""
+    names, redirects, titles = independent_names(shared_data, wiki, dump)
+    output = ["--output", str(tmp_path), "--quiet"]
+    wikidata = str(shared_data / "wikidata-2014-excerpt.json.bz2")
+    assert main(["articles", "--pages", str(shared_data / dump), "--wiki", wiki, *output]) == 0
+    assert main(["sitelinks", "--wikidata", wikidata, "--label-languages", language, "--claims", "none", *output]) == 0
+    assert main(["entities", "--wiki", wiki, "--name-languages", language, "--no-label-case", *output]) == 0
+    lookup, facts = EntityLookup(str(tmp_path / "entities")), load_wiki(wiki)
+    named = missing = 0
+    for row in rows_of(tmp_path, "articles", "articles"):
+        for anchor in row["anchors"]:
+            if anchor["kind"] != "link" or ":" in anchor["target"] or not anchor["target"]:
+                continue
+            found = link_anchor(anchor, lookup, facts, [f"{language}wiki"])
+            title, seen = anchor["target"], set()
+            while title not in names and title in redirects and title not in seen and "#" not in redirects[title]:
+                seen.add(title)
+                title = redirects[title].replace("_", " ").strip()
+                title = title[:1].upper() + title[1:]
+            in_section = bool(anchor["fragment"]) or (title not in names and "#" in redirects.get(title, ""))
+            expected = None if in_section else names.get(title) or None
+            cleaned = re.sub(r"(?<=\S) +\([^()]*\)$", "", expected) if expected else None
+            prefixed = expected is not None and ":" in expected
+            assert found.name == cleaned or prefixed, (anchor, found, expected)
+            named += found.name is not None
+            if title not in titles and title not in names and not in_section:
+                assert found.reason == "missing page", (anchor, found)
+                missing += 1
+    assert named >= least and missing > 1_000, (named, missing)

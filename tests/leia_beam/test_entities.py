@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leia_beam import entities
-from leia_beam.entities import FilteredLine, RejectedLine, entity_id, entity_json, parse_item
+from leia_beam.entities import FilteredLine, ItemParts, RejectedLine, entity_id, entity_json, parse_item
 from leia_beam.records import Item
 from leia_beam.wikis import wikipedia_codes
 
@@ -43,7 +43,7 @@ def parse(content, wikis=WIKIS, languages=LANGUAGES):
         if isinstance(content, bytes)
         else json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
     )
-    return parse_item(raw, languages, wikis)
+    return parse_item(raw, ItemParts(wikis=frozenset(wikis), label_languages=frozenset(languages)))
 
 
 TOKYO = Item(qid="Q1490", sitelinks=[("enwiki", "Tokyo"), ("jawiki", "東京都")], labels=[("en", "Tokyo")])
@@ -485,3 +485,84 @@ def test_lines_of_the_real_excerpt_are_read_as_a_full_parse_reads_them(shared_da
     assert len(contents) == 1_704
     assert [outcome_of(content) for content in contents] == [fully_read(content) for content in contents]
     assert all(entities._members_by_simdjson(content, LANGUAGES) is not None for content in contents)
+
+
+# ---- claims and aliases
+
+
+def statement(value, rank="normal", kind="item"):
+    snak = {
+        "snaktype": "value",
+        "datavalue": {"value": {"entity-type": kind, "id": value}, "type": "wikibase-entityid"},
+    }
+    return {"mainsnak": snak, "rank": rank}
+
+
+UNKNOWN = {"mainsnak": {"snaktype": "somevalue"}, "rank": "preferred"}
+OLD = {"mainsnak": {"datavalue": {"value": {"entity-type": "item", "numeric-id": 17}}}, "rank": "normal"}
+TEXT = {"mainsnak": {"datavalue": {"value": "Q5", "type": "string"}}, "rank": "normal"}
+ALL_PARTS = ItemParts(
+    wikis=WIKIS, label_languages=LANGUAGES, alias_languages=LANGUAGES, properties=frozenset({"P31", "P17"})
+)
+
+
+def facts_of(**parts):
+    """(claims, aliases) of an item, found by simdjson and again, as it must be the same, by ujson."""
+    content = json.dumps(entity(**parts)).encode()
+    found = parse_item(content, ALL_PARTS)
+    assert parse_item(content.replace(b"{", b'{"n": NaN, ', 1), ALL_PARTS) == found, "simdjson refuses NaN"
+    return list(found.claims), list(found.aliases)
+
+
+@pytest.mark.parametrize(
+    ("statements", "values"),
+    [
+        ([statement("Q5")], ["Q5"]),
+        ([statement("Q6"), statement("Q5")], ["Q5", "Q6"]),
+        ([statement("Q5"), statement("Q5")], ["Q5"]),
+        ([statement("Q5"), statement("Q6", "preferred")], ["Q6"]),
+        ([statement("Q5"), statement("Q6", "deprecated")], ["Q5"]),
+        ([statement("Q6", "deprecated")], []),
+        ([statement("Q5"), UNKNOWN], []),
+        ([OLD], ["Q17"]),
+        ([statement("P5", kind="property")], []),
+        ([statement("L5", kind="lexeme")], []),
+        ([TEXT], []),
+        ([{"rank": "normal"}], []),
+        ([], []),
+    ],
+)
+def test_the_items_of_best_rank_are_the_values(statements, values):
+    """Preferred ones where there are any, deprecated ones never; only items are values."""
+    assert facts_of(claims={"P31": statements})[0] == [("P31", value) for value in values]
+
+
+def test_only_the_properties_asked_for_are_kept():
+    """Sorted by property."""
+    claims = {"P31": [statement("Q5")], "P21": [statement("Q6")], "P17": [statement("Q7")]}
+    assert facts_of(claims=claims)[0] == [("P17", "Q7"), ("P31", "Q5")]
+    assert parse(entity(claims=claims)).claims == ()
+
+
+def test_aliases_are_kept_in_the_languages_asked_for():
+    """Sorted; an empty object may be written as a list."""
+    aliases = {"ja": [{"value": "東京府"}], "en": [{"value": "Tokyo-to"}, {"value": "Edo"}], "fr": [{"value": "X"}]}
+    assert facts_of(aliases=aliases)[1] == [("en", "Edo"), ("en", "Tokyo-to"), ("ja", "東京府")]
+    assert facts_of(aliases=[], claims=[]) == ([], [])
+    assert facts_of(aliases=..., claims=...) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"claims": "x"}, "claims is no object"),
+        ({"claims": {"P31": {}}}, "claims is no list of objects"),
+        ({"claims": {"P31": [5]}}, "claims is no list of objects"),
+        ({"aliases": {"en": {}}}, "aliases is no list"),
+        ({"aliases": {"en": [{}]}}, "value is no text"),
+    ],
+)
+def test_damaged_claims_and_aliases_are_rejected(parts, reason):
+    """The line is counted and written down; nothing of it is guessed."""
+    with pytest.raises(RejectedLine, match=f"^{reason}$"):
+        parse_item(json.dumps(entity(**parts)).encode(), ALL_PARTS)

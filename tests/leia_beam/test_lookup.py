@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leia_beam.lookup import (
-    LOOKUP_SCHEMA,
     EntityLookup,
     EntityRow,
     bucket_of,
     build_trie,
     open_lookup,
     open_trie,
-    read_columns,
-    write_columns,
+    read_arrow,
+    write_arrow,
+    write_lookup_rows,
 )
 from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, manifest_bytes
 from leia_beam.schema import SCHEMA_VERSION
@@ -45,8 +47,16 @@ def write_lookup(folder: Path, titles: list[str], bucket_count: int) -> Path:
         trie = build_trie(own)
         ordered = sorted(own, key=lambda title: trie[title])
         trie.save(str(folder / f"lookup/titles-{bucket}.marisa"))
-        columns = {name: [getattr(row_of(title), name) for title in ordered] for name in LOOKUP_SCHEMA.names}
-        write_columns(str(folder / f"lookup/rows-{bucket}.arrow"), columns, LOOKUP_SCHEMA)
+        rows = [row_of(title) for title in ordered]
+        statuses = [("en", "sitelink", None), (None, None, "no item")]
+        status_of_row = [statuses.index((row.name_language, row.name_source, row.reason)) for row in rows]
+        write_lookup_rows(
+            str(folder / f"lookup/rows-{bucket}.arrow"),
+            [int(row.qid[1:]) if row.qid else 0 for row in rows],
+            pa.array([row.name for row in rows], pa.string()),
+            statuses,
+            np.array(status_of_row, np.uint8),
+        )
         for table, name in (("lookup-titles", f"titles-{bucket}.marisa"), ("lookup-rows", f"rows-{bucket}.arrow")):
             files.append(
                 StageFile(path=f"lookup/{name}", table=table, unit=bucket, rows=len(own), size_bytes=0, sha256="")
@@ -103,10 +113,10 @@ def test_the_numbers_of_a_trie_depend_on_its_titles_alone(tmp_path):
 
 def test_rows_are_mapped_as_they_were_written(tmp_path):
     """With nulls, and with no rows at all."""
-    for columns in ({"name": ["a", None, "東"]}, {"name": []}):
-        content = dict.fromkeys(LOOKUP_SCHEMA.names, columns["name"])
-        write_columns(str(tmp_path / "x.arrow"), content, LOOKUP_SCHEMA)
-        assert read_columns(str(tmp_path / "x.arrow")).to_pydict() == content
+    for names in (["a", None, "東"], []):
+        content = pa.table({"name": pa.array(names, pa.string()), "number": pa.array(range(len(names)), pa.int64())})
+        write_arrow(str(tmp_path / "x.arrow"), content)
+        assert read_arrow(str(tmp_path / "x.arrow")).equals(content)
 
 
 def test_a_title_s_bucket_never_changes():

@@ -17,9 +17,13 @@ def test_the_columns_are_what_readers_were_promised():
     found = {name: [field.name + "?" * field.nullable for field in schema] for name, schema in TABLES.items()}
     assert found == {
         "sitelinks": ["qid", "sitelinks", "labels"],
+        "facts": ["qid", "claims", "aliases"],
+        "langlinks": ["page_id", "language", "title"],
         "articles": ["wiki", "page_id", "revision_id?", "title", "text", "anchors", "flags"],
         "redirects": ["wiki", "page_id", "from", "to", "fragment?", "to_interwiki?"],
         "entities": ["title", "page_id?", "resolved_title?", "qid?", "name?", "name_language?", "reason?"],
+        "held-out": ["title", "qid?", "name", "name_language", "name_source", "aliases"],
+        "duplicates": ["table", "unit", "row", "page_id", "title", "kept_page_id", "reason"],
         "train": [
             "wiki",
             "page_id",

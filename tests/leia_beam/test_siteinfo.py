@@ -7,6 +7,7 @@ import json
 import pytest
 
 from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.first_letters import SIMPLE, TITLE_CASE
 from leia_beam.siteinfo import SiteInfo, parse_siteinfo, siteinfo_from_json, siteinfo_json, wiki_with
 from leia_beam.wikis import load_wiki
 
@@ -59,6 +60,18 @@ def test_one_line_and_crlf_do_not_matter():
     """White space between the elements says nothing."""
     for content in (header().replace(b"\n", b""), header().replace(b"\n", b"\r\n")):
         assert parse_siteinfo(content, "x.xml") == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("generator", "rule"),
+    [("MediaWiki 1.34.0-wmf.7", SIMPLE), (" MediaWiki 1.46.0-wmf.16\n", TITLE_CASE), ("", SIMPLE)],
+)
+def test_the_mediawiki_that_wrote_a_dump_decides_how_first_letters_are_raised(generator, rule):
+    """Wikimedia's wikis renamed their pages when the rule changed."""
+    found = parse_siteinfo(
+        header(siteinfo=SITEINFO.replace("<case>", f"<generator>{generator}</generator><case>")), "x"
+    )
+    assert (found.generator, wiki_with("jawiki", found).first_letter_rule) == (generator.strip(), rule)
 
 
 def test_a_header_without_siteinfo_gives_none():

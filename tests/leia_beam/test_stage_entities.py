@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,35 +12,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leia_beam.entity_names import (
+    DISAMBIGUATION,
+    HELD_OUT,
+    LIST,
     LOOP,
     MISSING,
     NO_ITEM,
     NO_SITELINK,
+    NUMBER,
     OTHER_NAMESPACE,
     OTHER_WIKI,
     REFUSED_NAME,
     SECTION,
+    NameRules,
 )
-from leia_beam.finish import MaxRejects, finish_stage
-from leia_beam.lookup import EntityLookup, bucket_of, open_trie, read_columns
-from leia_beam.plans import StagePlan, claim_folder, identity_of
-from leia_beam.schema import ARTICLES, REDIRECTS, SITELINKS
+from leia_beam.holdout import Holdout
+from leia_beam.lookup import bucket_of, open_trie, read_arrow
 from leia_beam.stage_entities import (
-    FILTERED,
     MAX_BUCKETS,
+    TITLES_PER_BUCKET,
+    TitlesStage,
+    default_bucket_count,
+)
+from leia_beam.tables import read_rows
+from leia_beam.title_parts import follow_chains
+from leia_beam.title_rows import (
+    FILTERED,
     PAGE,
     REDIRECT,
     SITELINK,
-    TITLES_PER_BUCKET,
-    EntitiesStage,
-    RedirectsStage,
-    TitlesStage,
-    default_bucket_count,
-    follow_chains,
+    TitleRow,
+    pack_rows,
+    place_of,
+    place_parts,
+    spooled,
+    unpack_rows,
+    unspooled,
 )
-from leia_beam.storage import LocalStorage
-from leia_beam.tables import read_rows
-from leia_beam.units import Unit, UnitOutput, run_chain
+from leia_beam.units import Unit, UnitOutput
+from tests.leia_beam.entity_build import Rules, article, build
 
 # ---- chains
 
@@ -141,36 +149,49 @@ def titles_stage(folder="unused", bucket_count=1):
     )
 
 
+def batched(rows, size):
+    """Rows in chunks, as a shuffle brings them."""
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
 def process(rows, scratch):
     """The bytes of a bucket's two files, its rows, and its counters."""
     scratch.mkdir(parents=True, exist_ok=True)
     output = UnitOutput(Unit(number=0, count=1), "f" * 64, str(scratch))
-    titles_stage().process_rows(rows, output)
-    files = [path for _, path in output.close()]
-    contents = [Path(path).read_bytes() for path in files]
+    chunks = [pack_rows(list(chunk)) for chunk in batched(list(rows), 7)]
+    titles_stage().process_rows(iter(chunks), output)
+    closed = output.close()
+    files = [path for file, path in closed if file.table != "duplicates"]
+    contents = [Path(path).read_bytes() for _, path in closed]
     trie = open_trie(files[0])
-    merged = {row["title"]: row for row in read_columns(files[1]).to_pylist()}
+    merged = {row["title"]: row for row in read_arrow(files[1]).to_pylist()}
     assert sorted(merged, key=lambda title: trie[title]) == list(merged)
     return contents, merged, dict(output.counters)
 
 
-def sitelink(title, number, name="N", reason=None):
-    return title, SITELINK, number, name, "en", "sitelink", reason
+def page(title, page_id, place=0, reason=None):
+    return TitleRow(title, PAGE, page_id, place, reason)
+
+
+def sitelink(title, number, name="N", reason=None, **others):
+    return TitleRow(
+        title, SITELINK, number, reason=reason, name=name, name_language="en", name_source="sitelink", **others
+    )
 
 
 def redirect(title, page_id, to, fragment=None, interwiki=None):
-    return title, REDIRECT, page_id, to, fragment, interwiki
+    return TitleRow(title, REDIRECT, page_id, redirect_to=to, redirect_fragment=fragment, redirect_interwiki=interwiki)
 
 
 ROWS = [
-    *((f"Page {n}", PAGE, n) for n in range(30)),
+    *(page(f"Page {n}", n) for n in range(30)),
     *(redirect(f"Redirect {n}", 100 + n, f"Page {n}") for n in range(10)),
     *(sitelink(f"Page {n}", 1000 + n) for n in range(0, 30, 2)),
     sitelink("Without a page", 5000),
-    ("Category:X", FILTERED, "sitelink to another namespace"),
-    ("Page 1", FILTERED, "sitelink to an illegal title"),
-    ("東京", PAGE, 7000),
-    ("Ä", PAGE, 7001),
+    TitleRow("Category:X", FILTERED, reason="sitelink to another namespace"),
+    TitleRow("Page 1", FILTERED, reason="sitelink to an illegal title"),
+    page("東京", 7000),
+    page("Ä", 7001),
 ]
 
 
@@ -178,7 +199,7 @@ def test_no_order_of_rows_changes_a_byte(tmp_path):
     """Fifty shuffles of the same rows, duplicates among them, give the same two files."""
     rows = [
         *ROWS,
-        ("Page 3", PAGE, 999),
+        page("Page 3", 999),
         redirect("Page 4", 998, "Page 5"),
         redirect("Redirect 1", 997, "Page 9"),
         sitelink("Page 2", 999, "lower"),
@@ -211,10 +232,10 @@ def test_rows_that_differ_only_after_their_key_have_an_order_too(tmp_path, twins
 def test_duplicates_are_resolved_by_rule_and_counted(tmp_path):
     """Of two pages the lower id, of a page and a redirect the page, of two items the lower number (as numbers)."""
     rows = [
-        ("Twin", PAGE, 20),
-        ("Twin", PAGE, 3),
+        page("Twin", 20),
+        page("Twin", 3),
         redirect("Both", 1, "X"),
-        ("Both", PAGE, 50),
+        page("Both", 50),
         redirect("Redirects", 9, "X"),
         redirect("Redirects", 8, "Y", "s"),
         sitelink("Items", 100, "hundred"),
@@ -223,7 +244,7 @@ def test_duplicates_are_resolved_by_rule_and_counted(tmp_path):
     _, merged, counters = process(rows, tmp_path / "x")
     assert (merged["Twin"]["page_id"], merged["Both"]["page_id"], merged["Both"]["redirect_to"]) == (3, 50, None)
     assert [merged["Redirects"][name] for name in ("page_id", "redirect_to", "redirect_fragment")] == [8, "Y", "s"]
-    assert (merged["Items"]["qid"], merged["Items"]["name"]) == ("Q99", "ninety-nine")
+    assert (merged["Items"]["qid"], merged["Items"]["name"]) == (99, "ninety-nine")
     assert counters == {
         "rows/read": 8,
         "rows/emitted/page": 2,
@@ -237,82 +258,10 @@ def test_duplicates_are_resolved_by_rule_and_counted(tmp_path):
 def test_a_bucket_without_rows_has_its_files(tmp_path):
     """Readers find as many parts as there are buckets."""
     contents, merged, counters = process([], tmp_path / "x")
-    assert (len(contents), merged, counters) == (2, {}, {})
+    assert (len(contents), merged, counters) == (2, {}, {"rows/read": 0})
 
 
 # ---- all three steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowsStage:
-    """A stage that writes given rows: `tables` maps a table to (schema, rows)."""
-
-    folder: str
-    tables: dict = field(default_factory=dict)
-    storage: LocalStorage = field(default_factory=LocalStorage)
-
-    @property
-    def plan(self):
-        return StagePlan(stage="rows", identity=identity_of("rows", [], {}, ()), unit_count=1)
-
-    def units(self):
-        return [Unit(number=0, count=1)]
-
-    def process(self, unit, output):
-        for table, (schema, rows) in self.tables.items():
-            writer = output.table(table, schema)
-            for row in rows:
-                writer.write(row, 1)
-
-
-def run(stage):
-    """Run a stage to its manifest."""
-    claim_folder(stage.storage, stage.folder, stage.plan, overwrite=False)
-    for unit in stage.units():
-        assert run_chain(stage, [unit])[0].error is None
-    return finish_stage(stage.storage, stage.folder, stage.plan, MaxRejects(count=0))
-
-
-def build(folder, pages, redirects, items, bucket_count=4, wiki="jawiki", name_wikis=("enwiki",)):
-    """The entity table, the lookup and the manifests of pages [title], redirects {from: to, …}, items [(qid, links)]."""
-    articles = [
-        {"wiki": wiki, "page_id": n, "revision_id": 1, "title": title, "text": "", "anchors": [], "flags": []}
-        for n, title in enumerate(pages, 1)
-    ]
-    moved = []
-    for n, (title, to) in enumerate(redirects.items(), 1000):
-        to, fragment, interwiki = to if isinstance(to, tuple) else (to, None, None)
-        row = {"wiki": wiki, "page_id": n, "from": title, "to": to, "fragment": fragment, "to_interwiki": interwiki}
-        moved.append(row)
-    links = [
-        {"qid": qid, "sitelinks": [{"wiki": w, "title": t} for w, t in sorted(sitelinks.items())], "labels": []}
-        for qid, sitelinks in items
-    ]
-    run(
-        RowsStage(
-            folder=f"{folder}/articles", tables={"articles": (ARTICLES, articles), "redirects": (REDIRECTS, moved)}
-        )
-    )
-    run(RowsStage(folder=f"{folder}/sitelinks", tables={"sitelinks": (SITELINKS, links)}))
-    entities = f"{folder}/entities"
-    common = {"wiki_code": wiki, "siteinfo": None}
-    titles = TitlesStage(
-        build_folder=entities,
-        articles_folder=f"{folder}/articles",
-        sitelinks_folder=f"{folder}/sitelinks",
-        name_wikis=name_wikis,
-        bucket_count=bucket_count,
-        **common,
-    )
-    manifests = [
-        run(titles),
-        run(RedirectsStage(build_folder=entities, **common)),
-        run(EntitiesStage(folder=entities, wiki_code=wiki, name_wikis=name_wikis, bucket_count=bucket_count)),
-    ]
-    rows = [row for file in manifests[2].files_of("entities") for row in read_rows(f"{entities}/{file.path}")]
-    return SimpleNamespace(
-        rows={row["title"]: row for row in rows}, lookup=EntityLookup(entities), manifests=manifests, count=len(rows)
-    )
 
 
 def summary(row):
@@ -443,5 +392,220 @@ def test_the_counts_of_all_steps_are_conserved(tmp_path):
     assert [dict(manifest.counters) for manifest in built.manifests] == [
         {"rows/emitted/page": 2, "rows/emitted/redirect": 2, "rows/emitted/sitelink": 2, "rows/read": 6},
         {"redirects/emitted/missing page": 1, "redirects/emitted/resolved": 1, "redirects/read": 2},
-        {"titles/emitted/missing page": 1, "titles/emitted/named": 3, "titles/emitted/no item": 1, "titles/read": 5},
+        {
+            "titles without a page/named": 1,
+            "titles/emitted/missing page": 1,
+            "titles/emitted/named": 3,
+            "titles/emitted/no item": 1,
+            "titles/read": 5,
+        },
+    ]
+
+
+# ---- what a name is refused for, and policies
+
+
+def reason_of(built, title):
+    return built.rows[title]["reason"]
+
+
+def test_lists_and_disambiguation_pages_are_told_by_their_item_s_type(tmp_path):
+    """Whatever they are called; an item with another type keeps its name though the page's mark-up says otherwise."""
+    flagged = {"flags": ["disambiguation"]}
+    built = build(
+        tmp_path,
+        [
+            "一覧",
+            "曖昧",
+            "分類",
+            article("二", 20, **flagged),
+            article("三", 21, **flagged),
+            article("四", 22, **flagged),
+        ],
+        {"曖昧さ": "曖昧"},
+        [
+            ("Q1", {"jawiki": "一覧", "enwiki": "Mountains"}, {"types": ["Q13406463"]}),
+            ("Q2", {"jawiki": "曖昧", "enwiki": "Mercury"}, {"types": ["Q5", "Q4167410"]}),
+            ("Q3", {"jawiki": "分類", "enwiki": "List of lists"}, {"types": ["Q5"]}),
+            ("Q4", {"jawiki": "二", "enwiki": "Two"}),
+            ("Q5", {"jawiki": "三", "enwiki": "Three"}, {"types": ["Q101352"]}),
+        ],
+    )
+    assert {title: (row["name"], row["reason"]) for title, row in built.rows.items()} == {
+        "一覧": (None, LIST),
+        "曖昧": (None, DISAMBIGUATION),
+        "曖昧さ": (None, DISAMBIGUATION),
+        "分類": ("List of lists", None),
+        "二": (None, DISAMBIGUATION),
+        "三": ("Three", None),
+        "四": (None, NO_ITEM),
+    }
+
+
+def test_types_are_found_beside_many_items(tmp_path):
+    """Facts stand for some items only, in several batches, and an item may stand twice."""
+    items = [
+        (f"Q{n}", {"jawiki": f"P{n}", "enwiki": f"N{n}"}, {"types": ["Q13406463"]} if n % 7 == 0 else {})
+        for n in range(1, 20_000)
+    ]
+    items += [("Q7", {"jawiki": "P7", "enwiki": "N7"}, {"types": ["Q13406463"]})]
+    built = build(tmp_path, ["P1"], {}, items, bucket_count=2)
+    refused = {title for title, row in built.rows.items() if row["reason"] == LIST}
+    assert refused == {f"P{n}" for n in range(7, 20_000, 7)}
+    assert built.manifests[0].counters["rows/filtered/duplicate item"] == 1
+
+
+def test_names_by_rule(tmp_path):
+    """Labels where there is no article, numbers refused."""
+    built = build(
+        tmp_path,
+        [],
+        {},
+        [
+            ("Q1", {"jawiki": "犬"}, {"labels": {"en": "dog"}}),
+            ("Q2", {"jawiki": "千九百", "enwiki": "1900"}),
+        ],
+        rules=Rules(names=NameRules(source="sitelink-then-label", refuse_numbers=True)),
+    )
+    assert [(built.rows[title]["name"], reason_of(built, title)) for title in ("犬", "千九百")] == [
+        ("dog", None),
+        (None, NUMBER),
+    ]
+
+
+def test_a_redirect_to_a_section_can_have_the_article_s_name(tmp_path):
+    """By option; a chain goes on through it."""
+    redirects = {"A": ("東京", "歴史", None), "B": "A", "C": ("無い", "x", None)}
+    built = build(tmp_path, ["東京"], redirects, ITEMS[:1], rules=Rules(sections="article"))
+    assert [summary(built.rows[title]) for title in "ABC"] == [
+        ("東京", "Q1490", "Tokyo", None),
+        ("東京", "Q1490", "Tokyo", None),
+        (None, None, None, MISSING),
+    ]
+
+
+def test_a_redirect_s_own_item_can_be_passed_over(tmp_path):
+    """By option its target's item counts."""
+    items = [*ITEMS, ("Q9", {"jawiki": "江戸", "enwiki": "Edo"})]
+    built = build(tmp_path, ["東京"], {"江戸": "東京"}, items, rules=Rules(redirect_items="target"))
+    assert summary(built.rows["江戸"]) == ("東京", "Q1490", "Tokyo", None)
+    assert built.manifests[1].counters["redirects/read"] == 1
+
+
+def test_titles_with_marks_of_direction_and_controls(tmp_path):
+    """Sitelinks whose titles are illegal are filtered by the reason; those that MediaWiki cleans are cleaned."""
+    items = [
+        ("Q1", {"jawiki": "A\tB", "enwiki": "X"}),
+        ("Q2", {"jawiki": "A\u2066B", "enwiki": "X"}),
+        ("Q3", {"jawiki": "A|B", "enwiki": "X"}),
+        ("Q4", {"jawiki": "A\u202eB\u2028C", "enwiki": "Y"}),
+    ]
+    built = build(tmp_path, [], {}, items)
+    assert {title: row["name"] for title, row in built.rows.items()} == {"AB C": "Y"}
+    assert {key: n for key, n in built.manifests[0].counters.items() if "filtered" in key} == {
+        "rows/filtered/sitelink to an illegal title: control or direction character": 2,
+        "rows/filtered/sitelink to an illegal title: character": 1,
+    }
+
+
+# ---- hold-out
+
+
+def test_held_out_names_are_listed_and_have_the_reason(tmp_path):
+    """All items of one name together, whatever its case and its parenthesis; redirects to them too."""
+    items = [(f"Q{n + 1}", {"jawiki": f"P{n}", "enwiki": f"Name {n // 2}" + " (x)" * (n % 2)}) for n in range(400)]
+    items[0] = ("Q1", {"jawiki": "P0", "enwiki": "NAME 0"}, {"aliases": ["Zero", "Null"]})
+    holdout = Holdout(share=0.2, seed=1)
+    pages = [f"P{n}" for n in range(400)]
+    built = build(tmp_path, pages, {"R": "P0", "S": "P399"}, items, rules=Rules(holdout=holdout))
+    expected = {f"P{n}" for n in range(400) if holdout.holds(f"Name {n // 2}")}
+    held = {title for title, row in built.rows.items() if row["reason"] == HELD_OUT and title.startswith("P")}
+    assert held == expected and 40 < len(held) < 130 and len(held) % 2 == 0
+    assert {row["title"] for row in built.held_out} == held
+    assert all(built.rows[title]["qid"] and built.rows[title]["name"] is None for title in held)
+    assert {reason_of(built, "R"), reason_of(built, "S")} <= {HELD_OUT, None}
+    everything = build(tmp_path / "all", pages, {}, items, rules=Rules(holdout=Holdout(share=1.0)))
+    assert {row["reason"] for row in everything.rows.values()} == {HELD_OUT}
+    zero = next(row for row in everything.held_out if row["title"] == "P0")
+    assert (zero["name"], zero["aliases"], zero["qid"]) == ("NAME 0", ["Null", "Zero"], "Q1")
+
+
+# ---- pages that stand twice
+
+
+def test_pages_of_one_title_or_one_id_are_listed(tmp_path):
+    """The lowest id of a title, the first in the dump of an id; the others are listed by file and row."""
+    pages = [
+        article("A", 9),
+        article("A", 3),
+        article("A", 3),
+        article("B", 5),
+        article("C", 5),
+        article("D", 1000),
+    ]
+    built = build(tmp_path, pages, {"E": "A", "A": "B"}, [("Q1", {"jawiki": "A", "enwiki": "Letter A"})])
+    assert built.rows["A"]["page_id"] == 3
+    found = {
+        (row["table"], row["row"], row["title"], row["page_id"], row["kept_page_id"], row["reason"])
+        for row in built.duplicates
+    }
+    assert found == {
+        ("articles", 0, "A", 9, 3, "duplicate title"),
+        ("articles", 2, "A", 3, 3, "duplicate title"),
+        ("redirects", 1, "A", 1001, 3, "duplicate title"),
+        ("articles", 4, "C", 5, 5, "duplicate id"),
+        ("redirects", 0, "E", 1000, 1000, "duplicate id"),
+    }
+    assert built.manifests[0].counters["rows/filtered/duplicate title"] == 3
+    assert built.manifests[1].counters["duplicate ids"] == 2
+
+
+def test_a_place_tells_table_file_and_row():
+    """In the dump's order: files first, then rows."""
+    places = [place_of("articles", 0, 5), place_of("redirects", 0, 0), place_of("articles", 1, 0)]
+    assert places == sorted(places)
+    assert [place_parts(place) for place in places] == [("articles", 0, 5), ("redirects", 0, 0), ("articles", 1, 0)]
+    assert place_parts(place_of("articles", 99_999, 2**32 - 1)) == ("articles", 99_999, 2**32 - 1)
+
+
+# ---- chunks and passes
+
+
+def test_rows_come_out_of_a_chunk_as_they_went_in():
+    """With nulls, with all scripts, and none at all."""
+    for rows in (ROWS, []):
+        assert [TitleRow(**row) for row in unpack_rows(pack_rows(rows)).to_pylist()] == rows
+
+
+def test_the_rows_of_some_buckets_are_those_of_all(tmp_path):
+    """What each process reads for its own buckets is together what one reads for all; spooled or not."""
+    build(tmp_path, [f"P{n}" for n in range(300)], {}, ITEMS, bucket_count=16)
+    stage = TitlesStage(
+        build_folder=f"{tmp_path}/entities",
+        articles_folder=f"{tmp_path}/articles",
+        sitelinks_folder=f"{tmp_path}/sitelinks",
+        wiki_code="jawiki",
+        siteinfo=None,
+        name_wikis=("enwiki",),
+        bucket_count=16,
+    )
+    everything = sorted(read_all(stage, set(range(16))))
+    parts = [{0}, {1, 2, 3}, set(range(4, 16))]
+    assert sorted(row for part in parts for row in read_all(stage, part)) == everything
+    assert len(everything) == 302
+    (tmp_path / "spool").mkdir()
+    for source in stage.sources():
+        chunks = list(stage.read_titles(source, set(range(16))))
+        references = list(spooled(iter(chunks), str(tmp_path / "spool")))
+        assert [bucket for bucket, _ in references] == [bucket for bucket, _ in chunks]
+        assert list(unspooled(reference for _, reference in references)) == [chunk for _, chunk in chunks]
+
+
+def read_all(stage, buckets):
+    """(bucket, title) of all rows of some buckets."""
+    return [
+        (bucket, title)
+        for source in stage.sources()
+        for bucket, chunk in stage.read_titles(source, buckets)
+        for title in unpack_rows(chunk).column("title").to_pylist()
     ]

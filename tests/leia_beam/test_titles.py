@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leia_beam.titles import MAX_TITLE_BYTES, Target, first_letter, is_legal, normalise_title, parse_target
+from leia_beam.first_letters import TITLE_CASE
+from leia_beam.titles import MAX_TITLE_BYTES, Target, first_letter, is_legal, normalise_title, parse_target, title_fault
 from leia_beam.wikis import CASE_SENSITIVE, load_wiki, with_siteinfo
 
 BIDI_MARKS = re.compile("[\u200e\u200f\u202a-\u202e]")
@@ -136,7 +137,7 @@ def test_255_bytes_are_the_limit():
     ],
 )
 def test_the_first_letter_is_what_mediawiki_makes_of_it(first, expected):
-    """Letters without a single capital, and Georgian, stay as they are."""
+    """Letters without a single capital, and Georgian, stay as they are (MediaWiki until 1.39)."""
     assert [first_letter(first + rest, EN) for rest in ("", "x", "あ")] == [expected + rest for rest in ("", "x", "あ")]
 
 
@@ -147,6 +148,53 @@ def test_the_capital_of_i_has_its_dot_in_turkish_and_azerbaijani(code, expected)
     """LanguageTr and LanguageAz of MediaWiki have an upper-casing of their own for a first `i`."""
     wiki = load_wiki(code)
     assert (title_of("ilçe", wiki), normalise_title("ilçe", wiki)) == (expected, expected)
+
+
+def test_a_newer_wiki_has_title_case():
+    """Since 1.40 ligatures are spelled out and more letters have capitals; Georgian and ß stay as they are."""
+    wiki = with_siteinfo(EN, {}, "first-letter", frozenset(), TITLE_CASE)
+    given = ("ტესტი", "ßa", "ǆa", "ŉa", "ﬁa", "ⴀa", "éa", "ⅳ", "ӏа", "ΰa")
+    assert [title_of(title, wiki) for title in given] == [
+        "ტესტი",
+        "ßa",
+        "ǅa",
+        "ʼNa",
+        "Fia",
+        "Ⴀa",
+        "Éa",
+        "Ⅳ",
+        "Ӏа",
+        "Ϋ́a",
+    ]
+    assert [normalise_title(title, wiki) for title in given] == [title_of(title, wiki) for title in given]
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        ("", "empty"),
+        (" _\u00a0", "empty"),
+        ("A\tB", "control or direction character"),
+        ("A\nB", "control or direction character"),
+        ("A\rB", "control or direction character"),
+        ("A\x85B", "control or direction character"),
+        ("A\u2066B\u2069", "control or direction character"),
+        ("あ" * 86, "over 255 bytes"),
+        ("A/../B", "relative path"),
+        (":A", "leading colon"),
+        ("A|B", "character"),
+        ("A\ud800", "character"),
+        ("A%41", "character"),
+        ("A\u202eB", None),
+        ("A\u2028B", None),
+        ("A\u200bB", None),
+        ("東京", None),
+    ],
+)
+def test_an_illegal_title_has_a_reason(raw, fault):
+    """Refused with a reason exactly where there is no normal form; white space and bidi marks are MediaWiki's to drop."""
+    assert title_fault(raw) == fault
+    assert (normalise_title(raw, JA) is None) == (fault is not None)
 
 
 def test_a_case_sensitive_wiki_keeps_the_first_letter_but_for_some_namespaces():

@@ -1,0 +1,155 @@
+"""stage_shards: what is decided link by link and page by page, on articles of a line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from leia_beam.holdout import Holdout
+from leia_beam.linking import LinkRules
+from leia_beam.stage_shards import ShardsStage
+from leia_beam.tables import read_rows
+from leia_beam.tokenizer_identity import find_tokenizer
+from tests.leia_beam.entity_build import Rules, article, build, run
+
+ITEMS = [
+    ("Q1", {"jawiki": "Tokyo", "enwiki": "Tokyo"}, {"aliases": ["Edo City"]}),
+    ("Q2", {"jawiki": "Osaka", "enwiki": "Osaka Prefecture"}),
+    ("Q3", {"jawiki": "Kyoto", "enwiki": "Kyoto"}),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Words, and one token for all unknown ones."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "Tokyo": 2, "Kyoto": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_special_tokens(["</s>"])
+    words.save(str(folder / "tokenizer.json"))
+    return find_tokenizer(str(folder))
+
+
+def linked(title, page_id, text, *links):
+    """An article whose links are given as texts that stand in it, each the first after the one before."""
+    anchors, at = [], 0
+    for shown in links:
+        shown, _, target = shown.partition("|")
+        at = text.index(shown, at)
+        anchors.append(
+            {
+                "start_char": at,
+                "end_char": at + len(shown),
+                "target": target or shown,
+                "fragment": None,
+                "kind": "link",
+                "block": "prose",
+                "foreign_wiki": None,
+                "foreign_title": None,
+                "foreign_qid": None,
+            }
+        )
+        at += len(shown)
+    return article(title, page_id, text=text, anchors=anchors)
+
+
+def shards(folder, tokenizer, pages, entity_rules=Rules(), **options):  # noqa: B008
+    """(rows, counters) of the stage."""
+    build(folder, pages, {}, ITEMS, rules=entity_rules)
+    stage = ShardsStage(
+        folder=f"{folder}/shards",
+        articles_folder=f"{folder}/articles",
+        entities_folder=f"{folder}/entities",
+        wiki_code="jawiki",
+        siteinfo=None,
+        name_wikis=("enwiki",),
+        tokenizer=tokenizer,
+        alignment="edge",
+        name_space="auto",
+        document_start="none",
+        **{"rules": LinkRules(holdout=entity_rules.holdout), **options},
+    )
+    manifest = run(stage)
+    rows = [row for file in manifest.files_of("train") for row in read_rows(f"{folder}/shards/{file.path}")]
+    return rows, manifest.counters
+
+
+def test_pages_that_lost_are_left_out_by_reason(tmp_path, tokenizer):
+    """Of one title the lowest id stays, of one id the first; conservation holds."""
+    pages = [
+        linked("A", 9, "see Tokyo", "Tokyo"),
+        linked("A", 3, "see Kyoto", "Kyoto"),
+        linked("B", 5, "see Tokyo", "Tokyo"),
+        linked("C", 5, "see Tokyo", "Tokyo"),
+    ]
+    rows, counters = shards(tmp_path, tokenizer, pages)
+    assert [(row["title"], row["page_id"]) for row in rows] == [("A", 3), ("B", 5)]
+    assert {name: n for name, n in counters.items() if name.startswith("articles/")} == {
+        "articles/read": 4,
+        "articles/emitted": 2,
+        "articles/filtered/duplicate title": 1,
+        "articles/filtered/duplicate id": 1,
+    }
+
+
+def test_equal_names_are_counted_and_left_out_by_option(tmp_path, tokenizer):
+    """Kept by default."""
+    pages = [linked("A", 1, "Tokyo or Osaka", "Tokyo", "Osaka")]
+    rows, counters = shards(tmp_path / "kept", tokenizer, pages)
+    assert rows[0]["entity_qids"] == ["Q1", "Q2"] and counters["names equal to the anchor"] == 1
+    rows, counters = shards(tmp_path / "skipped", tokenizer, pages, rules=LinkRules(skip_equal=True))
+    assert rows[0]["entity_qids"] == ["Q2"]
+    assert counters["anchors/filtered/equal to the anchor"] == 1 and "names equal to the anchor" not in counters
+
+
+def test_later_mentions_are_anchors_of_their_own_kind(tmp_path, tokenizer):
+    """In the order of the text; their ordinals count on behind the links; counted apart."""
+    pages = [linked("A", 1, "Kyoto Tokyo x Kyoto Tokyo Kyoto", "Kyoto", "Tokyo", "x|Nowhere")]
+    rows, counters = shards(tmp_path / "on", tokenizer, pages, later_mentions=True)
+    row = rows[0]
+    assert row["input_ids"] == [3, 2, 0, 3, 2, 3]
+    assert row["entity_start_positions"] == [0, 1, 3, 4, 5] and row["entity_end_positions"] == [1, 2, 4, 5, 6]
+    assert row["entity_ordinals"] == [0, 1, 3, 4, 5]
+    assert row["entity_qids"] == ["Q3", "Q1", "Q3", "Q1", "Q3"]
+    assert row["entity_kinds"] == ["link"] * 2 + ["later mention"] * 3
+    expected = {"anchors/read": 3, "anchors/emitted": 2, "mentions/read": 3, "mentions/emitted": 3}
+    assert {name: counters[name] for name in expected} == expected
+    rows, counters = shards(tmp_path / "off", tokenizer, pages)
+    assert rows[0]["entity_ordinals"] == [0, 1] and "mentions/read" not in counters
+
+
+def test_leaks_of_held_out_names_are_counted(tmp_path, tokenizer):
+    """In longer names, and names and aliases in the text, which stays as it is."""
+    seed = next(
+        seed
+        for seed in range(10_000)
+        if [Holdout(share=0.3, seed=seed).holds(name) for name in ("Tokyo", "Osaka Prefecture", "Kyoto")]
+        == [True, False, False]
+    )
+    text = "Tokyo Kyoto Edo City Osaka x"
+    pages = [linked("A", 1, text, "Tokyo", "Kyoto", "Osaka")]
+    rows, counters = shards(tmp_path, tokenizer, pages, Rules(holdout=Holdout(share=0.3, seed=seed)))
+    assert rows[0]["entity_qids"] == ["Q3", "Q2"]
+    assert counters["anchors/filtered/held out"] == 1
+    assert (counters["leaks/in texts"], counters["leaks/in longer names"]) == (2, 0)
+
+
+def test_held_out_names_of_templates_are_listed_too(tmp_path, tokenizer):
+    """They have no title in the entity table: a file beside the shards holds them."""
+    pages = [linked("A", 1, "Tokyo and Nara", "Tokyo", "Nara")]
+    template = {"kind": "interlanguage template", "foreign_wiki": "enwiki", "foreign_title": "Nara (city)"}
+    pages[0]["anchors"][1] |= template
+    rules = Rules(holdout=Holdout(share=1.0))
+    _, counters = shards(tmp_path, tokenizer, pages, rules)
+    assert counters["anchors/filtered/held out"] == 2
+    lists = [path.read_text(encoding="utf-8") for path in (tmp_path / "shards/lists").iterdir()]
+    assert [json.loads(line) for line in lists[0].splitlines()] == [{"title": "Nara", "name": "Nara"}]
+
+
+def test_a_name_that_a_thousand_links_share_is_no_burden(tmp_path, tokenizer):
+    """A hot target crosses no shuffle: every link is looked up where it stands."""
+    pages = [linked(f"A{n}", n + 1, "Tokyo " * 5_000, *["Tokyo"] * 5_000) for n in range(4)]
+    _, counters = shards(tmp_path, tokenizer, pages)
+    assert counters["anchors/emitted"] == 20_000
