@@ -168,6 +168,7 @@ def _pages(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
     )
+    group.add_argument("--as-rendered", action="store_true", help="keep all of it, as the page's reader sees it")
 
 
 def _wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -510,6 +511,7 @@ def _extraction(options: argparse.Namespace) -> ExtractionOptions:
         lists=not options.no_lists,
         headings=not options.no_headings,
         end_matter=options.end_matter,
+        as_rendered=options.as_rendered,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leia_beam.manifest import StageFile
@@ -33,6 +33,8 @@ class CommitRecord:
     input: Mapping[str, Any]
     files: Sequence[StageFile] = ()
     counters: Mapping[str, int]
+    tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What is counted by a name that the input chooses (templates dropped): kind → name → number, the most frequent."""
     start: tuple[int, int] | None = None
     end: tuple[int, int] | None = None
     ends_input: bool = False
@@ -101,6 +103,27 @@ def sum_counters(records: Iterable[CommitRecord]) -> dict[str, int]:
     for record in records:
         total.update(record.counters)
     return dict(sorted(total.items()))
+
+
+def top_tallies(records: Iterable[CommitRecord], limit: int) -> dict[str, dict[str, int]]:
+    """Of each kind the names that all units together counted most, with their numbers; equal ones by name.
+
+    A unit keeps only its own most frequent names, so a number is a lower bound for a name that is rare in some units.
+    """
+    totals: dict[str, Counter[str]] = {}
+    for record in records:
+        for kind, names in record.tallies.items():
+            totals.setdefault(kind, Counter()).update(names)
+    return {kind: most_frequent(total, limit) for kind, total in sorted(totals.items())}
+
+
+def most_frequent(names: Mapping[str, int], limit: int) -> dict[str, int]:
+    """The names with the highest numbers, in that order; equal ones by name.
+
+    >>> most_frequent({"a": 1, "c": 2, "b": 2}, 2)
+    {'b': 2, 'c': 2}
+    """
+    return dict(sorted(names.items(), key=lambda item: (-item[1], item[0]))[:limit])
 
 
 def conservation_errors(counters: Mapping[str, int]) -> list[str]:

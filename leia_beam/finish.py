@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leia_beam.commits import (
     DONE,
@@ -18,6 +19,7 @@ from leia_beam.commits import (
     read_done_record,
     read_record,
     sum_counters,
+    top_tallies,
 )
 from leia_beam.coverage import STRICT, Tolerance, bad_block_warnings, check_coverage, last_whole
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, TooManyRejects, UsageError
@@ -28,6 +30,8 @@ from leia_beam.storage import Storage
 
 MIN_REJECT_LIMIT = 20
 MAX_SAMPLES = 20
+MAX_TALLIED_NAMES = 100
+"""How many names of each kind of tally the manifest lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,23 @@ def finish_stage(
         counters=counters,
         reject_samples=tuple(samples[:MAX_SAMPLES]),
         warnings=(*partial, *bad_block_warnings(records), *(text for record in records for text in record.warnings)),
-        details={**plan.details, "partial": partial} if partial else plan.details,
+        details=_details(plan, records, partial),
     )
     storage.write(f"{folder}/{MANIFEST_NAME}", manifest_bytes(manifest))
     return manifest
+
+
+def _details(plan: StagePlan, records: Sequence[CommitRecord], partial: list[str]) -> dict[str, Any]:
+    """The stage's own details, with what is missing from the input and the names that were counted most."""
+    details = dict(plan.details)
+    if partial:
+        details["partial"] = partial
+    most = top_tallies(records, MAX_TALLIED_NAMES)
+    if most:  # as lists: JSON's keys are sorted, these stand by their number
+        details["most_frequent"] = {
+            kind: [[name, count] for name, count in names.items()] for kind, names in most.items()
+        }
+    return details
 
 
 def _complete_records(storage: Storage, folder: str, plan: StagePlan) -> list[CommitRecord]:

@@ -215,6 +215,7 @@ class _PageProcessor:
         self._articles.write(row, 2 * len(extraction.text) + 100 * len(extraction.anchors))
         self._output.count("pages/emitted/article")
         self._output.counters.update(extraction.counters)
+        self._output.tally(extraction.tallies)
 
     def _extract(self, page: Page, title: str) -> Extraction:
         assert page.text is not None

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
-from leia_beam.commits import DONE, FAILED, CommitRecord, read_done_record, write_record
+from leia_beam.commits import DONE, FAILED, CommitRecord, most_frequent, read_done_record, write_record
 from leia_beam.dumps import Dump, DumpReader, byte_ranges
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.manifest import StageFile
@@ -29,6 +29,8 @@ from leia_beam.stream_checks import StreamCheck, stream_check
 from leia_beam.tables import TableWriter
 
 MAX_SAMPLES = 5
+MAX_TALLIED = 1000
+"""How many names of each kind of tally a unit's record holds."""
 SHOWN_REJECT_BYTES = 200
 
 
@@ -120,6 +122,7 @@ class UnitOutput:
 
     def __init__(self, unit: Unit, fingerprint: str, scratch: str):
         self.counters: Counter[str] = Counter()
+        self.tallies: dict[str, Counter[str]] = {}
         self.warnings: list[str] = []
         self.reject_samples: list[dict[str, Any]] = []
         self.start: tuple[int, int] | None = None
@@ -157,6 +160,11 @@ class UnitOutput:
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
         self.counters[name] += number
+
+    def tally(self, tallies: Mapping[str, Mapping[str, int]]) -> None:
+        """Add to what is counted by a name that the input chooses: kind → name → number."""
+        for kind, names in tallies.items():
+            self.tallies.setdefault(kind, Counter()).update(names)
 
     def reject(self, thing: str, reason: str, place: Place | None, identifier: str | None, raw: bytes) -> None:
         """Count a record that cannot be used, and write down which one."""
@@ -262,6 +270,7 @@ def run_unit(stage: AnyStage, unit: Unit, work: Callable[[Unit, UnitOutput], Non
             input=unit.input,
             files=[file for file, _ in finished],
             counters=dict(sorted(output.counters.items())),
+            tallies={kind: most_frequent(names, MAX_TALLIED) for kind, names in sorted(output.tallies.items())},
             start=output.start,
             end=output.end,
             ends_input=output.ends_input,

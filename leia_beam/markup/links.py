@@ -11,7 +11,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from leia_beam.markup.external_links import PROTOCOLS
-from leia_beam.markup.marks import CAPTION, CAPTION_END, FOREIGN, FOREIGN_END, HOLE
+from leia_beam.markup.marks import BREAK, CAPTION, CAPTION_END, CLOSE, FOREIGN, FOREIGN_END, HOLE, OPEN
 from leia_beam.markup.page_state import ExtractionOptions, LinkTarget, PageState, ShownLink
 from leia_beam.markup.quotes import with_quotes_marked
 from leia_beam.titles import namespace_of_title, parse_target
@@ -27,6 +27,7 @@ _HEAD = re.compile(rf"{_TARGET}\|")
 _ADDRESS = re.compile(PROTOCOLS, re.IGNORECASE)
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _MAX_PREFIX_CHARS = 64
+_INVISIBLE = OPEN + CLOSE + HOLE + BREAK + " \n\u00a0"
 
 
 def with_links_set_aside(text: str, page: PageState) -> str:
@@ -172,6 +173,10 @@ class _LinkScanner:
         if not no_anchor and target.title == page.title and target.foreign_wiki is None:
             no_anchor = "self"
         shown = label.strip()
+        if not shown.strip(_INVISIBLE):
+            page.counters["anchors/dropped/no text"] += 1
+            self._pieces += (" " * label[:1].isspace() + OPEN + CLOSE, chunk[end:])
+            return
         mark = page.set_aside(
             ShownLink(shown, target, page.foreign[int(foreign)] if foreign is not None else None, no_anchor)
         )

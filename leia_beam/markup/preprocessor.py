@@ -38,6 +38,7 @@ _RAW_ELEMENTS = frozenset(_RAW.split("|"))
 _STARTS_A_LINE = re.compile(r"\{\||[:;#*]")
 _POEM_INDENT = re.compile(r"^:+", re.MULTILINE)
 _INLINE_CODE = re.compile(r"\sinline(?=[\s=/>])", re.IGNORECASE)
+_WHITE_SPACE = re.compile(r"[ \t\n]+")
 _BLANKS = " \t"
 
 
@@ -173,8 +174,19 @@ class _Preprocessor:
         if name == "pre":
             content = content.replace("<nowiki>", "").replace("</nowiki>", "")
         shown = content if name in ("syntaxhighlight", "source") else without_marks(decode(content))
-        mark = self._page.set_aside(shown if name == "nowiki" else shown.strip("\n"))
-        return mark if name == "nowiki" or _INLINE_CODE.search(tag) else f"{BREAK}{mark}{BREAK}"
+        if name == "nowiki":
+            return self._running_text(shown)
+        if not shown.strip():
+            return BREAK
+        mark = self._page.set_aside(shown.strip("\n").rstrip())
+        return mark if _INLINE_CODE.search(tag) else f"{BREAK}{mark}{BREAK}"
+
+    def _running_text(self, shown: str) -> str:
+        """Text without markup in a line: its white space counts as elsewhere."""
+        text = _WHITE_SPACE.sub(lambda match: "\n" if "\n" in match.group() else " ", shown)
+        stripped = text.strip()
+        mark = self._page.set_aside(stripped) if stripped else OPEN + CLOSE
+        return " " * text[:1].isspace() + mark + " " * text[-1:].isspace()
 
     def _shown_tag(self, match: re.Match[str]) -> int:
         """A tag that vanishes while what it holds stays."""
@@ -221,6 +233,8 @@ class _Preprocessor:
     @staticmethod
     def _parameter(body: str) -> str:
         """A parameter `{{{name|default}}}` outside a template is its default; without one it stands as it is."""
+        if len(body) > MAX_RENDERED_CHARS:
+            return HOLE
         return body.split("|", 2)[1] if "|" in body else "{{{" + body + "}}}"
 
     def _call(self, body: str, may_start_line: bool = True) -> str:

@@ -40,7 +40,11 @@ _EMPTY_LINES = re.compile("\n{3,}")
 _BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION
 _BREAK_CHARACTERS = "\n" + BREAK
 _LINE_ENDS = _BREAK_CHARACTERS + TABLE + TABLE_END + CAPTION_END
-_AROUND_TABLES = re.compile(f"[ \t\r\n]*[{TABLE}{TABLE_END}][ \t\r\n{TABLE}{TABLE_END}]*")
+_EDGES = re.compile(
+    f"[ \r\n]*[{TABLE}{TABLE_END}{CAPTION}{CAPTION_END}][ \r\n{TABLE}{TABLE_END}{CAPTION}{CAPTION_END}]*"
+)
+_END_CHARACTERS = " \t\r\n\u00a0\u3000" + _BLOCK_MARKS + CAPTION_END + TABLE + TABLE_END
+_OPENING_OF = {TABLE_END: TABLE, CAPTION_END: CAPTION}
 _FRENCH = re.compile(r"(?<=\S) (?=[?:;!%»›](?!\w))|(?<=[«‹]) ")
 
 
@@ -51,28 +55,31 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
     space at the start of a line stays: it is that paragraph's indent.
     """
     text = text.replace(OPEN, "").replace(CLOSE, "").replace("\t", " ")
-    may_have_empty_lines = BREAK in text or CELL in text or CAPTION in text
     if HOLE in text:
         text = without_holes(text)
-        may_have_empty_lines = may_have_empty_lines or ITEM in text or HEADING in text
-    if CAPTION in text:
-        text = text.replace(CAPTION, "\n" + CAPTION).replace(CAPTION_END, CAPTION_END + "\n")
     text = _replaced(text, "  ", " ")
-    if may_have_empty_lines:
-        for mark in _BLOCK_MARKS:
-            text = _without_empty_lines(text, mark) if mark in text else text
-    if TABLE in text:
-        text = _AROUND_TABLES.sub(_edge_of_tables, text)
+    for mark in _BLOCK_MARKS:
+        if mark in text:
+            text = _without_empty_lines(text, mark)
+    if TABLE in text or CAPTION in text:
+        text = _EDGES.sub(_breaks_at_edges, text)
     text = text.replace(" \n", "\n").replace("\n ", "\n")
+    if "\u3000" in text or "\u00a0" in text:
+        text = _BLANK_LINE_END.sub("", text)
     if BREAK in text:
         text = text.replace(" \r", "\r").replace("\r ", "\r")
         text = _BREAKS.sub(_one_break, text)
-    if "\u3000" in text or "\u00a0" in text:
-        text = _BLANK_LINE_END.sub("", text)
     if "\n\n\n" in text:
         text = _EMPTY_LINES.sub("\n\n", text)
-    text = text.strip()
+    text = _stripped(text)
     return _FRENCH.sub("\u00a0", text) if is_as_rendered else text
+
+
+def _stripped(text: str) -> str:
+    """The text without white space at its ends; marks there are no text."""
+    text = text.rstrip(_END_CHARACTERS)
+    start = len(text) - len(text.lstrip(_END_CHARACTERS))
+    return "".join(character for character in text[:start] if not character.isspace()) + text[start:]
 
 
 def _replaced(text: str, old: str, new: str) -> str:
@@ -86,7 +93,7 @@ def _without_empty_lines(text: str, mark: str) -> str:
     """The lines that a mark begins without blanks in front, and gone, with the break before them, where nothing follows."""
     pieces = text.split(mark)
     for number in range(1, len(pieces)):
-        content = pieces[number].lstrip(" " + BREAK)
+        content = pieces[number].lstrip(" \u00a0\u3000" + BREAK)
         if content and content[0] not in _LINE_ENDS:
             pieces[number] = mark + content
         else:
@@ -103,18 +110,19 @@ def _one_break(match: re.Match[str]) -> str:
     return "\n\n" if breaks > 1 else "\n" if breaks else BREAK
 
 
-def _edge_of_tables(match: re.Match[str]) -> str:
-    """The breaks around a table's edges in one: ends of tables, then a break, then those that begin."""
-    opened = closed = 0
+def _breaks_at_edges(match: re.Match[str]) -> str:
+    """The breaks around the edges of tables and captions in one: what ends, then a break, then what begins."""
+    closed: list[str] = []
+    opened: list[str] = []
     for mark in match.group():
-        if mark == TABLE:
-            opened += 1
-        elif mark == TABLE_END and opened:
-            opened -= 1
-        elif mark == TABLE_END:
-            closed += 1
-    is_outside = match.start() == 0 or "\n\n" in match.group()
-    return TABLE_END * closed + ("\n\n" if is_outside else "\n") + TABLE * opened
+        if mark in (TABLE, CAPTION):
+            opened.append(mark)
+        elif mark in _OPENING_OF and opened and opened[-1] == _OPENING_OF[mark]:
+            opened.pop()
+        elif mark in _OPENING_OF:
+            closed.append(mark)
+    between = "\n\n" if "\n\n" in match.group() else "\n"
+    return "".join((*closed, between, *opened))
 
 
 def without_holes(text: str) -> str:
