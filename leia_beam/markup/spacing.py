@@ -33,6 +33,7 @@ _BRACKETS = {
 _CLOSING = frozenset(_BRACKETS.values())
 _AROUND_HOLES = " \t\u00a0、,，;；،؛:：/／" + HOLE
 _BLANKS = " \t\u00a0"
+_SENTENCE_ENDS = ".。।۔!?！？"
 _COMMAS = "、,，;；،؛"
 _BREAKS = re.compile("[\n\r]{2,}")
 _BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
@@ -145,7 +146,11 @@ def without_holes(text: str) -> str:
         elif before in _BRACKETS or (after and after in _CLOSING):
             pieces.append(text[position:begin])
         else:
-            pieces += [text[position:begin], _gap(text[begin:end])]
+            gap = _gap(text[begin:end])
+            pieces += [
+                text[position:begin],
+                "" if after and after in _SENTENCE_ENDS and not gap.strip(_BLANKS + _COMMAS) else gap,
+            ]
         position = end
     pieces.append(text[position:])
     return "".join(pieces)

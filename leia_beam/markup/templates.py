@@ -33,7 +33,7 @@ _QID_ARGUMENTS = ("WD", "wd", "qid", "d")
 
 
 _ORDINAL = re.compile(r"\d{1,4}(?:e|er|re|ème|º|ª)")
-"""Templates that are named as what they show (French `{{84e}}`)."""
+_CENTURY = re.compile(r"([ivx]{1,6})((?:e|er)(?: siècle| millénaire)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ def _may_be_rendered(head: str, wiki: Wiki) -> bool:
         or name.startswith(("link-", "lang-", "llang-"))
         or name == "langx"
         or _ORDINAL.fullmatch(name) is not None
+        or _CENTURY.fullmatch(name) is not None
         or name in _recipes("inline", language)
         or name in _recipes("interlanguage", language)
         or name in disambiguation_templates(language)
@@ -201,6 +202,10 @@ def _arguments(parts: Sequence[str], first: int) -> dict[str, str]:
 
 
 def _by_form(call: TemplateCall) -> str | None:
+    """Templates that are named as what they show: `{{84e}}`, `{{XXe siècle}}`."""
+    century = _CENTURY.fullmatch(call.name)
+    if century is not None:
+        return century.group(1).upper() + century.group(2)
     return call.name if _ORDINAL.fullmatch(call.name) else None
 
 
