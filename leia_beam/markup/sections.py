@@ -50,7 +50,7 @@ def parse_heading(line: str) -> tuple[int, str] | None:
     >>> parse_heading("== Kyoto =="), parse_heading("=== a =="), parse_heading("=====")
     ((2, 'Kyoto'), (2, '= a'), (2, '='))
     """
-    stripped = line.rstrip(" \t" + HOLE + OPEN + CLOSE)
+    stripped = line.rstrip(" \t" + HOLE)
     if len(stripped) < 3 or not stripped.endswith("="):
         return None
     inner = stripped.strip("=")

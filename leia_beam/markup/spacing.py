@@ -35,7 +35,6 @@ _AROUND_HOLES = " \t\u00a0、,，;；،؛:：/／" + HOLE
 _BLANKS = " \t\u00a0"
 _SENTENCE_ENDS = ".。।۔!?！？"
 _COMMAS = "、,，;；،؛"
-_BREAKS = re.compile("[\n\r]{2,}")
 _BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
 _EMPTY_LINES = re.compile("\n{3,}")
 _BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION
@@ -62,14 +61,14 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
     for mark in _BLOCK_MARKS:
         if mark in text:
             text = _without_empty_lines(text, mark)
-    if TABLE in text or CAPTION in text:
+    if TABLE in text or TABLE_END in text or CAPTION in text:
         text = _EDGES.sub(_breaks_at_edges, text)
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     if "\u3000" in text or "\u00a0" in text:
         text = _BLANK_LINE_END.sub("", text)
     if BREAK in text:
         text = text.replace(" \r", "\r").replace("\r ", "\r")
-        text = _BREAKS.sub(_one_break, text)
+        text = _with_single_breaks(text)
     if "\n\n\n" in text:
         text = _EMPTY_LINES.sub("\n\n", text)
     text = _stripped(text)
@@ -105,10 +104,21 @@ def _without_empty_lines(text: str, mark: str) -> str:
     return "".join(pieces)
 
 
-def _one_break(match: re.Match[str]) -> str:
+def _with_single_breaks(text: str) -> str:
     """Breaks of tags among those of the source: one break, or an empty line where the source has one."""
-    breaks = match.group().count("\n")
-    return "\n\n" if breaks > 1 else "\n" if breaks else BREAK
+    parts = text.split(BREAK)
+    pieces = [parts[0].rstrip("\n")]
+    breaks = len(parts[0]) - len(pieces[0])
+    for part in parts[1:]:
+        content = part.lstrip("\n")
+        breaks += len(part) - len(content)
+        if not content:  # nothing between two breaks
+            continue
+        stripped = content.rstrip("\n")
+        pieces += ["\n\n" if breaks > 1 else "\n" if breaks else BREAK, stripped]
+        breaks = len(content) - len(stripped)
+    pieces.append("\n" * breaks)
+    return "".join(pieces)
 
 
 def _breaks_at_edges(match: re.Match[str]) -> str:

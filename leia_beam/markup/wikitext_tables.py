@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 
-from leia_beam.markup.marks import CELL, CLOSE, HOLE, OPEN, TABLE, TABLE_END
+from leia_beam.markup.marks import CELL, HOLE, TABLE, TABLE_END
 from leia_beam.markup.page_state import PageState
 
 _OPENING = re.compile(r"^:*[ \t]*\{\|")
 _EDGE = re.compile(
     rf"\n(?P<template>[ \t]*{HOLE}[ \t{HOLE}]*(?=\n[ \t]*[|!]))"
-    rf"|\n[ \t{HOLE}{OPEN}{CLOSE}]*(?::*[ \t{HOLE}]*(?P<open>\{{\|)|(?P<close>\|\}}))[^\n]*"
+    rf"|\n[ \t{HOLE}]*(?::*[ \t{HOLE}]*(?P<open>\{{\|)|(?P<close>\|\}}))[^\n]*"
 )
 _MARK = re.compile(f"[{TABLE}{TABLE_END}]")
 _HEADING_LINE = re.compile(r"^==", re.MULTILINE)
-_IGNORED = " \t" + HOLE + OPEN + CLOSE
+_IGNORED = " \t" + HOLE
 
 
 def with_tables(text: str, page: PageState) -> str:
