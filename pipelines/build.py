@@ -421,6 +421,8 @@ def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -
     build.prepare_output()
     articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
     entity_options = read_manifest(entities_folder).options
+    if not {"names", "holdout", "sections"} <= set(entity_options):
+        raise UsageError(f"{entities_folder}: made by an earlier version; run `leia-beam entities` again, --overwrite")
     articles_manifest = read_manifest(articles_folder)
     stage = ShardsStage(
         folder=build.folder("shards"),
