@@ -236,6 +236,7 @@ class RedirectsStage:
                 output.count("redirects/read")
                 end = _end_of(target, None if self.sections != NO_SECTIONS else fragment, interwiki, wiki)
                 following[offset + number] = _next_number(offset + number, target, end, parts)
+            _count(output, "redirects with an item of their own", parts.redirects_with_item(bucket))
         final = follow_chains(following, parts.size + ENDS.index(LOOP))
         redirects = np.flatnonzero(following[: parts.size] != np.arange(parts.size, dtype=np.int32))
         ended = final[redirects]
