@@ -241,6 +241,12 @@ def _names(parser: argparse.ArgumentParser) -> None:
         help="a redirect that has an item: its own name, or that of where it leads",
     )
     group.add_argument(
+        "--missing-pages",
+        choices=("name", "refuse"),
+        default="name",
+        help="titles that an item links to but the dump has no page of: named, or counted as missing pages",
+    )
+    group.add_argument(
         "--holdout", metavar="SHARE", type=share, default=0.0, help="share of names, 0 to 1, kept from insertion"
     )
     group.add_argument("--seed", metavar="N", type=not_negative, default=0, help="draws the names that are held out")
@@ -445,6 +451,7 @@ def _entity_options(options: argparse.Namespace) -> EntityOptions:
         holdout=Holdout(share=options.holdout, seed=options.seed),
         sections=options.section_links,
         redirect_items=options.redirect_items,
+        missing_pages=options.missing_pages,
     )
 
 

@@ -118,7 +118,7 @@ def siteinfo_from_json(content: Mapping[str, Any] | None) -> SiteInfo | None:
         namespaces={int(number): name for number, name in content["namespaces"].items()},
         case_sensitive_namespaces=frozenset(content["case_sensitive_namespaces"]),
         has_page_namespaces=content["has_page_namespaces"],
-        generator=content["generator"],
+        generator=content.get("generator", ""),
     )
 
 

@@ -72,6 +72,7 @@ ENDS = UNRESOLVED
 
 OWN_ITEM, TARGET_ITEM = "own", "target"
 NO_SECTIONS, SECTIONS_AS_ARTICLES = "refuse", "article"
+NAME_MISSING, REFUSE_MISSING = "name", "refuse"
 
 
 def default_bucket_count(titles: int) -> int:
@@ -235,6 +236,7 @@ class RedirectsStage:
                 output.count("redirects/read")
                 end = _end_of(target, None if self.sections != NO_SECTIONS else fragment, interwiki, wiki)
                 following[offset + number] = _next_number(offset + number, target, end, parts)
+            _count(output, "redirects with an item of their own", parts.redirects_with_item(bucket))
         final = follow_chains(following, parts.size + ENDS.index(LOOP))
         redirects = np.flatnonzero(following[: parts.size] != np.arange(parts.size, dtype=np.int32))
         ended = final[redirects]
@@ -247,12 +249,16 @@ class RedirectsStage:
 
 @dataclass(frozen=True, kw_only=True)
 class EntitiesStage:
-    """Step 3: the entity table and the lookup, a bucket a unit."""
+    """Step 3: the entity table and the lookup, a bucket a unit.
+
+    `missing_pages`: whether a title that an item links to has its name though the dump has no such page.
+    """
 
     folder: str
     wiki_code: str
     name_wikis: tuple[str, ...]
     bucket_count: int
+    missing_pages: str = NAME_MISSING
     storage: Storage = field(default_factory=LocalStorage)
 
     @property
@@ -270,6 +276,7 @@ class EntitiesStage:
                     "names": titles["names"],
                     "holdout": titles["holdout"],
                     "sections": redirects["sections"],
+                    "missing_pages": self.missing_pages,
                 },
                 VERSIONS,
             ),
@@ -287,7 +294,8 @@ class EntitiesStage:
         redirects = read_manifest(f"{self.folder}/_redirects").files_of("redirect-ends")[0]
         ends = np.load(f"{self.folder}/_redirects/{redirects.path}", mmap_mode="r")
         offset, own = parts.offsets[unit.number], parts.rows_of(unit.number)
-        rows = _entities(own, np.array(ends[offset : offset + own.num_rows], np.int64), parts)
+        own_ends = np.array(ends[offset : offset + own.num_rows], np.int64)
+        rows = _entities(own, own_ends, parts, self.missing_pages == REFUSE_MISSING)
         _count_titles(rows, output)
         table = output.table("entities", ENTITIES)
         order = pc.sort_indices(rows, sort_keys=[("title", "ascending")])
@@ -429,14 +437,20 @@ def _write_duplicate_ids(parts: TitleParts, output: UnitOutput) -> None:
 # ---- step 3: the entity table
 
 
-def _entities(own: pa.Table, ends: np.ndarray, parts: TitleParts) -> pa.Table:
+def _entities(own: pa.Table, ends: np.ndarray, parts: TitleParts, needs_page: bool) -> pa.Table:
     """The columns of the entity table, and `qid_number`, `name_source`, for the titles of one bucket by number.
 
-    `ends` (n,) says for each title the number of the title at which its chain of redirects ends, or of an end.
+    `ends` (n,) says for each title the number of the title at which its chain of redirects ends, or of an end;
+    with `needs_page` a title without a page is a missing page.
     """
     reached = np.flatnonzero(ends < parts.size)
-    columns = ["title", "qid", "name", "name_language", "name_source", "refusal", "has_item"]
+    columns = ["title", "page_id", "qid", "name", "name_language", "name_source", "refusal", "has_item"]
     rows = parts.rows_at(ends[reached], columns)
+    if needs_page:
+        has_page = pc.is_valid(rows.column("page_id")).to_numpy()
+        ends = ends.copy()
+        ends[reached[~has_page]] = parts.size + ENDS.index(MISSING)
+        rows, reached = rows.filter(pa.array(has_page)), reached[has_page]
     where = np.full(len(ends), -1, np.int64)
     where[reached] = np.arange(len(reached))
     target = rows.take(pa.array(where, mask=where < 0))

@@ -103,12 +103,12 @@ def _process(record: Record, unit: Unit, table: TableWriter, output: UnitOutput)
         if inserts_into(line) not in (None, (), _COLUMNS):
             raise DamagedSql(f"columns {inserts_into(line)}, not {_COLUMNS}")
         for values in inserted_rows(line, TABLE):
-            _write(values, table, output)
-    except (DamagedSql, UnicodeDecodeError) as error:
+            _write(values, record, table, output)
+    except DamagedSql as error:
         raise DamagedInput(f"{unit.name}: damaged SQL{_where(record)} ({error}); download it again") from error
 
 
-def _write(values: tuple[Value, ...], table: TableWriter, output: UnitOutput) -> None:
+def _write(values: tuple[Value, ...], record: Record, table: TableWriter, output: UnitOutput) -> None:
     if len(values) != len(_COLUMNS):
         raise DamagedSql(f"a row of {len(values)} values, not of page id, language and title")
     page_id, language, title = values
@@ -118,9 +118,13 @@ def _write(values: tuple[Value, ...], table: TableWriter, output: UnitOutput) ->
     if not title or not language:
         output.count("links/filtered/no title")
         return
+    try:
+        row = {"page_id": page_id, "language": language.decode(), "title": title.decode().replace("_", " ")}
+    except UnicodeDecodeError:  # a title that the database cut at its 255 bytes
+        output.reject("links", "no UTF-8", record.place, f"page id {page_id}", title)
+        return
     output.count("links/emitted")
     output.last_id = f"page id {page_id}"
-    row = {"page_id": page_id, "language": language.decode(), "title": title.decode().replace("_", " ")}
     table.write(row, 40 + len(title))
 
 

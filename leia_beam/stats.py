@@ -25,6 +25,7 @@ from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.siteinfo import siteinfo_from_json, wiki_with
 
 _LINK_COLUMNS = ("target", "fragment", "kind", "foreign_wiki", "foreign_title")
+_OTHERS = ("titles without", "redirects with", "names equal", "mentions/", "leaks/")
 _BAR_WIDTH, _ROW_HEIGHT = 420, 44
 
 
@@ -50,7 +51,7 @@ class BuildStats:
     """What became of the wiki's titles, and of its redirects, by outcome."""
     redirects: Mapping[str, int]
     others: Mapping[str, int]
-    """Names equal to their anchors, later mentions, leaks of held-out names."""
+    """Titles without a page, redirects with an item, names equal to their anchors, later mentions, leaks of held-out names."""
 
 
 def build_stats(folder: str, top: int) -> BuildStats:
@@ -71,8 +72,9 @@ def build_stats(folder: str, top: int) -> BuildStats:
         redirects=_outcomes(redirects.counters, "redirects/emitted/"),
         others={
             name: count
-            for name, count in shards.counters.items()
-            if name.startswith(("names equal", "mentions/", "leaks/"))
+            for counters in (entities.counters, redirects.counters, shards.counters)
+            for name, count in counters.items()
+            if name.startswith(_OTHERS)
         },
     )
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 import marisa_trie
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from leia_beam.lookup import bucket_of, open_trie, read_arrow
 from leia_beam.manifest import Manifest, read_manifest
@@ -93,6 +94,11 @@ class TitleParts:
         for number, (target, fragment, interwiki, has_item) in enumerate(zip(*columns, strict=True)):
             if target is not None and not (own_items and has_item):
                 yield number, target, fragment, interwiki
+
+    def redirects_with_item(self, bucket: int) -> int:
+        """How many redirects of a bucket have an item of their own."""
+        rows = self.rows_of(bucket)
+        return pc.sum(pc.and_(pc.is_valid(rows.column("redirect_to")), rows.column("has_item"))).as_py() or 0
 
 
 @lru_cache(maxsize=2)

@@ -32,6 +32,7 @@ from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import (
+    NAME_MISSING,
     NO_SECTIONS,
     OWN_ITEM,
     SECTIONS_AS_ARTICLES,
@@ -367,6 +368,7 @@ class EntityOptions:
     holdout: Holdout = field(default_factory=Holdout)
     sections: str = NO_SECTIONS
     redirect_items: str = OWN_ITEM
+    missing_pages: str = NAME_MISSING
 
 
 def run_entities(
@@ -400,7 +402,13 @@ def run_entities(
         items=options.redirect_items,
     )
     build.run(redirects, entities.redirects_graph)
-    table = EntitiesStage(folder=build.folder("entities"), wiki_code=code, name_wikis=wikis, bucket_count=count)
+    table = EntitiesStage(
+        folder=build.folder("entities"),
+        wiki_code=code,
+        name_wikis=wikis,
+        bucket_count=count,
+        missing_pages=options.missing_pages,
+    )
     build.run(table, entities.graph)
 
 
@@ -421,6 +429,8 @@ def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -
     build.prepare_output()
     articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
     entity_options = read_manifest(entities_folder).options
+    if not {"names", "holdout", "sections"} <= set(entity_options):
+        raise UsageError(f"{entities_folder}: made by an earlier version; run `leia-beam entities` again, --overwrite")
     articles_manifest = read_manifest(articles_folder)
     stage = ShardsStage(
         folder=build.folder("shards"),

@@ -25,7 +25,8 @@ class Progress:
         self, stage: AnyStage, units: Sequence[Unit], say: Callable[[str], None], interval_s: float = INTERVAL_S
     ):
         self._stage = stage
-        self._sizes = {f"{unit.number:05d}.json": unit.end - unit.start for unit in units}
+        # A bucket's size is an estimate, which decides how many processes there are: nothing to tell a user in MB.
+        self._sizes = {f"{unit.number:05d}.json": unit.end - unit.start if unit.path else 0 for unit in units}
         self._say = say
         self._interval_s = interval_s
         self._stop = threading.Event()

@@ -158,7 +158,7 @@ def test_a_table_that_is_cut_is_an_error(links: list[Link], tmp_path: Path, caps
         (b"<html>not found</html>", 3, "perhaps an error page"),
         (sql([(1, "en", "A")]).replace(b"(1,'en','A')", b"(1,'en')"), 3, "a row of 2 values"),
         (sql([(1, "en", "A")]).replace(b"(1,'en','A')", b"('1','en','A')"), 3, "a row of other types"),
-        (sql([(1, "en", "A")]).replace(b"'A'", b"'\xff'"), 3, "damaged SQL at byte"),
+        (sql([(1, "en", "A")]).replace(b"'A'", b"x"), 3, "damaged SQL at byte"),
         (sql([]), 3, "no links/emitted"),
     ],
 )
@@ -171,6 +171,21 @@ def test_what_is_no_such_table_is_refused(
     assert main([*arguments, "--quiet"]) == code
     error = capsys.readouterr().err
     assert message in error, error
+
+
+def test_a_title_that_is_no_text_is_set_aside(tmp_path: Path) -> None:
+    """The database cuts titles at 255 bytes, within a letter too; an empty one is no link. Both are counted."""
+    content = sql([(1, "en", "A"), (2, "en", "B"), (3, "en", "")]).replace(b"'B'", b"'B\xe6\x9d'")
+    (tmp_path / "x.sql").write_bytes(content)
+    arguments = ["langlinks", "--langlinks", str(tmp_path / "x.sql"), "--wiki", "ja", "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--quiet"]) == 0
+    assert [row["page_id"] for row in rows_of(tmp_path / "out", "langlinks", "langlinks")] == [1]
+    assert read_manifest(tmp_path / "out/langlinks").counters == {
+        "links/read": 3,
+        "links/emitted": 1,
+        "links/filtered/no title": 1,
+        "links/rejected/no UTF-8": 1,
+    }
 
 
 def test_a_finished_table_is_taken_and_gives_the_same_bytes(sample: Sample, links: list[Link], tmp_path: Path) -> None:

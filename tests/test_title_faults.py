@@ -246,6 +246,7 @@ def test_redirects_of_every_kind(tmp_path: Path) -> None:
         "Plain!": (None, "no item"),
     }
     assert found.counters["entities/_redirects"] == {
+        "redirects with an item of their own": 1,
         "redirects/read": 59,
         "redirects/emitted/resolved": 51,
         "redirects/emitted/loop": 4,

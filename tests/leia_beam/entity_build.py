@@ -11,7 +11,7 @@ from leia_beam.holdout import Holdout
 from leia_beam.lookup import EntityLookup
 from leia_beam.plans import StagePlan, claim_folder, identity_of
 from leia_beam.schema import ARTICLES, FACTS, REDIRECTS, SITELINKS
-from leia_beam.stage_entities import NO_SECTIONS, OWN_ITEM, EntitiesStage, RedirectsStage, TitlesStage
+from leia_beam.stage_entities import NAME_MISSING, NO_SECTIONS, OWN_ITEM, EntitiesStage, RedirectsStage, TitlesStage
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
 from leia_beam.units import Unit, run_chain
@@ -57,6 +57,7 @@ class Rules:
     holdout: Holdout = field(default_factory=Holdout)
     sections: str = NO_SECTIONS
     redirect_items: str = OWN_ITEM
+    missing_pages: str = NAME_MISSING
 
 
 def article(title, page_id, wiki="jawiki", **fields):
@@ -123,7 +124,15 @@ def build(folder, pages, redirects, items, bucket_count=4, wiki="jawiki", name_w
     manifests = [
         run(titles),
         run(RedirectsStage(build_folder=entities, sections=rules.sections, items=rules.redirect_items, **common)),
-        run(EntitiesStage(folder=entities, wiki_code=wiki, name_wikis=name_wikis, bucket_count=bucket_count)),
+        run(
+            EntitiesStage(
+                folder=entities,
+                wiki_code=wiki,
+                name_wikis=name_wikis,
+                bucket_count=bucket_count,
+                missing_pages=rules.missing_pages,
+            )
+        ),
     ]
 
     def rows_of(step, table):

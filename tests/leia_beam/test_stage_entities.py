@@ -508,6 +508,23 @@ def test_titles_with_marks_of_direction_and_controls(tmp_path):
     }
 
 
+def test_a_title_without_a_page_can_be_a_missing_page(tmp_path):
+    """By option, also where a redirect leads to it; a redirect page that has the item is a page."""
+    items = [*ITEMS, ("Q9", {"jawiki": "江戸", "enwiki": "Edo"})]
+    redirects = {"江戸": "東京", "NIPPON": "日本"}
+    named = build(tmp_path / "named", ["東京"], redirects, items)
+    assert [named.rows[title]["name"] for title in ("日本", "NIPPON")] == ["Japan", "Japan"]
+    assert named.manifests[2].counters["titles without a page/named"] == 1
+    refused = build(tmp_path / "refused", ["東京"], redirects, items, rules=Rules(missing_pages="refuse"))
+    assert {title: summary(row) for title, row in refused.rows.items()} == {
+        "東京": ("東京", "Q1490", "Tokyo", None),
+        "江戸": ("江戸", "Q9", "Edo", None),
+        "日本": (None, None, None, MISSING),
+        "NIPPON": (None, None, None, MISSING),
+    }
+    assert "titles without a page/named" not in refused.manifests[2].counters
+
+
 # ---- hold-out
 
 

@@ -28,7 +28,7 @@ class _Stage:
 def test_lines_count_records_and_rates_count_this_run_alone(tmp_path):
     """Units that were done before add to what is done, not to the rate."""
     stage = _Stage(str(tmp_path))
-    units = [Unit(number=number, count=4, start=0, end=10**9) for number in range(4)]
+    units = [Unit(number=number, count=4, path="x", start=0, end=10**9) for number in range(4)]
     said: list[str] = []
     seen = threading.Event()
 
