@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COMPLETE_NAME = "_COMPLETE"
 FINAL_NAME = "checkpoint-final"
+MARKERS_NAME = "leia_markers.json"
 TEMPORARY_PREFIX = ".tmp-checkpoint-"
 _STEP_NAME = re.compile(r"checkpoint-(\d{8})")
 _OPTIMIZER = "training/optimizer.safetensors"
@@ -86,6 +87,9 @@ def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointToke
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(tokenizer.tokenizer_json)
     (folder / "tokenizer_config.json").write_bytes(tokenizer.config_json)
+    (folder / MARKERS_NAME).write_text(
+        json.dumps({"kind": tokenizer.kind, "marker_ids": tokenizer.marker_ids, "markers": tokenizer.markers}) + "\n"
+    )
 
 
 def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:

@@ -88,7 +88,10 @@ def _add_flag(group: argparse._ArgumentGroup, field: Field[Any], kind: Any) -> N
     if kind is bool:
         group.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, **common)
     elif typing.get_origin(kind) is tuple:
-        group.add_argument(_flag(field.name), nargs="+", required=required, metavar="DIR", **common)
+        item = typing.get_args(kind)[0]
+        group.add_argument(
+            _flag(field.name), nargs="+", type=item, required=required, metavar=field.metadata["metavar"], **common
+        )
     else:
         choices = field.metadata["choices"]
         metavar = "{" + ",".join(choices) + "}" if choices else _METAVARS.get(kind, "TEXT")
@@ -99,7 +102,9 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X"}
 
 
 def _shown(default: Any) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return str(default) if default != () else "none"
 
 
 def _unknown_message(word: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
@@ -121,7 +126,8 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
     """
     groups = {}
     for name, config_class in GROUPS.items():
-        values = {field.name: getattr(options, field.name) for field in fields(config_class)}
+        given = {field.name: getattr(options, field.name) for field in fields(config_class)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         groups[name] = config_class(
             **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         )

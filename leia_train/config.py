@@ -14,7 +14,10 @@ from typing import Any
 from leia_beam.errors import UsageError
 
 STRATEGIES = ("right", "left", "replace", "none")
-MARKERS = ("special", "none")
+MARKERS = ("special", "reserved", "text", "none")
+NAMES = ("true", "permuted", "anchor")
+BUDGETS = ("tokens", "target_tokens")
+COMPATS = ("none", "leia")
 DTYPES = ("float32", "bfloat16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2")
 DEVICES = ("auto", "cpu")
@@ -22,10 +25,15 @@ TINY_LLAMA = "tiny-llama"
 
 
 def option(
-    help_text: str, *, default: Any = None, choices: tuple[str, ...] | None = None, required: bool = False
+    help_text: str,
+    *,
+    default: Any = None,
+    choices: tuple[str, ...] | None = None,
+    required: bool = False,
+    metavar: str | None = None,
 ) -> Any:
     """A field with what the command line says of it."""
-    metadata = {"help": help_text, "choices": choices, "required": required}
+    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar}
     return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
@@ -42,16 +50,51 @@ def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 class DataConfig:
     """Which rows the model sees."""
 
-    shards: tuple[str, ...] = option("folders of finished shards (one a wiki)", required=True)
+    shards: tuple[str, ...] = option("folders of finished shards (one a wiki)", required=True, metavar="DIR")
     strategy: str = option(
         "where the name goes: after the entity, before it, in its place", default="right", choices=STRATEGIES
     )
     probability: float = option("probability of inserting a name, per entity and epoch (0 to 1)", default=0.5)
-    markers: str = option("two new tokens around an inserted name, or none", default="special", choices=MARKERS)
+    probability_buckets: tuple[float, ...] = option(
+        "probabilities by hash of the name instead, each for an equal share of the names (a dose, like 0 0.25 0.5 1)",
+        default=(),
+        metavar="X",
+    )
+    names: str = option(
+        "what is inserted: the entity's name, another's of its length, or the anchor's own tokens again (control arms)",
+        default="true",
+        choices=NAMES,
+    )
+    entities: tuple[str, ...] = option(
+        "only entities of which this holds, like blocks=prose kinds!=mention qids!=Q17 ordinals=0-9",
+        default=(),
+        metavar="CONDITION",
+    )
+    markers: str = option(
+        "around a name: two new tokens, two unused ones of the tokenizer, --marker-text, or nothing",
+        default="special",
+        choices=MARKERS,
+    )
+    marker_text: tuple[str, ...] = option(
+        "two texts: around a name with --markers text, the unused tokens themselves with --markers reserved",
+        default=(),
+        metavar="TEXT",
+    )
     name_loss: bool = option("names count in the loss (markers never do)", default=True)
     max_length: int = option("length of a packed row (tokens)", default=2048)
     cross_document: bool = option(
         "documents of a row see each other and end without EOS, as in the reference", default=False
+    )
+    document_end: bool = option("an EOS, with loss, after each document where they are kept apart", default=True)
+    budget: str = option(
+        "--steps counts all tokens, or the articles' own alone (insertion takes up 4 to 8 % of the rows)",
+        default="tokens",
+        choices=BUDGETS,
+    )
+    compat: str = option(
+        "leia: the reference's stream row for row; sets --cross-document and --validation-share 0",
+        default="none",
+        choices=COMPATS,
     )
     validation_share: float = option(
         "share of articles kept out of training for the evaluation loss (0 to 1)", default=0.001
@@ -62,8 +105,32 @@ class DataConfig:
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_choice("markers", self.markers, MARKERS)
         _check(0 <= self.probability <= 1, "probability", self.probability, "from 0 to 1")
+        _check_choice("names", self.names, NAMES)
+        _check_choice("budget", self.budget, BUDGETS)
+        _check_choice("compat", self.compat, COMPATS)
+        for value in self.probability_buckets:
+            _check(0 <= value <= 1, "probability-buckets", value, "from 0 to 1")
         _check(self.max_length >= 2, "max-length", self.max_length, "at least 2 tokens")
         _check(0 <= self.validation_share < 1, "validation-share", self.validation_share, "from 0 to below 1")
+        texts = len(self.marker_text)
+        if self.markers == "text":
+            _check(texts == 2 and all(self.marker_text), "marker-text", list(self.marker_text), "two texts")
+        elif self.markers == "reserved":
+            _check(texts in (0, 2), "marker-text", list(self.marker_text), "two tokens, or none to take the first two")
+        else:
+            _check(texts == 0, "marker-text", list(self.marker_text), "given with --markers text or reserved alone")
+        if self.compat == "leia":
+            self._follow_the_reference()
+
+    def _follow_the_reference(self) -> None:
+        """Set what `--compat leia` implies, and refuse what the reference does not have."""
+        for name, wanted in (("names", "true"), ("markers", "special"), ("budget", "tokens")):
+            _check(getattr(self, name) == wanted, name, getattr(self, name), f"{wanted} with --compat leia")
+        for name in ("probability_buckets", "entities"):
+            given = list(getattr(self, name))
+            _check(not given, name.replace("_", "-"), given, "left out with --compat leia")
+        object.__setattr__(self, "cross_document", True)
+        object.__setattr__(self, "validation_share", 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +225,7 @@ class TrainConfig:
         """
         content = {**asdict(self.data), **asdict(self.model), **asdict(self.optimization)}
         del content["shards"], content["micro_batch"]
-        return content
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
 
 
 GROUPS: Mapping[str, type] = {

@@ -6,6 +6,7 @@ and never removed. A checkpoint of our own has its markers, and their rows are l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Lla
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer, identify
-from leia_train.checkpoints import COMPLETE_NAME, verify_checkpoint
+from leia_train.checkpoints import COMPLETE_NAME, MARKERS_NAME, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
 from leia_train.store import BuildTokenizer
@@ -142,13 +143,24 @@ def _compare_tokenizer(
     warnings = ()
     if identity.probe_fingerprint != build.probe_fingerprint:
         warnings = (f"the tokenizer of {where} has the vocabulary of the shards' {build.name} but encodes otherwise",)
-    found = marker_ids_in(files.tokenizer_json)
+    found = _markers_of(where, files.tokenizer_json, tokenizer.kind)
     if found is not None and tokenizer.marker_ids is not None and found != tokenizer.marker_ids:
         raise UsageError(
             f"--model {where}: its markers have the ids {found}, with the shards' tokenizer they get "
             f"{tokenizer.marker_ids}; build the shards with --tokenizer {where}"
         )
     return warnings, found is not None
+
+
+def _markers_of(where: str, tokenizer_json: bytes, kind: str) -> tuple[int, int] | None:
+    """The markers that a model was trained with: those of its tokenizer, or the unused tokens that its run took."""
+    if kind != "reserved":
+        return marker_ids_in(tokenizer_json)
+    try:
+        noted = json.loads((Path(where) / MARKERS_NAME).read_bytes())
+        return tuple(noted["marker_ids"]) if noted["kind"] == "reserved" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _find_tokenizer(where: str) -> TokenizerFiles | None:

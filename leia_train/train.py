@@ -86,7 +86,7 @@ def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingR
     identity = {**config.identity(), "data_fingerprint": store_fingerprint(folders)}
     output = Path(config.run.output)
     check_output(output, identity)
-    tokenizer = add_markers(folders[0].tokenizer, config.data.markers)
+    tokenizer = add_markers(folders[0].tokenizer, config.data.markers, config.data.marker_text)
     with locked(output) if accelerator.is_main_process else nullcontext(), StopRequest().listening() as stop:
         finished = _finished(output, config)
         if finished is not None:
@@ -96,7 +96,7 @@ def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingR
             remove_temporary(output)
         with accelerator.local_main_process_first(), disk_errors(output):
             store = open_store(folders, output)
-        plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.marker_ids)
+        plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
         run = _prepare(config, accelerator, plan, tokenizer, stop, report, progress)
         if accelerator.is_main_process:
             (output / STATUS_NAME).unlink(missing_ok=True)
