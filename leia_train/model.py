@@ -1,4 +1,4 @@
-"""From a name, a folder or a few sizes to a causal LM in float32 whose embeddings have rows for the markers.
+"""From a name, a folder or a few sizes to a causal LM (float32, unless told otherwise) whose embeddings have rows for the markers.
 
 A marker's rows (input and output) are the mean of the rows of real tokens: padding rows of a vocabulary are not counted,
 and never removed. A checkpoint of our own has its markers, and their rows are left as they are.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MIN_TINY_POSITIONS = 2048
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +39,11 @@ class LoadedModel:
     warnings: tuple[str, ...]
 
 
-def make_tiny_llama(
-    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int, seed: int
-) -> LoadedModel:
-    """A Llama with random weights: the same ones for a seed, with markers or without."""
-    llama = LlamaConfig(
+def tiny_config(
+    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int
+) -> LlamaConfig:
+    """The configuration of the tiny Llama."""
+    return LlamaConfig(
         vocab_size=build.vocabulary_size,
         hidden_size=config.tiny_hidden_size,
         intermediate_size=config.tiny_intermediate_size,
@@ -55,13 +56,40 @@ def make_tiny_llama(
         pad_token_id=None,
         tie_word_embeddings=False,
     )
-    if config.attention != "auto":
-        llama._attn_implementation = config.attention
+
+
+def make_tiny_llama(
+    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int, seed: int
+) -> LoadedModel:
+    """A Llama with random weights: the same ones for a seed, with markers or without."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(llama)
+    model = LlamaForCausalLM(tiny_config(config, build, tokenizer, max_length))
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
     add_marker_rows(model, tokenizer)
-    return LoadedModel(model=model, warnings=())
+    return LoadedModel(model=_as_asked(model, config), warnings=())
+
+
+def check_model(where: str, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> tuple[tuple[str, ...], bool]:
+    """What there is to say of a model before its weights are read, and whether it has the markers.
+
+    Raises: UsageError for one that is not there, or has another tokenizer; DamagedInput for a damaged checkpoint.
+    """
+    _check_place(where)
+    return _compare_tokenizer(where, build, tokenizer)
+
+
+def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    """The model in the type of its weights, with the options that it has.
+
+    Raises: UsageError where a weight is of another type than was asked for.
+    """
+    model.to(DTYPES[config.weights])
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {f"torch.{config.weights}"})
+    if wrong:
+        raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")
+    return model
 
 
 def load_model(
@@ -74,25 +102,38 @@ def load_model(
     """
     if config.model == TINY_LLAMA:
         return make_tiny_llama(config, build, tokenizer, max_length, seed)
-    _check_place(config.model)
-    warnings, has_markers = _compare_tokenizer(config.model, build, tokenizer)
-    model = load_weights(config.model, config.attention)
+    warnings, has_markers = check_model(config.model, build, tokenizer)
+    if config.trust_remote_code:
+        warnings += remote_code(config.model)
+    model = load_weights(config.model, trust_remote_code=config.trust_remote_code)
     _check_size(model, config.model, build, max_length)
     if not has_markers:
         add_marker_rows(model, tokenizer)
-    return LoadedModel(model=model, warnings=warnings)
+    return LoadedModel(model=_as_asked(model, config), warnings=warnings)
 
 
-def load_weights(where: str, attention: str) -> PreTrainedModel:
-    """The weights of a folder or hub name, in float32: no code from the model's repository, no pickles."""
+def remote_code(where: str) -> tuple[str, ...]:
+    """What --trust-remote-code runs: the modules that the model's config.json names, and their sizes."""
+    folder = Path(where)
+    try:
+        names = json.loads((folder / "config.json").read_bytes()).get("auto_map", {})
+    except (OSError, ValueError, AttributeError):
+        return (f"--trust-remote-code runs code of the repository {where} that is not here to be listed",)
+    modules = sorted({str(name).rpartition("--")[2].split(".")[0] + ".py" for name in names.values()})
+    found = [f"{name} ({(folder / name).stat().st_size:,} bytes)" for name in modules if (folder / name).is_file()]
+    listed = ", ".join(found) or ", ".join(modules) or "nothing: its config.json has no auto_map"
+    return (f"--trust-remote-code runs, with all rights of this process: {listed}",)
+
+
+def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             where,
-            config=AutoConfig.from_pretrained(where, trust_remote_code=False),
+            config=AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code),
             dtype=torch.float32,
             use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=None if attention == "auto" else attention,
+            trust_remote_code=trust_remote_code,
         )
     except SafetensorError as error:
         raise DamagedInput(f"--model {where}: damaged weights ({error}); copy the model again") from error
@@ -140,7 +181,7 @@ def _compare_tokenizer(
             f"one that made the shards ({build.name}, {build.fingerprint[:12]}…, {build.vocabulary_size:,} ids); build "
             f"the shards with --tokenizer {where}"
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if identity.probe_fingerprint != build.probe_fingerprint:
         warnings = (f"the tokenizer of {where} has the vocabulary of the shards' {build.name} but encodes otherwise",)
     found = _markers_of(where, files.tokenizer_json, tokenizer.kind)
