@@ -54,6 +54,8 @@ def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]
     Raises: MissingResource where a requested one is not to be had.
     """
     hindered = {"flash": flash_hindrance(device, dtype), "varlen": varlen_hindrance(device, dtype)}
+    if requested == "flex" and device.type == "cpu":
+        raise MissingResource("--attention flex: torch has no backward pass for it on the CPU; use --attention sdpa")
     if requested != "auto":
         if hindered.get(requested):
             raise MissingResource(f"--attention {requested}: {hindered[requested]}; --attention auto takes what works")
@@ -123,7 +125,8 @@ def varlen_attention(
     if cu_seq_lens_q is None or max_length_q is None:  # whole rows: each is a document
         cu_seq_lens_q = torch.arange(0, batch * length + 1, length, dtype=torch.int32, device=query.device)
         max_length_q = length
-    dtype = torch.get_autocast_dtype(query.device.type) if query.dtype == torch.float32 else query.dtype
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
     flat = [part.transpose(1, 2).flatten(0, 1).to(dtype) for part in (query, key, value)]
     out = kernel(
         *flat,

@@ -199,7 +199,8 @@ def load_training(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
     for name, tensor in tensors.items():
         _, index, key = name.split(".", 2)
         weight = weights[int(index)]
-        inner.state[weight][key] = tensor if key == "step" else tensor.to(weight.device)
+        # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
+        inner.state[weight][key] = tensor.clone() if key == "step" else tensor.to(weight.device, copy=True)
 
 
 def remove_old(output: Path, keep: int) -> None:

@@ -39,8 +39,15 @@ def main(argv: list[str] | None = None) -> int:
         return _run(sys.argv[1:] if argv is None else argv)
     except (LeiaError, KeyboardInterrupt, MemoryError) as error:
         message = str(error) or type(error).__name__
-        print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+        who = f"process {_process()}: " if _process() else ""
+        print(f"{PROGRAM}: error: {who}{' '.join(message.split())}", file=sys.stderr)
         return exit_code_of(error)
+
+
+def _process() -> int:
+    """The number of this process among those of the run, which every launcher notes."""
+    number = os.environ.get("RANK", "0")
+    return int(number) if number.isdecimal() else 0
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -197,7 +204,8 @@ def _train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         from leia_train.train import train
     disable_progress_bar()  # its bars for reading and writing weights cut our lines
     result = train(config, report=_say, progress=_progress(config))
-    print(f"{result.checkpoint}")
+    if _process() == 0:
+        print(f"{result.checkpoint}")
     return 0
 
 

@@ -244,7 +244,8 @@ class RunConfig:
     keep: int = option("checkpoints to resume from that are kept", default=2)
     device: str = option("auto takes a GPU where there is one", default="auto", choices=DEVICES)
     nproc: int = option(
-        "processes on this machine, started here; under torchrun or accelerate launch: how many there must be (0: any)",
+        "processes on this machine, started here; under a launcher: how many there must be (0: any; for torchrun, which "
+        "takes the flag for its own, write --set run.nproc=N)",
         default=0,
     )
     eval_every: int = option("steps between two evaluations; 0 for one at the end", default=0)

@@ -66,9 +66,11 @@ def _sources(plan: TrainingPlan) -> Iterator[str]:
     epoch = plan.epoch(0)
     lengths = np.diff(epoch.offsets)
     counts = np.diff(store.documents.entity_offsets)
+    trained = np.zeros(len(store), bool)
+    trained[epoch.order] = True
     for index, wiki in enumerate(store.wikis):
         here = store.wiki_indices[epoch.order] == index
-        entities = np.repeat(store.wiki_indices == index, counts)
+        entities = np.repeat(trained & (store.wiki_indices == index), counts)
         yield (
             f"{wiki:<13} {int(here.sum()):,} articles in training, {int(lengths[here].sum()) / length:,.1f} rows an epoch, "
             f"{int(entities.sum()):,} named entities, {int((entities & plan.usable).sum()):,} usable for "
@@ -120,18 +122,23 @@ def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokeniz
     choices = candidates(config.model.attention, device, config.model.dtype)
     yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
     parts = memory_bytes(config, model, weights, plan)
-    listed = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
+    listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
     total = sum(parts.values())
-    yield f"memory        about {total / _GIB:.2f} GiB a process on {device} ({listed})"
+    yield f"memory        about {_shown(total)} a process on {device} ({listed})"
     if device.type == "cuda":
         available = torch.cuda.get_device_properties(device).total_memory
         if total > available:
             yield f"warning       the device has {available / _GIB:.0f} GiB; try --gradient-checkpointing or --micro-batch 1"
+    tracker = choose_tracker(config.run.tracker) or "none"
     flops = flops_per_token(model, config.data.max_length) * config.data.max_length * config.optimization.batch
     yield (
         f"processes     {processes}, {config.optimization.batch // processes:,} rows a step each in micro-batches of "
-        f"{config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker {choose_tracker(config.run.tracker)}"
+        f"{config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker {tracker}"
     )
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
 def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer) -> Any:
