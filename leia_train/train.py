@@ -197,7 +197,7 @@ def _prepare(
     with accelerator.local_main_process_first(), disk_errors(output):
         store = open_store(folders, output)
     plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
-    texts = _evaluation_texts(config, plan)
+    texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = newest_checkpoint(output, report)
     source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
     loaded = load_model(source, store.tokenizer, tokenizer, config.data.max_length, config.optimization.seed)
@@ -262,7 +262,7 @@ def _make_loss(
     return TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
 
 
-def _evaluation_texts(config: TrainConfig, plan: TrainingPlan) -> dict[str, Sequence[Text]]:
+def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:
     """What is evaluated, by name: the validation articles, with names too, and the texts and shards that were given."""
     texts: dict[str, Sequence[Text]] = {VALIDATION: store_texts(plan.store, plan.validation_documents)}
     if config.run.eval_inserted and config.data.strategy != "none" and len(plan.validation_documents):
@@ -273,7 +273,8 @@ def _evaluation_texts(config: TrainConfig, plan: TrainingPlan) -> dict[str, Sequ
         folders = open_shards([path])
         if folders[0].tokenizer.fingerprint != plan.store.tokenizer.fingerprint:
             raise UsageError(f"--eval-shards {path}: made with another tokenizer ({folders[0].tokenizer.name})")
-        store = open_store(folders, config.run.output)
+        with accelerator.local_main_process_first():
+            store = open_store(folders, config.run.output)
         texts[path] = store_texts(store, torch.arange(len(store)).numpy())
     return texts
 
@@ -406,7 +407,9 @@ def _update(run: _Run, rate: float) -> float | None:
     settings = run.config
     every = settings.run.save_every
     counted = run.step + 1 == run.steps or (every and (run.step + 1) % every == 0)
-    before = [weight.detach().clone() for weight in run.model.parameters()] if counted else None
+    before = None
+    if counted and run.accelerator.is_main_process:  # on the CPU, where there is room for them
+        before = [weight.detach().to("cpu", copy=True) for weight in run.model.parameters()]
     own_rate = settings.optimization.marker_learning_rate
     stretched = run.marker_rows if own_rate and rate else None
     rows = stretched.copies() if stretched is not None else []
@@ -415,7 +418,7 @@ def _update(run: _Run, rate: float) -> float | None:
         stretched.stretch_step(rows, own_rate / settings.optimization.learning_rate)
     if before is None:
         return None
-    moved = sum(int((new != old).sum()) for new, old in zip(run.model.parameters(), before, strict=True))
+    moved = sum(int((new.cpu() != old).sum()) for new, old in zip(run.model.parameters(), before, strict=True))
     return moved / sum(weight.numel() for weight in before)
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from leia_beam.errors import MissingResource
 from leia_train import attention
 from leia_train.attention import check_isolation, packed_logits
+from leia_train.loss import agrees
 
 VOCABULARY_SIZE = 64
 
@@ -66,6 +67,54 @@ def test_the_probe_refuses_every_known_way_to_leak(model, monkeypatch, leak):
     monkeypatch.setattr(attention, "packed_logits", leaking)
     with pytest.raises(MissingResource, match="documents of a packed row see each other in LlamaForCausalLM"):
         check_isolation(model, VOCABULARY_SIZE)
+
+
+TINY = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "pad_token_id": None,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def make_causal_lm(family, **options):
+    """A tiny model with random weights of a family of transformers."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **TINY, **options))
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("mistral", {"sliding_window": 8}),
+        ("qwen3", {"head_dim": 8}),
+        ("gemma2", {"head_dim": 8}),
+        ("gemma3_text", {"head_dim": 8}),
+        ("gpt2", {}),
+        ("gpt_neox", {}),
+        ("cohere2", {"logit_scale": 0.3}),
+        ("granite", {"logits_scaling": 4.0}),
+        ("qwen3_moe", {}),
+    ],
+)
+def test_families_keep_documents_apart_and_their_losses_are_chunked(family, options):
+    """Windows, caps, scales, tied embeddings, learnt positions, experts: the probe passes and no logits stand whole."""
+    model = make_causal_lm(family, **options)
+    assert check_isolation(model, VOCABULARY_SIZE) < 1e-4
+    assert agrees(model, VOCABULARY_SIZE)
+
+
+@pytest.mark.parametrize("family", ["opt", "bloom", "mamba"])
+def test_families_that_cannot_keep_documents_apart_are_refused(family):
+    """Their positions come from a mask, or they have a state: told, not trained."""
+    with pytest.raises(MissingResource, match="documents of a packed row see each other"):
+        check_isolation(make_causal_lm(family), VOCABULARY_SIZE)
 
 
 def segment_kernel(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):

@@ -50,6 +50,17 @@ def test_each_label_has_the_loss_of_the_models_own_logits():
     torch.testing.assert_close(step_loss(losses, count), whole)
 
 
+def test_a_label_on_a_rows_first_token_is_predicted_by_nothing():
+    """The reference's rows have one there; no state of another row, or of the row's end, predicts it."""
+    model, (ids, positions, labels) = make_model(), make_batch()
+    first = labels.clone()
+    first[:, 0] = ids[:, 0]
+    for chunked in (True, False):
+        loss = TokenLoss(model, chunked=chunked)
+        torch.testing.assert_close(loss(ids, positions, first), loss(ids, positions, labels))
+        assert (loss(ids, positions, first)[:, 0] == 0).all()
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
 @pytest.mark.parametrize("tied", [True, False])
 def test_chunks_change_neither_the_loss_nor_the_gradient(chunk, tied):

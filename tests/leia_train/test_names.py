@@ -187,7 +187,7 @@ def test_the_budget_of_target_tokens_reads_as_many_of_the_articles_own_tokens():
             shards=("-",), strategy=strategy, budget="target_tokens", max_length=2, validation_share=0, probability=0.7
         )
         plan = TrainingPlan(make_store(some, 2), data, seed, ((90,), (91,)))
-        kinds = plan.rows(0, 400).kinds.ravel()
+        kinds = plan.rows(0, 120).kinds.ravel()
         own = np.cumsum((kinds == TEXT) | (kinds == END))
         if own[-1] < target:
             return

@@ -175,7 +175,7 @@ def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_oth
     assert status["status"] == "interrupted" and status["step"] >= 2
     assert (output / status["checkpoint"] / "_COMPLETE").is_file()
     local = {("tcp", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}")}
-    assert addresses <= local, addresses
+    assert addresses and addresses <= local, addresses
 
 
 def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):

@@ -2,6 +2,7 @@
 
 import random
 
+import datasets
 import numpy as np
 import pytest
 from article_strategies import wikis
@@ -13,6 +14,7 @@ from shard_fixture import Article, Entity
 from leia_beam.errors import UsageError
 from leia_train.config import DataConfig
 from leia_train.plan import TrainingPlan
+from leia_train.reference_stream import reference_order
 
 START, END = 90, 91
 
@@ -110,6 +112,13 @@ def test_the_stream_equals_the_described_one_row_for_row():
 
     check()
     assert min(seen.values()) > 10, seen
+
+
+def test_the_order_is_that_of_datasets_shuffle():
+    """Epoch by epoch, of a table of the same length."""
+    for epoch in range(3):
+        table = datasets.Dataset.from_dict({"row": list(range(50))}).shuffle(seed=11 + epoch)
+        assert reference_order(11, epoch, 50).tolist() == table["row"][:]
 
 
 def test_none_consumes_draws_too_and_no_article_is_held_out():
