@@ -67,7 +67,7 @@ def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]
 
 def flash_hindrance(device: torch.device, dtype: str) -> str | None:
     """Why flash-attn cannot be used here; None where it can."""
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     why = _gpu_hindrance(device, dtype)
     if why is None and not is_flash_attn_2_available():
@@ -98,7 +98,7 @@ def _varlen_kernel() -> Callable[..., Tensor] | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    kernel: Callable[..., Tensor] = varlen_attn
+    kernel: Callable[..., Any] = varlen_attn
     return kernel if {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(kernel).parameters) else None
 
 
@@ -138,7 +138,7 @@ def varlen_attention(
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
         enable_gqa=heads != key.shape[1],
     )
-    return out.unflatten(0, (batch, length)), None
+    return out.view(batch, length, *out.shape[1:]), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_attention)
@@ -173,7 +173,7 @@ def packed_logits(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tenso
 def packed_hidden_states(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor) -> Tensor:
     """The states (B, T, H) from which the model's output embeddings make the logits."""
     inputs = packed_inputs(implementation_of(model), input_ids_BT, position_ids_BT)
-    states: Tensor = model.base_model(**inputs).last_hidden_state  # type: ignore[operator, union-attr]
+    states: Tensor = model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
     return states.view(*input_ids_BT.shape, -1)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from leia_train.files import disk_errors, fsync_file, sha256_of, write_json
 from leia_train.insertion import MARKER, NAME
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.packing import IGNORED
-from leia_train.plan import Epoch, TrainingPlan
+from leia_train.plan import TrainingPlan
 from leia_train.store import open_shards, open_store, store_fingerprint
 
 Report = Callable[[str], None]
@@ -110,7 +111,7 @@ def _files(
         starts = range(0, total, config.rows_per_file)
         for number, start in enumerate(starts):
             stop = min(start + config.rows_per_file, total)
-            yield number, len(starts), lambda start=start, stop=stop: _packed_rows(plan, start, stop)
+            yield number, len(starts), partial(_packed_rows, plan, start, stop)
         return
     make = _documents if config.form == "axolotl" else _texts
     per_epoch = -(-len(plan.training_documents) // config.rows_per_file)
@@ -121,7 +122,7 @@ def _files(
         yield (
             number,
             config.epochs * per_epoch,
-            lambda epoch=epoch, first=first, last=last: make(plan, plan.epoch(epoch), first, last, tokenizer),  # type: ignore[misc]
+            partial(make, plan, epoch, first, last, tokenizer),
         )
 
 
@@ -177,10 +178,10 @@ def _packed_rows(plan: TrainingPlan, start: int, stop: int) -> Iterator[Piece]:
 
 
 def _documents(
-    plan: TrainingPlan, epoch: Epoch, first: int, last: int, tokenizer: CheckpointTokenizer
+    plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer
 ) -> Iterator[Piece]:
     """The articles [first, last) of an epoch, each in rows of its own; a row's first token has no label."""
-    length = plan.data.max_length
+    epoch, length = plan.epoch(number), plan.data.max_length
     for start in range(first, last, _DOCUMENTS_AT_ONCE):
         made = plan.augmented(epoch, start, min(start + _DOCUMENTS_AT_ONCE, last))
         hidden = made.kinds == MARKER
@@ -200,10 +201,10 @@ def _documents(
         }
 
 
-def _texts(plan: TrainingPlan, epoch: Epoch, first: int, last: int, tokenizer: CheckpointTokenizer) -> Iterator[Piece]:
+def _texts(plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer) -> Iterator[Piece]:
     """The articles [first, last) of an epoch as text, without what the tokenizer puts around one."""
     decoder = Tokenizer.from_buffer(tokenizer.tokenizer_json)
-    store = plan.store
+    store, epoch = plan.store, plan.epoch(number)
     skipped = len(store.tokenizer.document_start_ids)
     ended = int(plan.insertion.end_id is not None)
     for start in range(first, last, _DOCUMENTS_AT_ONCE):

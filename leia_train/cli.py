@@ -202,7 +202,7 @@ def _train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from leia_train.train import train
-    disable_progress_bar()  # its bars for reading and writing weights cut our lines
+    disable_progress_bar()  # type: ignore[no-untyped-call] # its bars for reading and writing weights cut our lines
     result = train(config, report=_say, progress=_progress(config))
     if _process() == 0:
         print(f"{result.checkpoint}")

@@ -40,7 +40,7 @@ def export(config: ExportConfig, *, report: Callable[[str], None]) -> Path:
     model = load_weights(str(checkpoint))
     if config.dtype != "float32":
         _say_what_rounding_takes(model, config, checkpoint, report)
-    model.to(DTYPES[config.dtype])
+    torch.nn.Module.to(model, DTYPES[config.dtype])
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-export-", dir=output.parent))

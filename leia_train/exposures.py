@@ -136,7 +136,7 @@ def plan_of_run(run: Path) -> tuple[TrainingPlan, dict[str, Any]]:
     identity = read_run(run)
     store = reopen_store(run, identity["data_fingerprint"])
     names = {field.name for field in fields(DataConfig)} - {"shards"}
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in identity.items() if name in names
     }
     data = DataConfig(shards=(str(run),), **values)

@@ -72,7 +72,7 @@ def usable(strategy: str, edge_bits: NDArray[np.uint8], name_lengths: Ints) -> B
     if strategy == "none":
         return np.zeros(len(edge_bits), bool)
     needed = _NEEDED_BITS[strategy]
-    return ((edge_bits & needed) == needed) & (name_lengths > 0)
+    return np.asarray(((edge_bits & needed) == needed) & (name_lengths > 0))
 
 
 def growth(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -60,7 +60,7 @@ def _start(arguments: list[str], number: int, processes: int, folder: Path) -> s
     return subprocess.Popen([sys.executable, "-m", "leia_train", *arguments], env=environment, start_new_session=True)
 
 
-def _pass_on(started: list[subprocess.Popen[bytes]]) -> object:
+def _pass_on(started: list[subprocess.Popen[bytes]]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         for process in started:
             if process.poll() is None:

@@ -44,7 +44,7 @@ class CheckpointTokenizer:
     @property
     def needed_rows(self) -> int:
         """The rows that embeddings must have."""
-        return max((*self.real_ids, *(self.marker_ids or ()))) + 1
+        return int(max((*self.real_ids, *(self.marker_ids or ())))) + 1
 
 
 def add_markers(build: BuildTokenizer, kind: str, texts: Sequence[str] = ()) -> CheckpointTokenizer:
@@ -136,9 +136,9 @@ def _special_tokens(build: BuildTokenizer, tokenizer: Tokenizer) -> dict[str, st
         if isinstance(token, str) and tokenizer.token_to_id(token) is not None:
             named[name] = token
     if build.eos_id is not None:
-        named["eos_token"] = tokenizer.id_to_token(build.eos_id)
+        named["eos_token"] = str(tokenizer.id_to_token(build.eos_id))
     if "bos_token" not in named and build.document_start_ids and build.document_start_ids[0] != build.eos_id:
-        named["bos_token"] = tokenizer.id_to_token(build.document_start_ids[0])
+        named["bos_token"] = str(tokenizer.id_to_token(build.document_start_ids[0]))
     return named
 
 

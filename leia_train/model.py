@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -64,7 +64,9 @@ def make_tiny_llama(
     """A Llama with random weights: the same ones for a seed, with markers or without."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(tiny_config(config, build, tokenizer, max_length))
-    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+    )
     add_marker_rows(model, tokenizer)
     return LoadedModel(model=_as_asked(model, config), warnings=())
 
@@ -83,10 +85,12 @@ def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
 
     Raises: UsageError where a weight is of another type than was asked for.
     """
-    model.to(DTYPES[config.weights])
+    nn.Module.to(model, DTYPES[config.weights])
     own_memory(model)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
     wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {f"torch.{config.weights}"})
     if wrong:
         raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")
@@ -224,7 +228,7 @@ def _find_tokenizer(where: str) -> TokenizerFiles | None:
         raise UsageError(str(error).replace("--tokenizer", "--model")) from error
 
 
-def _check_size(model: PreTrainedModel, where: str, build: BuildTokenizer, max_length: int) -> None:
+def _check_size(model: Any, where: str, build: BuildTokenizer, max_length: int) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < build.vocabulary_size:
         raise UsageError(
@@ -235,7 +239,7 @@ def _check_size(model: PreTrainedModel, where: str, build: BuildTokenizer, max_l
         raise UsageError(f"--max-length {max_length}: {where} has {positions:,} positions; give at most that")
 
 
-def add_marker_rows(model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> None:
+def add_marker_rows(model: Any, tokenizer: CheckpointTokenizer) -> None:
     """Give the markers their rows: more rows only where there are too few."""
     if tokenizer.marker_ids is None:
         return
@@ -245,7 +249,7 @@ def add_marker_rows(model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> N
         set_to_mean(weight, tokenizer.marker_ids, tokenizer.real_ids)
 
 
-def embedding_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+def embedding_weights(model: Any) -> list[nn.Parameter]:
     """The input embeddings, and the output's (its bias too) where they are not the same ones."""
     weights = [model.get_input_embeddings().weight]
     output = model.get_output_embeddings()

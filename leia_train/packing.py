@@ -135,4 +135,4 @@ def _ignored_by_reference(input_ids: Ints, columns: Ints, reference: ReferenceLa
     if not name_loss:
         last = np.maximum.accumulate(np.where(is_start | is_end, columns, -1), axis=1)
         ignored |= (last >= 0) & np.take_along_axis(is_start, np.maximum(last, 0), axis=1)
-    return ignored
+    return np.asarray(ignored)

@@ -150,7 +150,7 @@ def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointT
         else:
             check_model(config.model.model, build, tokenizer)
             found = AutoConfig.from_pretrained(config.model.model, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_config(found, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
         if tokenizer.marker_ids is not None and len(model.get_input_embeddings().weight) < tokenizer.needed_rows:
             model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
     return model

@@ -6,7 +6,7 @@ The number of processes that was asked for is asserted, because accelerate's CPU
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -55,10 +55,10 @@ def close_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def summed(accelerator: Accelerator, values: list[float]) -> list[float]:
+def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
     """The sums of values over all processes."""
     if accelerator.num_processes == 1:
-        return values
+        return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     found: list[float] = accelerator.reduce(tensor, "sum").tolist()
     return found

@@ -31,7 +31,7 @@ class ReferenceDraws:
     def __init__(self, seed: int, entity_count: int):
         state = random.Random(seed).getstate()[1]
         generator = np.random.RandomState(0)
-        generator.set_state(("MT19937", np.array(state[:-1], np.uint32), state[-1]))
+        generator.set_state(("MT19937", np.array(state[:-1], np.uint32), state[-1], 0, 0.0))
         self._generator = generator
         self._states = [generator.get_state()]
         self._entity_count = entity_count

@@ -456,7 +456,7 @@ def _list_parts(array: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
 def _numbers(array: pa.Array) -> NDArray[Any]:
     if array.null_count:
         raise DamagedInput("shards hold a null where a number belongs; build them again")
-    return array.to_numpy(zero_copy_only=False)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
@@ -465,7 +465,7 @@ def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
     unknown = sorted(str(word) for word in words if word not in EDGE_BITS)
     if unknown:
         raise UsageError(f"{path}: entity_edges holds {unknown[0]!r}, this version knows {', '.join(EDGE_BITS)}")
-    return np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)]
+    return np.asarray(np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)])
 
 
 def _numbered(array: pa.Array, words: list[str], name: str, path: Path) -> NDArray[np.int32]:
@@ -479,7 +479,7 @@ def _numbered(array: pa.Array, words: list[str], name: str, path: Path) -> NDArr
             words.append(word)
     if len(words) > _MAX_WORDS:
         raise DamagedInput(f"{path}: {name} has more than {_MAX_WORDS:,} different words; build the shards again")
-    return np.array([known[word] for word in found], np.int32)[_numbers(encoded.indices)]
+    return np.asarray(np.array([known[word] for word in found], np.int32)[_numbers(encoded.indices)])
 
 
 def _qid_numbers(qids: pa.Array, path: Path) -> NDArray[np.int64]:
@@ -490,7 +490,7 @@ def _qid_numbers(qids: pa.Array, path: Path) -> NDArray[np.int64]:
             f"{path}: entity_qids holds {wrong.drop_null()[0].as_py()!r}, which is no qid; build it again"
         )
     numbers = pc.utf8_slice_codeunits(qids, 1).cast(pa.int64())
-    return pc.fill_null(numbers, NO_QID).to_numpy(zero_copy_only=False)
+    return np.asarray(pc.fill_null(numbers, NO_QID).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _check_ids(columns: Mapping[str, NDArray[Any]], path: Path, vocabulary_size: int) -> None:

@@ -257,7 +257,7 @@ def _make_loss(
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
     if config.model.compile:
-        model.compile()
+        (model.base_model if chunked else model).compile()  # what TokenLoss calls
     excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
     return TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
 
@@ -406,7 +406,7 @@ def _update(run: _Run, rate: float) -> float | None:
     """Move the weights; at a step with a checkpoint, the share of them that moved."""
     settings = run.config
     every = settings.run.save_every
-    counted = run.step + 1 == run.steps or (every and (run.step + 1) % every == 0)
+    counted = run.step + 1 == run.steps or (every > 0 and (run.step + 1) % every == 0)
     before = None
     if counted and run.accelerator.is_main_process:  # on the CPU, where there is room for them
         before = [weight.detach().to("cpu", copy=True) for weight in run.model.parameters()]
@@ -419,7 +419,7 @@ def _update(run: _Run, rate: float) -> float | None:
     if before is None:
         return None
     moved = sum(int((new.cpu() != old).sum()) for new, old in zip(run.model.parameters(), before, strict=True))
-    return moved / sum(weight.numel() for weight in before)
+    return float(moved / sum(weight.numel() for weight in before))
 
 
 def apply_update(run: _Run, rate: float) -> None:

@@ -173,6 +173,14 @@ def test_no_secret_of_the_environment_is_written(arguments, tmp_path, monkeypatc
     assert len(files) > 10 and not any(secret.encode() in path.read_bytes() for path in files)
 
 
+def test_compile_compiles_what_a_step_calls(arguments, tmp_path, monkeypatch):
+    """The layers, by torch.compile's own entry (its compiler stands in here); names of weights stay."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: compiled.append(type(module).__name__))
+    assert main(arguments("--compile", "--steps", 1, "--warmup", 0)) == 0
+    assert compiled == ["LlamaModel"]
+
+
 def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path, monkeypatch):
     """Every second step and at the end, on the validation articles, a file and other shards; the log reads the same."""
     text = tmp_path / "english.txt"
