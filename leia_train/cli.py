@@ -199,14 +199,19 @@ def _train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
         if config.run.nproc > 1 and not is_launched(os.environ):
             return launch(list(arguments), config.run.nproc)
-        from transformers.utils.logging import disable_progress_bar
-
         from leia_train.train import train
-    disable_progress_bar()  # type: ignore[no-untyped-call] # its bars for reading and writing weights cut our lines
+    _no_bars()
     result = train(config, report=_say, progress=_progress(config))
     if _process() == 0:
         print(f"{result.checkpoint}")
     return 0
+
+
+def _no_bars() -> None:
+    """No bars of transformers for reading and writing weights: they cut our lines."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _plan(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -230,6 +235,7 @@ def _export(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     config: ExportConfig = make_groups(options)["export"]
     with _needs("exporting"):
         from leia_train.export import export
+    _no_bars()
     print(export(config, report=_say))
     return 0
 

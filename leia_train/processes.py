@@ -55,6 +55,12 @@ def close_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process is gone."""
+    gone = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, torch.distributed.DistBackendError) or any(text in str(error) for text in gone)
+
+
 def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
     """The sums of values over all processes."""
     if accelerator.num_processes == 1:

@@ -55,7 +55,7 @@ from leia_train.model import embedding_weights, load_model
 from leia_train.optimizer import MarkerRows, make_optimizer
 from leia_train.packing import PackedRows
 from leia_train.plan import TrainingPlan
-from leia_train.processes import close_processes, make_accelerator, on_main, summed
+from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
     STATUS_NAME,
@@ -121,6 +121,10 @@ def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingR
     accelerator = make_accelerator(config)
     try:
         return _train(config, accelerator, *(_on_main_alone(accelerator, say) for say in (report, progress)))
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and is_lost_process(error):
+            raise LeiaError("another process of this run ended; its message says why") from error
+        raise
     finally:
         close_processes()
 

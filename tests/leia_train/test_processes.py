@@ -1,5 +1,6 @@
 """Several processes have the rows of one, its losses and its weights; they stop together and open no port to others."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,13 +13,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from leia_beam.errors import UsageError
-from leia_train import processes
+from leia_beam.errors import LeiaError, UsageError
+from leia_train import processes, train
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.launcher import is_launched
 from leia_train.metrics import read_metrics
+from leia_train.packing import PackedRows
 
 ROOT = str(Path(__file__).resolve().parents[2])
 FLAGS = ("--batch", 4, "--micro-batch", 2, "--steps", 4)
@@ -192,6 +195,32 @@ def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
     os.kill(int(children[1]), signal.SIGKILL)
     assert process.wait(timeout=120) not in (0, 75)
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path):
+    """A folder that another run holds is seen by the first process alone: its exit code, and no traceback."""
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run/.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        done = run(arguments(*FLAGS, "--nproc", 2), code=2)
+    assert "another run is writing to it" in done.stderr and "Traceback" not in done.stderr
+    assert "process 1: another process of this run ended" in done.stderr
+
+
+def test_rows_that_are_not_finite_are_those_of_the_process_that_has_them(tmp_path):
+    """Every process names the first one that has such rows, and only that one keeps them."""
+    for process in (0, 1):
+        accelerator = SimpleNamespace(device="cpu", process_index=process, gather=lambda found: torch.tensor([-1, 1]))
+        settings = SimpleNamespace(optimization=SimpleNamespace(micro_batch=2, batch=8))
+        one_run = SimpleNamespace(config=settings, accelerator=accelerator, output=tmp_path / str(process), step=4)
+        one_run.output.mkdir()
+        ids = np.arange(12).reshape(4, 3)
+        rows = PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids.astype(np.uint8))
+        parts = [torch.zeros(2), torch.full((2,), float("nan") if process else 0.0)]
+        with pytest.raises(LeiaError, match="step 5, process 1, rows 38 to 39: loss nan"):
+            train._refuse_update(one_run, rows, parts, float("nan"), 1.0)
+        kept = [path.name for path in one_run.output.iterdir()]
+        assert kept == (["bad-rows-step-00000005-process-1.safetensors"] if process else [])
 
 
 def test_processes_must_divide_the_batch(monkeypatch):
