@@ -1,28 +1,188 @@
-"""From packed rows to logits in which documents do not see each other, and the proof of it on the model at hand.
+"""From packed rows to hidden states and logits in which documents do not see each other, and the proof of it.
 
-transformers finds the documents of a row from position_ids alone, and only where no attention mask is passed and no cache
-is made: a mask of ones or use_cache=True mixes them silently (logits differ by 0.54 where rounding gives 2e-7).
+Two ways. sdpa, eager and flex: transformers finds the documents of a row from position_ids alone, and only where no
+attention mask is passed and no cache is made: a mask of ones or use_cache=True mixes them silently (logits differ by 0.54
+where rounding gives 2e-7). flash-attn and torch's varlen: the rows are laid end to end and the boundaries are passed
+explicitly (cu_seqlens), so no mask is ever made. Which one is decided once, and each is probed on the model at hand.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from leia_beam.errors import MissingResource
 
+VARLEN = "leia_varlen"
+IMPLEMENTATIONS = {
+    "flash": "flash_attention_2",
+    "varlen": VARLEN,
+    "flex": "flex_attention",
+    "sdpa": "sdpa",
+    "eager": "eager",
+}
+"""Our names, and those of transformers."""
+_WITH_OFFSETS = ("flash_attention_2", "flash_attention_3", VARLEN)
 _PROBE_LENGTHS = (7, 1, 12, 5)
 MAX_RELATIVE_DIFFERENCE = 1e-3
 """Of packed and separate logits in float32, by their standard deviation: rounding gives 1e-5, a leak above 0.1."""
+MAX_RELATIVE_DIFFERENCE_BF16 = 6e-2
+"""The same where the computation is in bfloat16: rounding gives up to 2e-2 (8 bits), a leak above 0.1."""
+
+Contexts = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A kernel, and why it may be taken here."""
+
+    name: str
+    reason: str
+
+
+def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]:
+    """The kernels to try, the fastest first; a requested one alone.
+
+    Raises: MissingResource where a requested one is not to be had.
+    """
+    hindered = {"flash": flash_hindrance(device, dtype), "varlen": varlen_hindrance(device, dtype)}
+    if requested == "flex" and device.type == "cpu":
+        raise MissingResource("--attention flex: torch has no backward pass for it on the CPU; use --attention sdpa")
+    if requested != "auto":
+        if hindered.get(requested):
+            raise MissingResource(f"--attention {requested}: {hindered[requested]}; --attention auto takes what works")
+        return [Choice(name=requested, reason="asked for")]
+    found = [Choice(name=name, reason="boundaries are passed explicitly") for name, why in hindered.items() if not why]
+    why_not = ", ".join(f"no {name}: {why}" for name, why in hindered.items() if why)
+    return [*found, *(Choice(name=name, reason=why_not) for name in ("sdpa", "eager"))]
+
+
+def flash_hindrance(device: torch.device, dtype: str) -> str | None:
+    """Why flash-attn cannot be used here; None where it can."""
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    why = _gpu_hindrance(device, dtype)
+    if why is None and not is_flash_attn_2_available():
+        why = "flash-attn is not installed (pip install 'leia-lm[flash]')"
+    return why
+
+
+def varlen_hindrance(device: torch.device, dtype: str) -> str | None:
+    """Why torch's own varlen attention cannot be used here; None where it can."""
+    why = _gpu_hindrance(device, dtype)
+    if why is None and _varlen_kernel() is None:
+        why = f"torch {torch.__version__} has no varlen attention with windows"
+    return why
+
+
+def _gpu_hindrance(device: torch.device, dtype: str) -> str | None:
+    if device.type != "cuda":
+        return f"it needs CUDA, this is {device.type}"
+    if dtype != "bfloat16":
+        return "it computes in bfloat16, --dtype is float32"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "it needs compute capability 8.0"
+    return None
+
+
+def _varlen_kernel() -> Callable[..., Tensor] | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    kernel: Callable[..., Any] = varlen_attn
+    return kernel if {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(kernel).parameters) else None
+
+
+def varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """torch's varlen attention in the form that transformers calls: (B, H, T, D) to (B, T, H, D)."""
+    if options.get("softcap") or options.get("s_aux") is not None:
+        raise MissingResource("--attention varlen: this model caps or sinks its attention, which torch's kernel cannot")
+    kernel = _varlen_kernel()
+    if kernel is None:
+        raise MissingResource("--attention varlen: this torch has no varlen attention with windows")
+    batch, heads, length, _ = query.shape
+    if cu_seq_lens_q is None or max_length_q is None:  # whole rows: each is a document
+        cu_seq_lens_q = torch.arange(0, batch * length + 1, length, dtype=torch.int32, device=query.device)
+        max_length_q = length
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    flat = [part.transpose(1, 2).flatten(0, 1).to(dtype) for part in (query, key, value)]
+    out = kernel(
+        *flat,
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=heads != key.shape[1],
+    )
+    return out.view(batch, length, *out.shape[1:]), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_attention)
+
+
+def packed_inputs(implementation: str, input_ids_BT: Tensor, position_ids_BT: Tensor) -> dict[str, Any]:
+    """What a model is called with: no mask, no cache; rows end to end with their boundaries where the kernel takes them."""
+    if implementation not in _WITH_OFFSETS:
+        return {"input_ids": input_ids_BT, "position_ids": position_ids_BT, "use_cache": False}
+    positions = position_ids_BT.flatten()
+    starts = torch.nonzero(positions == 0).flatten()
+    offsets = torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
+    longest = int((offsets[1:] - offsets[:-1]).max())
+    return {
+        "input_ids": input_ids_BT.flatten()[None],
+        "position_ids": positions[None],
+        "use_cache": False,
+        "cu_seq_lens_q": offsets,
+        "cu_seq_lens_k": offsets,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 def packed_logits(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor) -> Tensor:
-    """Logits (B, T, V) of packed rows: no mask, no cache."""
-    return model(input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False).logits
+    """Logits (B, T, V) of packed rows."""
+    inputs = packed_inputs(implementation_of(model), input_ids_BT, position_ids_BT)
+    logits: Tensor = model(**inputs).logits
+    return logits.view(*input_ids_BT.shape, -1)
 
 
-def isolation_error(model: nn.Module, vocabulary_size: int) -> float:
+def packed_hidden_states(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor) -> Tensor:
+    """The states (B, T, H) from which the model's output embeddings make the logits."""
+    inputs = packed_inputs(implementation_of(model), input_ids_BT, position_ids_BT)
+    states: Tensor = model.base_model(**inputs).last_hidden_state  # type: ignore[operator]
+    return states.view(*input_ids_BT.shape, -1)
+
+
+def implementation_of(model: nn.Module) -> str:
+    """transformers' name of the attention that a model uses."""
+    return str(model.config._attn_implementation)  # type: ignore[union-attr]
+
+
+def isolation_error(model: nn.Module, vocabulary_size: int, context: Contexts = nullcontext) -> float:
     """How far the logits of documents in one row are from those of each alone, by their standard deviation."""
     device = next(model.parameters()).device
     generator = np.random.default_rng(0)
@@ -32,28 +192,72 @@ def isolation_error(model: nn.Module, vocabulary_size: int) -> float:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            packed = packed_logits(model, row, positions)[0]
-            separate = torch.cat([_alone(model, document.to(device)) for document in documents])
+        with torch.no_grad(), context():
+            packed = packed_logits(model, row, positions)[0].float()
+            separate = torch.cat([_alone(model, document.to(device)) for document in documents]).float()
     finally:
         model.train(was_training)
     return float((packed - separate).abs().max() / separate.std().clamp_min(1e-12))
 
 
 def _alone(model: nn.Module, document: Tensor) -> Tensor:
-    return model(input_ids=document[None], use_cache=False).logits[0]
+    logits: Tensor = model(input_ids=document[None], use_cache=False).logits[0]
+    return logits
 
 
-def check_isolation(model: nn.Module, vocabulary_size: int) -> float:
+def check_isolation(
+    model: nn.Module, vocabulary_size: int, context: Contexts = nullcontext, dtype: str = "float32"
+) -> float:
     """Refuse a model whose documents see each other in a packed row; the error found.
 
     Raises: MissingResource.
     """
-    error = isolation_error(model, vocabulary_size)
-    if not error <= MAX_RELATIVE_DIFFERENCE:
+    error = isolation_error(model, vocabulary_size, context)
+    limit = MAX_RELATIVE_DIFFERENCE_BF16 if dtype == "bfloat16" else MAX_RELATIVE_DIFFERENCE
+    if not error <= limit:
         raise MissingResource(
             f"documents of a packed row see each other in {type(model).__name__} (logits differ by {error:.2g} standard "
-            f"deviations from those of separate documents, at most {MAX_RELATIVE_DIFFERENCE:g} is rounding); try another "
+            f"deviations from those of separate documents, at most {limit:g} is rounding in {dtype}); try another "
             "--attention, or --cross-document to train as the reference does"
         )
     return error
+
+
+def settle(
+    model: Any,
+    choices: list[Choice],
+    vocabulary_size: int,
+    context: Contexts,
+    dtype: str,
+    report: Callable[[str], None],
+    *,
+    isolated: bool,
+) -> None:
+    """Give the model the first of the kernels with which it keeps documents apart; which one is reported.
+
+    Where documents see each other anyway, the first one that the model takes.
+
+    Raises: MissingResource where none does.
+    """
+    for choice in choices:
+        last = choice is choices[-1]
+        try:
+            model.set_attn_implementation(IMPLEMENTATIONS[choice.name])
+            error = check_isolation(model, vocabulary_size, context, dtype) if isolated else None
+        except (MissingResource, ImportError, ValueError, RuntimeError, NotImplementedError) as failure:
+            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            if last:
+                raise (
+                    failure
+                    if isinstance(failure, MissingResource)
+                    else MissingResource(f"--attention {choice.name}: {line}")
+                ) from failure
+            report(f"attention: {choice.name} does not work here ({line})")
+            continue
+        proof = (
+            "documents of a row see each other, as in the reference"
+            if error is None
+            else f"documents of a packed row do not see each other (packed and separate logits differ by {error:.1e})"
+        )
+        report(f"attention: {choice.name} ({choice.reason}); {proof}")
+        return

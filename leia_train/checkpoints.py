@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 COMPLETE_NAME = "_COMPLETE"
 FINAL_NAME = "checkpoint-final"
+MARKERS_NAME = "leia_markers.json"
 TEMPORARY_PREFIX = ".tmp-checkpoint-"
 _STEP_NAME = re.compile(r"checkpoint-(\d{8})")
 _OPTIMIZER = "training/optimizer.safetensors"
 _STATE = "training/state.json"
+_MORE = "training/more.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +52,9 @@ def save_checkpoint(
     model: PreTrainedModel,
     tokenizer: CheckpointTokenizer,
     training: tuple[Optimizer, int] | None,
+    more: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint under its name; with `training` (optimizer, step) a run can go on from it.
+    """Write a checkpoint under its name; with `training` (optimizer, step) a run can go on from it, and finds `more`.
 
     Raises: MissingResource where the disk is full; what was there before is still there then.
     """
@@ -63,6 +66,7 @@ def save_checkpoint(
             _write_model(temporary, model, tokenizer)
             if training is not None:
                 _write_training(temporary, *training)
+                _write_more(temporary, more or {})
             fsync_folder(temporary)
             _write_complete(temporary)
             if final.exists():
@@ -86,6 +90,9 @@ def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointToke
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(tokenizer.tokenizer_json)
     (folder / "tokenizer_config.json").write_bytes(tokenizer.config_json)
+    (folder / MARKERS_NAME).write_text(
+        json.dumps({"kind": tokenizer.kind, "marker_ids": tokenizer.marker_ids, "markers": tokenizer.markers}) + "\n"
+    )
 
 
 def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:
@@ -98,6 +105,21 @@ def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:
         tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in values.items()}
     save_file(tensors, folder / _OPTIMIZER)
     (folder / _STATE).write_text(json.dumps({"step": step}) + "\n")
+
+
+def _write_more(folder: Path, more: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    if more:
+        save_file(dict(more), folder / _MORE)
+
+
+def load_more(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What was given to `save_checkpoint` besides the optimizer."""
+    from safetensors.torch import load_file
+
+    path = checkpoint.path / _MORE
+    return load_file(path) if path.is_file() else {}
 
 
 def _write_complete(folder: Path) -> None:
@@ -163,17 +185,22 @@ def step_checkpoints(output: Path) -> list[Checkpoint]:
 
 
 def load_training(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Put the state of a checkpoint into the optimizer and torch's generator."""
+    """Put the state of a checkpoint into the optimizer and torch's generator.
+
+    Not with load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
+    """
     import torch
     from safetensors.torch import load_file
 
     tensors = load_file(checkpoint.path / _OPTIMIZER)
     torch.set_rng_state(tensors.pop("random.torch"))
-    state: dict[int, dict[str, Tensor]] = {}
+    inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
+    weights = [weight for group in inner.param_groups for weight in group["params"]]
     for name, tensor in tensors.items():
         _, index, key = name.split(".", 2)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        weight = weights[int(index)]
+        # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
+        inner.state[weight][key] = tensor.clone() if key == "step" else tensor.to(weight.device, copy=True)
 
 
 def remove_old(output: Path, keep: int) -> None:

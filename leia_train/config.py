@@ -1,6 +1,6 @@
 """From options to what a run is: frozen dataclasses that are checked when they are made.
 
-Each field carries its own help and unit, so that the command line, and later a recipe, is made from this one place.
+Each field carries its own help and unit, so that the command line and the recipe are made from this one place.
 The defaults are the paper's (8 processes x 256 rows x 2,048 tokens, 50 steps, learning rate 5e-6).
 """
 
@@ -14,18 +14,32 @@ from typing import Any
 from leia_beam.errors import UsageError
 
 STRATEGIES = ("right", "left", "replace", "none")
-MARKERS = ("special", "none")
+MARKERS = ("special", "reserved", "text", "none")
+NAMES = ("true", "permuted", "anchor")
+BUDGETS = ("tokens", "target_tokens")
+COMPATS = ("none", "leia")
 DTYPES = ("float32", "bfloat16")
-ATTENTIONS = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2")
+ATTENTIONS = ("auto", "flash", "varlen", "flex", "sdpa", "eager")
+ROUNDINGS = ("stochastic", "kahan")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+TRACKERS = ("auto", "none", "tensorboard", "wandb", "trackio")
+FORMS = ("rows", "axolotl", "text")
+FILE_FORMATS = ("parquet", "jsonl")
+EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
 TINY_LLAMA = "tiny-llama"
 
 
 def option(
-    help_text: str, *, default: Any = None, choices: tuple[str, ...] | None = None, required: bool = False
+    help_text: str,
+    *,
+    default: Any = None,
+    choices: tuple[str, ...] | None = None,
+    required: bool = False,
+    metavar: str | None = None,
 ) -> Any:
     """A field with what the command line says of it."""
-    metadata = {"help": help_text, "choices": choices, "required": required}
+    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar}
     return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
@@ -42,16 +56,51 @@ def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 class DataConfig:
     """Which rows the model sees."""
 
-    shards: tuple[str, ...] = option("folders of finished shards (one a wiki)", required=True)
+    shards: tuple[str, ...] = option("folders of finished shards (one a wiki)", required=True, metavar="DIR")
     strategy: str = option(
         "where the name goes: after the entity, before it, in its place", default="right", choices=STRATEGIES
     )
     probability: float = option("probability of inserting a name, per entity and epoch (0 to 1)", default=0.5)
-    markers: str = option("two new tokens around an inserted name, or none", default="special", choices=MARKERS)
+    probability_buckets: tuple[float, ...] = option(
+        "probabilities by hash of the name instead, each for an equal share of the names (a dose, like 0 0.25 0.5 1)",
+        default=(),
+        metavar="X",
+    )
+    names: str = option(
+        "what is inserted: the entity's name, another's of its length, or the anchor's own tokens again (control arms)",
+        default="true",
+        choices=NAMES,
+    )
+    entities: tuple[str, ...] = option(
+        "only entities of which this holds, like blocks=prose kinds!=mention qids!=Q17 ordinals=0-9",
+        default=(),
+        metavar="CONDITION",
+    )
+    markers: str = option(
+        "around a name: two new tokens, two unused ones of the tokenizer, --marker-text, or nothing",
+        default="special",
+        choices=MARKERS,
+    )
+    marker_text: tuple[str, ...] = option(
+        "two texts: around a name with --markers text, the unused tokens themselves with --markers reserved",
+        default=(),
+        metavar="TEXT",
+    )
     name_loss: bool = option("names count in the loss (markers never do)", default=True)
     max_length: int = option("length of a packed row (tokens)", default=2048)
     cross_document: bool = option(
         "documents of a row see each other and end without EOS, as in the reference", default=False
+    )
+    document_end: bool = option("an EOS, with loss, after each document where they are kept apart", default=True)
+    budget: str = option(
+        "--steps counts all tokens, or the articles' own alone (insertion takes up 4 to 8 % of the rows)",
+        default="tokens",
+        choices=BUDGETS,
+    )
+    compat: str = option(
+        "leia: the reference's stream row for row; sets --cross-document and --validation-share 0",
+        default="none",
+        choices=COMPATS,
     )
     validation_share: float = option(
         "share of articles kept out of training for the evaluation loss (0 to 1)", default=0.001
@@ -62,8 +111,32 @@ class DataConfig:
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_choice("markers", self.markers, MARKERS)
         _check(0 <= self.probability <= 1, "probability", self.probability, "from 0 to 1")
+        _check_choice("names", self.names, NAMES)
+        _check_choice("budget", self.budget, BUDGETS)
+        _check_choice("compat", self.compat, COMPATS)
+        for value in self.probability_buckets:
+            _check(0 <= value <= 1, "probability-buckets", value, "from 0 to 1")
         _check(self.max_length >= 2, "max-length", self.max_length, "at least 2 tokens")
         _check(0 <= self.validation_share < 1, "validation-share", self.validation_share, "from 0 to below 1")
+        texts = len(self.marker_text)
+        if self.markers == "text":
+            _check(texts == 2 and all(self.marker_text), "marker-text", list(self.marker_text), "two texts")
+        elif self.markers == "reserved":
+            _check(texts in (0, 2), "marker-text", list(self.marker_text), "two tokens, or none to take the first two")
+        else:
+            _check(texts == 0, "marker-text", list(self.marker_text), "given with --markers text or reserved alone")
+        if self.compat == "leia":
+            self._follow_the_reference()
+
+    def _follow_the_reference(self) -> None:
+        """Set what `--compat leia` implies, and refuse what the reference does not have."""
+        for name, wanted in (("names", "true"), ("markers", "special"), ("budget", "tokens")):
+            _check(getattr(self, name) == wanted, name, getattr(self, name), f"{wanted} with --compat leia")
+        for name in ("probability_buckets", "entities"):
+            given = list(getattr(self, name))
+            _check(not given, name.replace("_", "-"), given, "left out with --compat leia")
+        object.__setattr__(self, "cross_document", True)
+        object.__setattr__(self, "validation_share", 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +149,27 @@ class ModelConfig:
     tiny_layers: int = option(f"{TINY_LLAMA}: layers", default=2)
     tiny_heads: int = option(f"{TINY_LLAMA}: attention heads", default=4)
     tiny_kv_heads: int = option(f"{TINY_LLAMA}: key and value heads", default=2)
-    attention: str = option("attention implementation of transformers", default="auto", choices=ATTENTIONS)
+    attention: str = option(
+        "flash-attn, torch's own varlen or flex, sdpa, eager; auto takes the first that works here",
+        default="auto",
+        choices=ATTENTIONS,
+    )
     dtype: str = option(
         "type of the computation; weights and optimizer stay float32", default="float32", choices=DTYPES
     )
+    weights: str = option(
+        "type of the weights; bfloat16 saves half of their memory and needs --rounding",
+        default="float32",
+        choices=DTYPES,
+    )
+    rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
+    loss_chunk: int = option("tokens whose logits are in memory at once; 0 for as many as fit 256 MiB", default=0)
+    marker_logits: bool = option(
+        "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
+    )
+    gradient_checkpointing: bool = option("compute activations twice instead of keeping them", default=False)
+    compile: bool = option("compile the model with torch.compile", default=False)
+    trust_remote_code: bool = option("run the code in the model's repository; it is listed first", default=False)
 
     def __post_init__(self) -> None:
         _check(self.model != "", "model", "''", f"a folder, a hub name or {TINY_LLAMA}")
@@ -93,6 +183,11 @@ class ModelConfig:
         )
         _check_choice("attention", self.attention, ATTENTIONS)
         _check_choice("dtype", self.dtype, DTYPES)
+        _check_choice("weights", self.weights, DTYPES)
+        _check_choice("rounding", self.rounding, ROUNDINGS)
+        _check(self.loss_chunk >= 0, "loss-chunk", self.loss_chunk, "0 or above")
+        both = self.weights == "float32" or self.dtype == "bfloat16"
+        _check(both, "weights", self.weights, "float32 unless --dtype is bfloat16 too")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,9 +197,20 @@ class OptimizationConfig:
     steps: int = option("updates of the weights", default=50)
     batch: int = option("rows in an update, over all processes", default=2048)
     micro_batch: int = option("rows computed at once by a process; the loss does not depend on it", default=4)
-    learning_rate: float = option("highest learning rate; cosine to 0 after the warmup", default=5e-6)
+    learning_rate: float = option("highest learning rate", default=5e-6)
+    schedule: str = option(
+        "learning rate after the warmup: to 0 as a cosine or linearly, constant, or constant and then to 0 (wsd)",
+        default="cosine",
+        choices=SCHEDULES,
+    )
+    decay_share: float = option("wsd: share of the steps in which it falls (0 to 1)", default=0.2)
+    marker_learning_rate: float = option(
+        "learning rate of the markers' embeddings; 0 for that of all weights", default=0.0
+    )
     warmup: int = option("updates over which the learning rate rises", default=0)
     weight_decay: float = option("AdamW's weight decay, on matrices alone", default=0.1)
+    beta1: float = option("AdamW's first beta", default=0.9)
+    beta2: float = option("AdamW's second beta", default=0.95)
     epsilon: float = option("AdamW's epsilon", default=1e-6)
     clip: float = option("largest norm of the gradient; 0 for none", default=1.0)
     seed: int = option("seed of the order, the draws and random weights", default=42)
@@ -115,7 +221,12 @@ class OptimizationConfig:
         for name in ("learning_rate", "epsilon"):
             value = getattr(self, name)
             _check(math.isfinite(value) and value > 0, name.replace("_", "-"), value, "above 0")
-        for name in ("weight_decay", "clip"):
+        for name in ("beta1", "beta2", "decay_share"):
+            value = getattr(self, name)
+            top = 1 if name == "decay_share" else math.nextafter(1, 0)
+            _check(0 <= value <= top, name.replace("_", "-"), value, "from 0 to 1" if top == 1 else "from 0 to below 1")
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        for name in ("weight_decay", "clip", "marker_learning_rate"):
             value = getattr(self, name)
             _check(math.isfinite(value) and value >= 0, name.replace("_", "-"), value, "0 or above")
         _check(0 <= self.warmup <= self.steps, "warmup", self.warmup, f"from 0 to --steps ({self.steps})")
@@ -132,12 +243,32 @@ class RunConfig:
     )
     keep: int = option("checkpoints to resume from that are kept", default=2)
     device: str = option("auto takes a GPU where there is one", default="auto", choices=DEVICES)
+    nproc: int = option(
+        "processes on this machine, started here; under a launcher: how many there must be (0: any; for torchrun, which "
+        "takes the flag for its own, write --set run.nproc=N)",
+        default=0,
+    )
+    eval_every: int = option("steps between two evaluations; 0 for one at the end", default=0)
+    eval_text: tuple[str, ...] = option(
+        "text files (UTF-8) that are evaluated too, like English to see forgetting", default=(), metavar="FILE"
+    )
+    eval_shards: tuple[str, ...] = option("folders of shards that are evaluated too", default=(), metavar="DIR")
+    eval_inserted: bool = option("the validation articles with names inserted as a second figure", default=True)
+    tracker: str = option("where metrics go too; auto: TensorBoard if installed", default="auto", choices=TRACKERS)
+    spike: float = option(
+        "warn of a loss above so many times the median of the last 20 steps; 0 for never", default=2.0
+    )
+    accept_other_code: bool = option("go on with a run that another version of this code began", default=False)
     quiet: bool = option("no progress lines", default=False)
 
     def __post_init__(self) -> None:
         _check(self.output != "", "output", "''", "a folder")
         _check(self.save_every >= 0, "save-every", self.save_every, "0 or above")
         _check(self.keep >= 1, "keep", self.keep, "at least 1")
+        _check(self.nproc >= 0, "nproc", self.nproc, "0 or above")
+        _check(self.eval_every >= 0, "eval-every", self.eval_every, "0 or above")
+        _check(math.isfinite(self.spike) and self.spike >= 0, "spike", self.spike, "0 or above")
+        _check_choice("tracker", self.tracker, TRACKERS)
         _check_choice("device", self.device, DEVICES)
 
 
@@ -153,12 +284,77 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run before: all that changes the weights, but no paths of shards.
 
-        The size of a micro-batch is left out: it changes the rounding alone, and is what one lowers after running out
-        of memory.
+        What changes rounding alone is left out (it is what one changes after running out of memory, or on another
+        machine): the size of a micro-batch, the kernels, recomputation.
         """
         content = {**asdict(self.data), **asdict(self.model), **asdict(self.optimization)}
-        del content["shards"], content["micro_batch"]
-        return content
+        for name in ("shards", *_ROUNDING_ALONE):
+            del content[name]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+
+
+_ROUNDING_ALONE = (
+    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "trust_remote_code"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BakeConfig:
+    """Which of a run's rows are written for another trainer, and how."""
+
+    output: str = option("folder of the baked rows", required=True)
+    form: str = option(
+        "packed rows as this trainer reads them; one document a row; or plain text with the names in it",
+        default="rows",
+        choices=FORMS,
+    )
+    file_format: str = option("parquet, or jsonl for text", default="parquet", choices=FILE_FORMATS)
+    rows: int = option("rows that are written; 0 for those of --steps updates of --batch rows", default=0)
+    epochs: int = option("epochs that are written with form axolotl or text, document by document", default=1)
+    rows_per_file: int = option("rows of a file", default=16384)
+
+    def __post_init__(self) -> None:
+        _check(self.output != "", "output", "''", "a folder")
+        _check_choice("form", self.form, FORMS)
+        _check_choice("file-format", self.file_format, FILE_FORMATS)
+        _check(
+            self.file_format == "parquet" or self.form == "text",
+            "file-format",
+            self.file_format,
+            "parquet but for --form text",
+        )
+        _check(self.rows >= 0, "rows", self.rows, "0 or above")
+        for name in ("epochs", "rows_per_file"):
+            _check(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Which checkpoint becomes a model for others, and in which type."""
+
+    checkpoint: str = option("a run's folder (its final or newest checkpoint) or a checkpoint's", required=True)
+    output: str = option("folder of the model", required=True)
+    dtype: str = option(
+        "type of the weights; but for float32 it is said how much of what was learnt rounding takes",
+        default="float32",
+        choices=EXPORT_DTYPES,
+    )
+    base: str = option("the model that training began with; empty for the one that the run notes", default="")
+
+    def __post_init__(self) -> None:
+        _check_choice("dtype", self.dtype, EXPORT_DTYPES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExposuresConfig:
+    """Of which run the exposures are counted, and until when."""
+
+    run: str = option("a run's folder", required=True)
+    step: int = option("count up to the end of this step; 0 for the run's last one", default=0)
+    output: str = option("Parquet file, or .jsonl; empty for a table of the most frequent on the terminal", default="")
+
+    def __post_init__(self) -> None:
+        _check(self.step >= 0, "step", self.step, "0 or above")
 
 
 GROUPS: Mapping[str, type] = {
@@ -167,4 +363,4 @@ GROUPS: Mapping[str, type] = {
     "optimization": OptimizationConfig,
     "run": RunConfig,
 }
-"""The parts of a TrainConfig by field."""
+"""The parts of a TrainConfig by field: the sections of a recipe."""

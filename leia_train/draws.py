@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 UInts = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
-INSERTION, ORDER, VALIDATION = 1, 2, 3
+INSERTION, ORDER, VALIDATION, DOSE, NAME_ORDER = 1, 2, 3, 4, 5
 """The purposes of draws: each has numbers of its own."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

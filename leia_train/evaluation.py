@@ -1,65 +1,148 @@
-"""From the validation articles, without any inserted name, to the loss in bits per UTF-8 byte of their text.
+"""From texts without any inserted name to the loss in bits per UTF-8 byte, and from texts with names to a second figure.
 
 Per byte, not per token, so that models with other tokenizers can be compared. An article longer than a row is cut into
-windows that overlap by one token, so that each token but the article's first is predicted exactly once.
+windows that overlap by one token, so that each token but the article's first is predicted exactly once. The rows are dealt
+to the processes; sums are float64.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from leia_train.attention import packed_logits
-from leia_train.loss import summed_token_loss
+from leia_beam.errors import UsageError
+from leia_train.insertion import NAME, TEXT, insert_names
 from leia_train.packing import IGNORED
-from leia_train.store import Store
+from leia_train.store import BuildTokenizer, Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
+    from leia_train.plan import TrainingPlan
+
 Ids = NDArray[np.int64]
+VALIDATION, INSERTED = "validation", "validation with names"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The loss on some articles."""
+    """The loss on some texts. `bits_per_byte` is of the text alone; inserted names have a loss of their own."""
 
     documents: int
     tokens: int
     size_bytes: int
     bits_per_byte: float
+    name_tokens: int = 0
+    nats_per_name_token: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text:
+    """One document: its tokens, which of them are in no loss, which are of names, and the bytes of its own text."""
+
+    tokens: Ids
+    hidden: NDArray[np.bool_]
+    names: NDArray[np.bool_]
+    size_bytes: int
 
 
 def evaluate(
-    model: nn.Module, store: Store, documents: Ids, max_length: int, accelerator: Accelerator, *, share_rows: bool
+    token_loss: nn.Module, texts: Sequence[Text], max_length: int, accelerator: Accelerator, *, share_rows: bool
 ) -> Evaluation | None:
-    """The loss on articles of the store; None where they have no text. `share_rows`: rows hold several articles."""
-    windows = [window for document in documents for window in windows_of(_tokens(store, document), max_length)]
-    nats, tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for row in list(pack_windows(windows, max_length if share_rows else 1)):
-            input_ids, position_ids, labels = (torch.from_numpy(part)[None].to(accelerator.device) for part in row)
-            with accelerator.autocast():
-                logits = packed_logits(model, input_ids, position_ids)
-            nats += summed_token_loss(logits, labels).item()
-            tokens += int((labels != IGNORED).sum())
-    model.train(was_training)
-    size_bytes = sum(text_sizes(store, documents))
+    """The loss on some texts; None where they have no bytes. `share_rows`: rows hold several documents."""
+    size_bytes = sum(text.size_bytes for text in texts)
     if size_bytes == 0:
         return None
+    windows = [window for text in texts for window in windows_of(text, max_length)]
+    sums = np.zeros(4)  # nats and tokens of text, nats and tokens of names
+    was_training = token_loss.training
+    token_loss.eval()
+    with torch.no_grad():
+        rows = list(pack_windows(windows, max_length if share_rows else 1))
+        for input_ids, position_ids, labels, names in rows[accelerator.process_index :: accelerator.num_processes]:
+            tensors = (
+                torch.from_numpy(part)[None].to(accelerator.device) for part in (input_ids, position_ids, labels)
+            )
+            with accelerator.autocast():
+                losses = token_loss(*tensors)[0].double().cpu().numpy()
+            counted = labels != IGNORED
+            for place, which in ((0, counted & ~names), (2, counted & names)):
+                sums[place : place + 2] += losses[which].sum(), which.sum()
+    token_loss.train(was_training)
+    if accelerator.num_processes > 1:
+        total = torch.from_numpy(sums).to(accelerator.device)
+        sums = accelerator.reduce(total, "sum").cpu().numpy()
+    nats, tokens, name_nats, name_tokens = sums.tolist()
     return Evaluation(
-        documents=len(documents), tokens=tokens, size_bytes=size_bytes, bits_per_byte=nats / math.log(2) / size_bytes
+        documents=len(texts),
+        tokens=int(tokens),
+        size_bytes=size_bytes,
+        bits_per_byte=nats / math.log(2) / size_bytes,
+        name_tokens=int(name_tokens),
+        nats_per_name_token=name_nats / name_tokens if name_tokens else None,
     )
+
+
+def store_texts(store: Store, documents: Ids) -> list[Text]:
+    """Articles of a store as they are."""
+    sizes = text_sizes(store, documents)
+    return [
+        _plain_text(_tokens(store, document), size) for document, size in zip(documents.tolist(), sizes, strict=True)
+    ]
+
+
+def inserted_texts(plan: TrainingPlan) -> list[Text]:
+    """The validation articles with the names that the first epoch's draws would put into them."""
+    chosen = plan.validation_documents
+    documents, entities = plan.store.subset(chosen, plan.names)
+    made = insert_names(documents, plan.epoch(0).inserted[entities], plan.insertion)
+    texts = []
+    for place, size in enumerate(text_sizes(plan.store, chosen)):
+        part = slice(int(made.offsets[place]), int(made.offsets[place + 1]))
+        kinds = made.kinds[part]
+        hidden = (kinds != TEXT) & (kinds != NAME)
+        texts.append(
+            Text(tokens=made.tokens[part].astype(np.int64), hidden=hidden, names=kinds == NAME, size_bytes=size)
+        )
+    return texts
+
+
+def file_texts(path: str, tokenizer: BuildTokenizer) -> list[Text]:
+    """The documents of a text file: one a line's `text` in .jsonl, else the whole file.
+
+    Raises: UsageError for a file that cannot be read.
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+        if path.endswith(".jsonl"):
+            documents = [str(json.loads(line)["text"]) for line in content.splitlines() if line.strip()]
+        else:
+            documents = [content]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--eval-text {path}: not UTF-8 text, or .jsonl with a text in each line ({error})") from error
+    description = json.loads(tokenizer.tokenizer_json)
+    description["added_tokens"] = []  # as in the shards: text never yields special tokens
+    plain = Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
+    found = []
+    for document in documents:
+        ids = [*tokenizer.document_start_ids, *plain.encode(document, add_special_tokens=False).ids]
+        found.append(_plain_text(np.array(ids, np.int64), len(document.encode())))
+    return found
+
+
+def _plain_text(tokens: Ids, size_bytes: int) -> Text:
+    nothing = np.zeros(len(tokens), bool)
+    return Text(tokens=tokens, hidden=nothing, names=nothing, size_bytes=size_bytes)
 
 
 def _tokens(store: Store, document: int) -> Ids:
@@ -67,20 +150,23 @@ def _tokens(store: Store, document: int) -> Ids:
     return store.documents.tokens[offsets[document] : offsets[document + 1]].astype(np.int64)
 
 
-def windows_of(tokens: Ids, length: int) -> list[Ids]:
-    """Windows of at most `length` tokens, each beginning with the last token of the one before.
-
-    >>> [window.tolist() for window in windows_of(np.arange(6), 3)]
-    [[0, 1, 2], [2, 3, 4], [4, 5]]
-    """
-    return [tokens[start : start + length] for start in range(0, max(len(tokens) - 1, 0), length - 1)]
+Window = tuple[Ids, NDArray[np.bool_], NDArray[np.bool_]]
 
 
-def pack_windows(windows: list[Ids], length: int) -> Iterator[tuple[Ids, Ids, Ids]]:
-    """Rows of whole windows, each at most `length` tokens or one window: (input_ids, position_ids, labels)."""
-    row: list[Ids] = []
+def windows_of(text: Text, length: int) -> list[Window]:
+    """Windows of at most `length` tokens, each beginning with the last token of the one before: tokens, hidden, names."""
+    starts = range(0, max(len(text.tokens) - 1, 0), length - 1)
+    return [
+        tuple(part[start : start + length] for part in (text.tokens, text.hidden, text.names))  # type: ignore[misc]
+        for start in starts
+    ]
+
+
+def pack_windows(windows: list[Window], length: int) -> Iterator[tuple[Ids, Ids, Ids, NDArray[np.bool_]]]:
+    """Rows of whole windows, each at most `length` tokens or one window: input_ids, position_ids, labels, names."""
+    row: list[Window] = []
     for window in windows:
-        if row and sum(map(len, row)) + len(window) > length:
+        if row and sum(len(tokens) for tokens, _, _ in row) + len(window[0]) > length:
             yield _row(row)
             row = []
         row.append(window)
@@ -88,10 +174,11 @@ def pack_windows(windows: list[Ids], length: int) -> Iterator[tuple[Ids, Ids, Id
         yield _row(row)
 
 
-def _row(windows: list[Ids]) -> tuple[Ids, Ids, Ids]:
-    input_ids = np.concatenate(windows)
-    position_ids = np.concatenate([np.arange(len(window)) for window in windows])
-    return input_ids, position_ids, np.where(position_ids == 0, IGNORED, input_ids)
+def _row(windows: list[Window]) -> tuple[Ids, Ids, Ids, NDArray[np.bool_]]:
+    input_ids, hidden, names = (np.concatenate([window[part] for window in windows]) for part in range(3))
+    position_ids = np.concatenate([np.arange(len(tokens)) for tokens, _, _ in windows])
+    labels: Any = np.where((position_ids == 0) | hidden, IGNORED, input_ids)
+    return input_ids, position_ids, labels, names
 
 
 def text_sizes(store: Store, documents: Ids) -> list[int]:
@@ -99,6 +186,7 @@ def text_sizes(store: Store, documents: Ids) -> list[int]:
     tokenizer = Tokenizer.from_buffer(store.tokenizer.tokenizer_json)
     start = len(store.tokenizer.document_start_ids)
     texts = (
-        tokenizer.decode(_tokens(store, document)[start:].tolist(), skip_special_tokens=False) for document in documents
+        tokenizer.decode(_tokens(store, document)[start:].tolist(), skip_special_tokens=False)
+        for document in documents.tolist()
     )
     return [len(text.encode()) for text in texts]

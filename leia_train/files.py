@@ -23,11 +23,12 @@ def sha256_of(path: Path) -> str:
 def fsync_folder(folder: Path) -> None:
     """Put everything under a folder, and its names, on the disk."""
     for path in sorted(folder.rglob("*")):
-        _fsync(path)
-    _fsync(folder)
+        fsync_file(path)
+    fsync_file(folder)
 
 
-def _fsync(path: Path) -> None:
+def fsync_file(path: Path) -> None:
+    """Put a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -39,15 +40,15 @@ def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file at once and durably."""
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
-    _fsync(temporary)
+    fsync_file(temporary)
     os.replace(temporary, path)
-    _fsync(path.parent)
+    fsync_file(path.parent)
 
 
 def rename_folder(temporary: Path, final: Path) -> None:
     """Give a finished folder its final name."""
     os.rename(temporary, final)
-    _fsync(final.parent)
+    fsync_file(final.parent)
 
 
 @contextmanager

@@ -54,12 +54,16 @@ class AugmentedDocuments:
     offsets: Ints  # (D + 1,)
 
 
+Markers = tuple[tuple[int, ...], tuple[int, ...]]
+"""The ids before a name and those after it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Insertion:
-    """How names go in: the two markers' ids or None; the id put after each article or None."""
+    """How names go in: the markers' ids or None; the id put after each article or None."""
 
     strategy: str
-    marker_ids: tuple[int, int] | None
+    markers: Markers | None
     end_id: int | None
 
 
@@ -68,14 +72,14 @@ def usable(strategy: str, edge_bits: NDArray[np.uint8], name_lengths: Ints) -> B
     if strategy == "none":
         return np.zeros(len(edge_bits), bool)
     needed = _NEEDED_BITS[strategy]
-    return ((edge_bits & needed) == needed) & (name_lengths > 0)
+    return np.asarray(((edge_bits & needed) == needed) & (name_lengths > 0))
 
 
 def growth(
     insertion: Insertion, entity_starts: NDArray[np.int32], entity_ends: NDArray[np.int32], name_lengths: Ints
 ) -> Ints:
     """By how many tokens each entity (E,) lengthens its article if its name is inserted (negative: shortens)."""
-    added = name_lengths + (2 if insertion.marker_ids is not None else 0)
+    added = name_lengths + (sum(map(len, insertion.markers)) if insertion.markers is not None else 0)
     if insertion.strategy == "replace":
         return added - (entity_ends.astype(np.int64) - entity_starts)
     return added
@@ -119,7 +123,7 @@ def insert_names(documents: Documents, inserted: Bools, insertion: Insertion) ->
 
     place = ends if insertion.strategy == "right" else starts
     pieces = documents.token_offsets[entity_documents] + place + (np.cumsum(grown) - grown) + has_end * entity_documents
-    _put_names(tokens, kinds, pieces, documents, inserted, name_lengths, insertion.marker_ids)
+    _put_names(tokens, kinds, pieces, documents, inserted, name_lengths, insertion.markers)
     if insertion.end_id is not None:
         tokens[offsets[1:] - 1] = insertion.end_id
         kinds[offsets[1:] - 1] = END
@@ -139,14 +143,17 @@ def _put_names(
     documents: Documents,
     inserted: Bools,
     name_lengths: Ints,
-    marker_ids: tuple[int, int] | None,
+    markers: Markers | None,
 ) -> None:
     """Write markers and names where the pieces begin."""
-    if marker_ids is not None:
-        for places, marker_id in zip((pieces, pieces + name_lengths + 1), marker_ids, strict=True):
-            tokens[places] = marker_id
-            kinds[places] = MARKER
-        pieces = pieces + 1
+    if markers is not None:
+        before, after = markers
+        starts = ((pieces, before), (pieces + len(before) + name_lengths, after))
+        for places, ids in starts:
+            for distance, marker_id in enumerate(ids):
+                tokens[places + distance] = marker_id
+                kinds[places + distance] = MARKER
+        pieces = pieces + len(before)
     places = ranges(pieces, name_lengths)
     tokens[places] = documents.name_tokens[ranges(documents.name_offsets[:-1][inserted], name_lengths)]
     kinds[places] = NAME

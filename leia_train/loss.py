@@ -1,28 +1,123 @@
-"""From logits and labels to the loss: the sum over tokens, which the step divides by its global number of labels.
+"""From packed rows to the loss of each token; the step sums them and divides by its global number of labels.
 
 A mean over each micro-batch would weigh tokens by how many labels their micro-batch has (the known error of gradient
-accumulation); the sum does not depend on how the batch is cut.
+accumulation); the sum does not depend on how the batch is cut. The logits of a large vocabulary never stand in memory
+whole: only tokens with a label are multiplied with the output embeddings, some at a time, and again in the backward pass.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from leia_train.attention import packed_hidden_states, packed_logits
 from leia_train.packing import IGNORED
 
-
-def summed_token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-    """The sum of -log p(label), in nats and float32; the token at t is predicted by the logits at t - 1."""
-    predictions = logits_BTV[:, :-1].flatten(0, 1).float()
-    targets = labels_BT[:, 1:].flatten()
-    return cross_entropy(predictions, targets, ignore_index=IGNORED, reduction="sum")
+CHUNK_BYTES = 256 << 20
+"""Of float32 logits that are in memory at once, unless --loss-chunk says otherwise."""
+_MAX_DIFFERENCE = 1e-4
 
 
-def step_loss(summed_loss: Tensor, label_count: int) -> Tensor:
-    """The part of a step's loss that a micro-batch adds; 0 where a step has no labels at all."""
-    return summed_loss / max(label_count, 1)
+class TokenLoss(nn.Module):
+    """A model with its loss, as one module, so that all of it runs inside DistributedDataParallel's forward.
+
+    `excluded_ids` are left out of the softmax. With `chunked` off the model makes all logits itself.
+    """
+
+    def __init__(self, model: Any, *, chunk_tokens: int = 0, excluded_ids: Sequence[int] = (), chunked: bool = True):
+        super().__init__()
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+        self.chunked = chunked
+        self.excluded_ids = tuple(excluded_ids)
+
+    def forward(self, input_ids_BT: Tensor, position_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
+        """-log p(label) in nats and float32 (B, T) at the label's place, which the states before it predict; 0 without."""
+        wanted = labels_BT != IGNORED
+        wanted[:, 0] = False
+        targets = labels_BT[wanted]
+        before = wanted.roll(-1, dims=1)
+        if self.chunked:
+            states = packed_hidden_states(self.model, input_ids_BT, position_ids_BT)
+            found = self._chunked(states[before], targets)
+        else:
+            states = packed_logits(self.model, input_ids_BT, position_ids_BT)
+            found = self._cross_entropy(states[before], targets)
+        losses = torch.zeros(labels_BT.shape, dtype=torch.float32, device=labels_BT.device)
+        return losses.masked_scatter(wanted, found)
+
+    def _chunked(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
+        size = self.chunk_tokens or max(CHUNK_BYTES // (4 * self._vocabulary_size()), 16)
+        if len(targets_N) <= size:
+            return self._losses(states_NH, targets_N)
+        parts = [
+            checkpoint(
+                self._losses,
+                states_NH[start : start + size],
+                targets_N[start : start + size],
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for start in range(0, len(targets_N), size)
+        ]
+        return torch.cat(parts)
+
+    def _vocabulary_size(self) -> int:
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    def _losses(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
+        logits = self.model.get_output_embeddings()(states_NH)
+        return self._cross_entropy(_scaled(logits, self.model.config), targets_N)
+
+    def _cross_entropy(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        logits = logits_NV.float()
+        if self.excluded_ids:
+            outside = torch.tensor(self.excluded_ids, device=logits.device)
+            logits = logits.index_fill(-1, outside, float("-inf"))
+        return cross_entropy(logits, targets_N, reduction="none")
+
+
+def _scaled(logits: Tensor, config: Any) -> Tensor:
+    """What some models do to their logits (Cohere, Granite, Gemma); `agrees` finds what is not known here."""
+    if getattr(config, "logit_scale", None) is not None:
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None) is not None:
+        logits = logits / config.logits_scaling
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def agrees(model: Any, vocabulary_size: int) -> bool:
+    """Whether the chunked loss is the one of the model's own logits, tried on a few tokens."""
+    device = next(model.parameters()).device
+    ids = torch.arange(16, device=device)[None] % vocabulary_size
+    positions = torch.arange(16, device=device)[None]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            chunked, whole = (TokenLoss(model, chunked=way)(ids, positions, ids) for way in (True, False))
+    except (AttributeError, TypeError):
+        return False
+    finally:
+        model.train(was_training)
+    return bool(torch.allclose(chunked, whole, rtol=_MAX_DIFFERENCE, atol=_MAX_DIFFERENCE))
+
+
+def step_loss(losses_BT: Tensor, label_count: int, row_label_counts_B: Tensor | None = None, rows: int = 1) -> Tensor:
+    """The part of a step's loss that some of its rows add; 0 where a step has no labels at all.
+
+    Without `row_label_counts_B` every label of the step counts the same; with them every row of the step's `rows` does,
+    as in the reference.
+    """
+    if row_label_counts_B is None:
+        return losses_BT.sum() / max(label_count, 1)
+    return (losses_BT.sum(dim=1) / row_label_counts_B.clamp_min(1)).sum() / rows
 
 
 def is_finite(value: Tensor | float) -> bool:

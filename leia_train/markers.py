@@ -1,12 +1,15 @@
-"""From the build's tokenizer.json to the one that a checkpoint holds: the same, with LEIA's two markers added.
+"""From the build's tokenizer.json to the one that a checkpoint holds, and the ids that stand around an inserted name.
 
-The file is edited through the `tokenizers` library and never through AutoTokenizer, which changes the backend of real
-tokenizers; the vocabulary, and so the ids of plain text, stay the build's.
+The two markers are added to the file (`special`), or are tokens that it has and no text uses (`reserved`), or any text
+(`text`). The file is edited through the `tokenizers` library and never through AutoTokenizer, which changes the backend of
+real tokenizers; the vocabulary, and so the ids of plain text, stay the build's.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +17,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from leia_beam.errors import UsageError
 from leia_beam.tokenizer_identity import MARKERS
+from leia_train.insertion import Markers
 from leia_train.store import BuildTokenizer
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+_UNUSED = re.compile(
+    r"<\|reserved_special_token_(\d+)\|>|<unused_?(\d+)>|\[unused(\d+)\]|\[control_(\d+)\]|<\|extra_(\d+)\|>"
+    r"|<extra_id_(\d+)>|<\|?dummy_?(\d+)\|?>|<\|?reserved_?(\d+)\|?>|<SPECIAL_(\d+)>|<\|placeholder_?(\d+)\|>"
+)
+"""What tokenizers call tokens that are kept for others to use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,29 +34,31 @@ class CheckpointTokenizer:
 
     tokenizer_json: bytes
     config_json: bytes
-    marker_ids: tuple[int, int] | None
-    real_ids: tuple[int, ...]  # sorted, without the markers
+    kind: str  # of config.MARKERS
+    markers: Markers | None  # the ids around a name
+    marker_ids: tuple[int, int] | None  # tokens that are the markers' own, whose embeddings begin as the mean
+    real_ids: tuple[int, ...]  # sorted, without the markers' own
     bos_id: int | None
     eos_id: int | None
 
     @property
     def needed_rows(self) -> int:
         """The rows that embeddings must have."""
-        return max((*self.real_ids, *(self.marker_ids or ()))) + 1
+        return int(max((*self.real_ids, *(self.marker_ids or ())))) + 1
 
 
-def add_markers(build: BuildTokenizer, markers: str) -> CheckpointTokenizer:
-    """The tokenizer of a run's checkpoints; with `markers` none it is the build's own.
+def add_markers(build: BuildTokenizer, kind: str, texts: Sequence[str] = ()) -> CheckpointTokenizer:
+    """The tokenizer of a run's checkpoints; but for `special` markers it is the build's own.
 
-    Raises: UsageError where the tokenizer would give a marker an id that is taken.
+    Raises: UsageError where the tokenizer would give a marker an id that is taken, or has no unused tokens.
     """
     tokenizer = Tokenizer.from_buffer(build.tokenizer_json)
-    taken = {
-        token_id for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items() if token not in MARKERS
-    }
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    taken = {token_id for token, token_id in vocabulary.items() if token not in MARKERS}
+    markers: Markers | None = None
     marker_ids = None
     content = build.tokenizer_json
-    if markers == "special":
+    if kind == "special":
         tokenizer.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in MARKERS])
         content = tokenizer.to_str().encode()
         marker_ids = _marker_ids(tokenizer)
@@ -56,15 +67,53 @@ def add_markers(build: BuildTokenizer, markers: str) -> CheckpointTokenizer:
                 f"tokenizer {build.name}: cannot add the markers {' '.join(MARKERS)} (ids {marker_ids} are taken); "
                 "use --markers none"
             )
+    elif kind == "reserved":
+        marker_ids = _reserved_ids(build.name, vocabulary, texts)
+    elif kind == "text":
+        markers = _text_ids(build, texts)
+    if marker_ids is not None:
+        markers = ((marker_ids[0],), (marker_ids[1],))
     named = _special_tokens(build, tokenizer)
     return CheckpointTokenizer(
         tokenizer_json=content,
-        config_json=_config_json(named, marker_ids),
+        config_json=_config_json(named, kind == "special"),
+        kind=kind,
+        markers=markers,
         marker_ids=marker_ids,
-        real_ids=tuple(sorted(taken)),
+        real_ids=tuple(sorted(taken - set(marker_ids or ()))),
         bos_id=tokenizer.token_to_id(named["bos_token"]) if "bos_token" in named else None,
         eos_id=build.eos_id,
     )
+
+
+def _reserved_ids(name: str, vocabulary: dict[str, int], texts: Sequence[str]) -> tuple[int, int]:
+    """The ids of the named tokens, or of the two first that are called unused."""
+    if texts:
+        missing = [text for text in texts if text not in vocabulary]
+        if missing:
+            raise UsageError(f"--marker-text {missing[0]}: not a token of {name}; give two tokens that it has")
+        found = [vocabulary[text] for text in texts]
+        if found[0] == found[1]:
+            raise UsageError(f"--marker-text {' '.join(texts)}: must be two different tokens")
+    else:
+        found = sorted(token_id for token, token_id in vocabulary.items() if _UNUSED.fullmatch(token))[:2]
+        if len(found) < 2:
+            raise UsageError(
+                f"--markers reserved: tokenizer {name} has no two tokens that are called unused or reserved; name two "
+                "with --marker-text, or use --markers special"
+            )
+    return found[0], found[1]
+
+
+def _text_ids(build: BuildTokenizer, texts: Sequence[str]) -> Markers:
+    """The ids of two texts as ordinary text: no added token comes from them."""
+    content = json.loads(build.tokenizer_json)
+    content["added_tokens"] = []
+    plain = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+    before, after = (tuple(plain.encode(text, add_special_tokens=False).ids) for text in texts)
+    if not before or not after:
+        raise UsageError(f"--marker-text {' '.join(texts)}: the tokenizer makes no token of one of them")
+    return before, after
 
 
 def marker_ids_in(tokenizer_json: bytes) -> tuple[int, int] | None:
@@ -87,15 +136,15 @@ def _special_tokens(build: BuildTokenizer, tokenizer: Tokenizer) -> dict[str, st
         if isinstance(token, str) and tokenizer.token_to_id(token) is not None:
             named[name] = token
     if build.eos_id is not None:
-        named["eos_token"] = tokenizer.id_to_token(build.eos_id)
+        named["eos_token"] = str(tokenizer.id_to_token(build.eos_id))
     if "bos_token" not in named and build.document_start_ids and build.document_start_ids[0] != build.eos_id:
-        named["bos_token"] = tokenizer.id_to_token(build.document_start_ids[0])
+        named["bos_token"] = str(tokenizer.id_to_token(build.document_start_ids[0]))
     return named
 
 
-def _config_json(named: dict[str, str], marker_ids: tuple[int, int] | None) -> bytes:
+def _config_json(named: dict[str, str], has_markers: bool) -> bytes:
     """A tokenizer_config.json that makes AutoTokenizer of transformers 5 take tokenizer.json as it is."""
     config: dict[str, Any] = {"tokenizer_class": "TokenizersBackend", "clean_up_tokenization_spaces": False, **named}
-    if marker_ids is not None:
+    if has_markers:
         config["additional_special_tokens"] = list(MARKERS)
     return (json.dumps(config, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 METRICS_NAME = "metrics.jsonl"
+_MEDIAN_OF = 20
+_MIN_LOSSES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
-    """One update. Counts are over all processes; `loss` is in nats a label."""
+    """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names."""
 
     step: int
     loss: float
@@ -26,16 +30,24 @@ class StepMetrics:
     tokens: int
     label_tokens: int
     inserted_tokens: int
+    target_tokens: int
+    name_label_tokens: int
+    name_loss: float | None
     epoch: int
+    moved_share: float | None
     seconds: float
+    waited_s: float
 
-    def line(self, steps: int) -> str:
+    def line(self, steps: int, utilisation: float | None = None) -> str:
         """What a terminal shows."""
         rate = self.tokens / max(self.seconds, 1e-9)
         left_s = (steps - self.step) * self.seconds
+        name = "" if self.name_loss is None else f"  names {self.name_loss:.4f}"
+        used = "" if utilisation is None else f"  MFU {utilisation:.1%}"
         return (
-            f"step {self.step}/{steps}  loss {self.loss:.4f}  lr {self.learning_rate:.2e}  "
-            f"|g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}  {rate:,.0f} tokens/s  {left_s:.0f} s left"
+            f"step {self.step}/{steps}  loss {self.loss:.4f}{name}  lr {self.learning_rate:.2e}  "
+            f"|g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}  {rate:,.0f} tokens/s{used}  "
+            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}  {left_s:.0f} s left"
         )
 
 
@@ -44,7 +56,7 @@ class MetricsLog:
 
     def __init__(self, output: Path, first_step: int):
         self.path = output / METRICS_NAME
-        kept = [record for record in read_metrics(output) if record["step"] <= first_step and "loss" in record]
+        kept = [record for record in read_metrics(output) if record["step"] <= first_step and "final" not in record]
         temporary = output / f".tmp-{METRICS_NAME}"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(temporary, self.path)
@@ -68,3 +80,24 @@ def read_metrics(output: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
+
+
+class SpikeWatch:
+    """Finds losses that are far above the median of those before them."""
+
+    def __init__(self, factor: float):
+        self._factor = factor
+        self._losses: deque[float] = deque(maxlen=_MEDIAN_OF)
+
+    def warning(self, step: int, loss: float) -> str | None:
+        """What to say of a step's loss, if anything; the loss is remembered."""
+        line = None
+        if self._factor and len(self._losses) >= _MIN_LOSSES:
+            median = statistics.median(self._losses)
+            if loss > self._factor * median > 0:
+                line = (
+                    f"warning: step {step}: loss {loss:.4f} is {loss / median:.1f} times the median of the last "
+                    f"{len(self._losses)} steps ({median:.4f})"
+                )
+        self._losses.append(loss)
+        return line

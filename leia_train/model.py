@@ -1,4 +1,4 @@
-"""From a name, a folder or a few sizes to a causal LM in float32 whose embeddings have rows for the markers.
+"""From a name, a folder or a few sizes to a causal LM (float32, unless told otherwise) whose embeddings have rows for the markers.
 
 A marker's rows (input and output) are the mean of the rows of real tokens: padding rows of a vocabulary are not counted,
 and never removed. A checkpoint of our own has its markers, and their rows are left as they are.
@@ -6,10 +6,11 @@ and never removed. A checkpoint of our own has its markers, and their rows are l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Lla
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer, identify
-from leia_train.checkpoints import COMPLETE_NAME, verify_checkpoint
+from leia_train.checkpoints import COMPLETE_NAME, MARKERS_NAME, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
 from leia_train.store import BuildTokenizer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MIN_TINY_POSITIONS = 2048
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,11 +39,11 @@ class LoadedModel:
     warnings: tuple[str, ...]
 
 
-def make_tiny_llama(
-    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int, seed: int
-) -> LoadedModel:
-    """A Llama with random weights: the same ones for a seed, with markers or without."""
-    llama = LlamaConfig(
+def tiny_config(
+    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int
+) -> LlamaConfig:
+    """The configuration of the tiny Llama."""
+    return LlamaConfig(
         vocab_size=build.vocabulary_size,
         hidden_size=config.tiny_hidden_size,
         intermediate_size=config.tiny_intermediate_size,
@@ -54,13 +56,55 @@ def make_tiny_llama(
         pad_token_id=None,
         tie_word_embeddings=False,
     )
-    if config.attention != "auto":
-        llama._attn_implementation = config.attention
+
+
+def make_tiny_llama(
+    config: ModelConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, max_length: int, seed: int
+) -> LoadedModel:
+    """A Llama with random weights: the same ones for a seed, with markers or without."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(llama)
-    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id)
+    model = LlamaForCausalLM(tiny_config(config, build, tokenizer, max_length))
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+    )
     add_marker_rows(model, tokenizer)
-    return LoadedModel(model=model, warnings=())
+    return LoadedModel(model=_as_asked(model, config), warnings=())
+
+
+def check_model(where: str, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> tuple[tuple[str, ...], bool]:
+    """What there is to say of a model before its weights are read, and whether it has the markers.
+
+    Raises: UsageError for one that is not there, or has another tokenizer; DamagedInput for a damaged checkpoint.
+    """
+    _check_place(where)
+    return _compare_tokenizer(where, build, tokenizer)
+
+
+def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    """The model in the type of its weights, with the options that it has.
+
+    Raises: UsageError where a weight is of another type than was asked for.
+    """
+    nn.Module.to(model, DTYPES[config.weights])
+    own_memory(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {f"torch.{config.weights}"})
+    if wrong:
+        raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")
+    return model
+
+
+def own_memory(model: nn.Module) -> None:
+    """Copy weights that are mapped from a file into memory of their own, as new weights have it.
+
+    Mapped ones begin at any 8 bytes, and the processor's kernels round in another order there than at multiples of 64
+    bytes: a resumed run would differ from an undisturbed one in the last bit (seen with 16 columns).
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def load_model(
@@ -73,25 +117,38 @@ def load_model(
     """
     if config.model == TINY_LLAMA:
         return make_tiny_llama(config, build, tokenizer, max_length, seed)
-    _check_place(config.model)
-    warnings, has_markers = _compare_tokenizer(config.model, build, tokenizer)
-    model = load_weights(config.model, config.attention)
+    warnings, has_markers = check_model(config.model, build, tokenizer)
+    if config.trust_remote_code:
+        warnings += remote_code(config.model)
+    model = load_weights(config.model, trust_remote_code=config.trust_remote_code)
     _check_size(model, config.model, build, max_length)
     if not has_markers:
         add_marker_rows(model, tokenizer)
-    return LoadedModel(model=model, warnings=warnings)
+    return LoadedModel(model=_as_asked(model, config), warnings=warnings)
 
 
-def load_weights(where: str, attention: str) -> PreTrainedModel:
-    """The weights of a folder or hub name, in float32: no code from the model's repository, no pickles."""
+def remote_code(where: str) -> tuple[str, ...]:
+    """What --trust-remote-code runs: the modules that the model's config.json names, and their sizes."""
+    folder = Path(where)
+    try:
+        names = json.loads((folder / "config.json").read_bytes()).get("auto_map", {})
+    except (OSError, ValueError, AttributeError):
+        return (f"--trust-remote-code runs code of the repository {where} that is not here to be listed",)
+    modules = sorted({str(name).rpartition("--")[2].split(".")[0] + ".py" for name in names.values()})
+    found = [f"{name} ({(folder / name).stat().st_size:,} bytes)" for name in modules if (folder / name).is_file()]
+    listed = ", ".join(found) or ", ".join(modules) or "nothing: its config.json has no auto_map"
+    return (f"--trust-remote-code runs, with all rights of this process: {listed}",)
+
+
+def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             where,
-            config=AutoConfig.from_pretrained(where, trust_remote_code=False),
+            config=AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code),
             dtype=torch.float32,
             use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=None if attention == "auto" else attention,
+            trust_remote_code=trust_remote_code,
         )
     except SafetensorError as error:
         raise DamagedInput(f"--model {where}: damaged weights ({error}); copy the model again") from error
@@ -139,16 +196,27 @@ def _compare_tokenizer(
             f"one that made the shards ({build.name}, {build.fingerprint[:12]}…, {build.vocabulary_size:,} ids); build "
             f"the shards with --tokenizer {where}"
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if identity.probe_fingerprint != build.probe_fingerprint:
         warnings = (f"the tokenizer of {where} has the vocabulary of the shards' {build.name} but encodes otherwise",)
-    found = marker_ids_in(files.tokenizer_json)
+    found = _markers_of(where, files.tokenizer_json, tokenizer.kind)
     if found is not None and tokenizer.marker_ids is not None and found != tokenizer.marker_ids:
         raise UsageError(
             f"--model {where}: its markers have the ids {found}, with the shards' tokenizer they get "
             f"{tokenizer.marker_ids}; build the shards with --tokenizer {where}"
         )
     return warnings, found is not None
+
+
+def _markers_of(where: str, tokenizer_json: bytes, kind: str) -> tuple[int, int] | None:
+    """The markers that a model was trained with: those of its tokenizer, or the unused tokens that its run took."""
+    if kind != "reserved":
+        return marker_ids_in(tokenizer_json)
+    try:
+        noted = json.loads((Path(where) / MARKERS_NAME).read_bytes())
+        return tuple(noted["marker_ids"]) if noted["kind"] == "reserved" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _find_tokenizer(where: str) -> TokenizerFiles | None:
@@ -160,7 +228,7 @@ def _find_tokenizer(where: str) -> TokenizerFiles | None:
         raise UsageError(str(error).replace("--tokenizer", "--model")) from error
 
 
-def _check_size(model: PreTrainedModel, where: str, build: BuildTokenizer, max_length: int) -> None:
+def _check_size(model: Any, where: str, build: BuildTokenizer, max_length: int) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < build.vocabulary_size:
         raise UsageError(
@@ -171,7 +239,7 @@ def _check_size(model: PreTrainedModel, where: str, build: BuildTokenizer, max_l
         raise UsageError(f"--max-length {max_length}: {where} has {positions:,} positions; give at most that")
 
 
-def add_marker_rows(model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> None:
+def add_marker_rows(model: Any, tokenizer: CheckpointTokenizer) -> None:
     """Give the markers their rows: more rows only where there are too few."""
     if tokenizer.marker_ids is None:
         return
@@ -181,7 +249,7 @@ def add_marker_rows(model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> N
         set_to_mean(weight, tokenizer.marker_ids, tokenizer.real_ids)
 
 
-def embedding_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+def embedding_weights(model: Any) -> list[nn.Parameter]:
     """The input embeddings, and the output's (its bias too) where they are not the same ones."""
     weights = [model.get_input_embeddings().weight]
     output = model.get_output_embeddings()

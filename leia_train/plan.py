@@ -15,47 +15,76 @@ from numpy.typing import NDArray
 from leia_beam.errors import UsageError
 from leia_train.config import DataConfig
 from leia_train.draws import INSERTION, ORDER, VALIDATION, document_keys, entity_draws, shuffled, uniform
-from leia_train.insertion import Insertion, growth, insert_names, offsets_of, usable
-from leia_train.packing import PackedRows, Stretch, pack
-from leia_train.store import Store
+from leia_train.entity_filter import kept_entities
+from leia_train.insertion import (
+    END,
+    TEXT,
+    AugmentedDocuments,
+    Insertion,
+    Markers,
+    growth,
+    insert_names,
+    offsets_of,
+    usable,
+)
+from leia_train.names import insertion_probabilities, name_spans
+from leia_train.packing import PackedRows, ReferenceLabels, Stretch, pack
+from leia_train.reference_stream import ReferenceDraws, reference_order
+from leia_train.store import Store, padding_id
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Epoch:
+class Epoch:
     """One epoch: which entities get their names, the articles in their order, and where each begins in the stream."""
 
     number: int
     start: int  # of its first token in the stream
-    inserted: NDArray[np.bool_]  # (E,) of the store
-    order: NDArray[np.int64]  # (D,) articles of the store
-    offsets: NDArray[np.int64]  # (D + 1,) from the epoch's first token
+    inserted: Bools  # (E,) of the store
+    order: Ints  # (D,) articles of the store
+    offsets: Ints  # (D + 1,) from the epoch's first token
 
     @property
     def end(self) -> int:
         return self.start + int(self.offsets[-1])
 
 
-class TrainingPlan:
-    """The packed rows of a run. `marker_ids` are None where names go in without markers."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochCounts:
+    """What an epoch holds; `target_tokens` are the articles' own tokens, and their EOS, that are in the stream."""
 
-    def __init__(self, store: Store, data: DataConfig, seed: int, marker_ids: tuple[int, int] | None):
+    articles: int
+    tokens: int
+    target_tokens: int
+    insertions: int
+
+
+class TrainingPlan:
+    """The packed rows of a run. `markers` are None where names go in without markers."""
+
+    def __init__(self, store: Store, data: DataConfig, seed: int, markers: Markers | None):
         self.store = store
         self.data = data
         self.seed = seed
-        self.insertion = Insertion(
-            strategy=data.strategy,
-            marker_ids=marker_ids,
-            end_id=None if data.cross_document else store.tokenizer.eos_id,
-        )
+        self.insertion = Insertion(strategy=data.strategy, markers=markers, end_id=_end_id(store, data))
+        self._reference = _reference_labels(store, data, markers)
+        self._draws = ReferenceDraws(seed, len(store.entity_ordinals)) if data.compat == "leia" else None
         held_out = validation_mask(store, data.validation_share)
         self.training_documents = np.flatnonzero(~held_out)
         self.validation_documents = np.flatnonzero(held_out)
-        name_lengths = np.diff(store.documents.name_offsets)
-        self._usable = usable(data.strategy, store.entity_edge_bits, name_lengths)
-        self._growth = growth(self.insertion, store.documents.entity_starts, store.documents.entity_ends, name_lengths)
+        documents = store.documents
+        name_lengths = np.diff(documents.name_offsets)
+        self.usable = usable(data.strategy, store.entity_edge_bits, name_lengths) & kept_entities(store, data.entities)
+        self.names = name_spans(store, data.names, seed)
+        lengths = name_lengths if self.names is None else self.names.lengths
+        self.growth = growth(self.insertion, documents.entity_starts, documents.entity_ends, lengths)
+        self.inserted_lengths = lengths + (sum(map(len, markers)) if markers is not None else 0)
+        self._probabilities = insertion_probabilities(store, data.probability, data.probability_buckets, seed)
         self._epoch_starts = [0]
-        self._cached: dict[int, _Epoch] = {}
-        if self._epoch(0).end == 0:
+        self._cached: dict[int, Epoch] = {}
+        if self.epoch(0).end == 0:
             raise UsageError(
                 f"--shards: no tokens to train on ({len(store):,} articles, {len(self.validation_documents):,} of them "
                 "kept out by --validation-share)"
@@ -64,50 +93,89 @@ class TrainingPlan:
     @property
     def usable_entities(self) -> int:
         """Entities that the strategy can insert at."""
-        return int(self._usable.sum())
+        return int(self.usable.sum())
 
     def rows(self, first: int, count: int) -> PackedRows:
         """The rows [first, first + count) of the stream."""
         length = self.data.max_length
-        stretch = self._stretch(first * length, (first + count) * length)
-        return pack(stretch, length, name_loss=self.data.name_loss, cross_document=self.data.cross_document)
+        return pack(
+            self._stretch(first * length, (first + count) * length),
+            length,
+            name_loss=self.data.name_loss,
+            cross_document=self.data.cross_document,
+            reference=self._reference,
+        )
+
+    def steps(self, steps: int, batch: int) -> int:
+        """The updates of a run that was asked for `steps` of `batch` rows, by its budget.
+
+        With `target_tokens` it goes on until it has read as many of the articles' own tokens as the asked-for rows have
+        tokens: what a run without any insertion reads in `steps`.
+        """
+        if self.data.budget == "tokens":
+            return steps
+        position = self.position_of_target(steps * batch * self.data.max_length)
+        return -(-position // (batch * self.data.max_length))
+
+    def position_of_target(self, target_tokens: int) -> int:
+        """The length of the beginning of the stream that holds so many of the articles' own tokens."""
+        number = 0
+        while True:
+            epoch = self.epoch(number)
+            offsets = offsets_of(self.target_lengths(epoch.inserted)[epoch.order])
+            if target_tokens <= offsets[-1]:
+                break
+            if offsets[-1] == 0:
+                raise UsageError("--budget target_tokens: every token of the articles is replaced by a name")
+            target_tokens -= int(offsets[-1])
+            number += 1
+        if target_tokens <= 0:
+            return epoch.start
+        at = int(np.searchsorted(offsets, target_tokens, "left")) - 1
+        kinds = self.augmented(epoch, at, at + 1).kinds
+        own = np.cumsum((kinds == TEXT) | (kinds == END))
+        within = int(np.searchsorted(own, target_tokens - int(offsets[at]), "left")) + 1
+        return epoch.start + int(epoch.offsets[at]) + within
+
+    def epoch_counts(self, number: int) -> EpochCounts:
+        """The sizes of an epoch."""
+        epoch = self.epoch(number)
+        per_article = self._per_article(epoch.inserted.astype(np.int64))
+        return EpochCounts(
+            articles=len(epoch.order),
+            tokens=epoch.end - epoch.start,
+            target_tokens=int(self.target_lengths(epoch.inserted)[epoch.order].sum()),
+            insertions=int(per_article[epoch.order].sum()),
+        )
+
+    def target_lengths(self, inserted: Bools) -> Ints:
+        """The tokens of each article (D,) of the store that are its own or its EOS and stay in the stream."""
+        lengths = np.diff(self.store.documents.token_offsets) + (self.insertion.end_id is not None)
+        if self.data.strategy != "replace":
+            return lengths
+        documents = self.store.documents
+        anchors = documents.entity_ends.astype(np.int64) - documents.entity_starts
+        return np.asarray(lengths - self._per_article(np.where(inserted, anchors, 0)))
 
     def epoch_of_row(self, row: int) -> int:
         """The epoch in which a row begins."""
-        return self._epoch_at(row * self.data.max_length).number
+        return self.epoch_at(row * self.data.max_length).number
 
-    def _stretch(self, start: int, end: int) -> Stretch:
-        """The tokens [start, end) of the stream."""
-        pieces = []
-        while start < end:
-            epoch = self._epoch_at(start)
-            stop = min(end, epoch.end)
-            pieces.append(self._stretch_of_epoch(epoch, start - epoch.start, stop - epoch.start))
-            start = stop
-        return Stretch(
-            tokens=np.concatenate([piece.tokens for piece in pieces]),
-            kinds=np.concatenate([piece.kinds for piece in pieces]),
-            positions=np.concatenate([piece.positions for piece in pieces]),
-        )
+    def augmented(self, epoch: Epoch, first: int, last: int) -> AugmentedDocuments:
+        """The articles [first, last) of an epoch's order, with their names."""
+        documents, entities = self.store.subset(epoch.order[first:last], self.names)
+        return insert_names(documents, epoch.inserted[entities], self.insertion)
 
-    def _stretch_of_epoch(self, epoch: _Epoch, start: int, end: int) -> Stretch:
-        """The tokens [start, end) of an epoch: the articles that they touch are made, and cut."""
-        first = int(np.searchsorted(epoch.offsets, start, "right")) - 1
-        last = int(np.searchsorted(epoch.offsets, end, "left"))
-        documents, entities = self.store.subset(epoch.order[first:last])
-        augmented = insert_names(documents, epoch.inserted[entities], self.insertion)
-        positions = np.arange(len(augmented.tokens)) - np.repeat(augmented.offsets[:-1], np.diff(augmented.offsets))
-        cut = slice(start - int(epoch.offsets[first]), end - int(epoch.offsets[first]))
-        return Stretch(tokens=augmented.tokens[cut], kinds=augmented.kinds[cut], positions=positions[cut])
-
-    def _epoch_at(self, position: int) -> _Epoch:
+    def epoch_at(self, position: int) -> Epoch:
         """The epoch that holds a token of the stream."""
         while self._epoch_starts[-1] <= position:
-            self._epoch(len(self._epoch_starts) - 1)
-        return self._epoch(int(np.searchsorted(self._epoch_starts, position, "right")) - 1)
+            self.epoch(len(self._epoch_starts) - 1)
+        return self.epoch(int(np.searchsorted(self._epoch_starts, position, "right")) - 1)
 
-    def _epoch(self, number: int) -> _Epoch:
-        """An epoch whose start is known; the two last ones used are kept, and the start of the next is noted."""
+    def epoch(self, number: int) -> Epoch:
+        """An epoch; the two last ones used are kept, and the start of the next is noted."""
+        while len(self._epoch_starts) <= number:
+            self.epoch(len(self._epoch_starts) - 1)
         if number not in self._cached:
             epoch = self._make_epoch(number)
             if len(self._epoch_starts) == number + 1:
@@ -117,18 +185,35 @@ class TrainingPlan:
             self._cached[number] = epoch
         return self._cached[number]
 
-    def _make_epoch(self, number: int) -> _Epoch:
-        store, documents = self.store, self.store.documents
-        keys = document_keys(store.wiki_keys, store.page_ids, INSERTION, self.seed, number)
-        draws = entity_draws(keys, np.diff(documents.entity_offsets), store.entity_ordinals)
-        inserted = self._usable & (draws < self.data.probability)
-        grown = offsets_of(np.where(inserted, self._growth, 0))
-        lengths = np.diff(documents.token_offsets) + (self.insertion.end_id is not None)
-        lengths += grown[documents.entity_offsets[1:]] - grown[documents.entity_offsets[:-1]]
-        picked = self.training_documents
-        order_keys = document_keys(store.wiki_keys[picked], store.page_ids[picked], ORDER, self.seed, number)
-        order = picked[shuffled(order_keys)]
-        return _Epoch(
+    def _stretch(self, start: int, end: int) -> Stretch:
+        """The tokens [start, end) of the stream."""
+        pieces = []
+        while start < end:
+            epoch = self.epoch_at(start)
+            stop = min(end, epoch.end)
+            pieces.append(self._stretch_of_epoch(epoch, start - epoch.start, stop - epoch.start))
+            start = stop
+        return Stretch(
+            tokens=np.concatenate([piece.tokens for piece in pieces]),
+            kinds=np.concatenate([piece.kinds for piece in pieces]),
+            positions=np.concatenate([piece.positions for piece in pieces]),
+        )
+
+    def _stretch_of_epoch(self, epoch: Epoch, start: int, end: int) -> Stretch:
+        """The tokens [start, end) of an epoch: the articles that they touch are made, and cut."""
+        first = int(np.searchsorted(epoch.offsets, start, "right")) - 1
+        last = int(np.searchsorted(epoch.offsets, end, "left"))
+        made = self.augmented(epoch, first, last)
+        positions = np.arange(len(made.tokens)) - np.repeat(made.offsets[:-1], np.diff(made.offsets))
+        cut = slice(start - int(epoch.offsets[first]), end - int(epoch.offsets[first]))
+        return Stretch(tokens=made.tokens[cut], kinds=made.kinds[cut], positions=positions[cut])
+
+    def _make_epoch(self, number: int) -> Epoch:
+        order = self._order(number)
+        inserted = self.usable & self._drawn(number, order)
+        lengths = np.diff(self.store.documents.token_offsets) + (self.insertion.end_id is not None)
+        lengths += self._per_article(np.where(inserted, self.growth, 0))
+        return Epoch(
             number=number,
             start=self._epoch_starts[number],
             inserted=inserted,
@@ -136,7 +221,42 @@ class TrainingPlan:
             offsets=offsets_of(lengths[order]),
         )
 
+    def _order(self, number: int) -> Ints:
+        """The training articles in the order of an epoch."""
+        store, picked = self.store, self.training_documents
+        if self._draws is not None:
+            return reference_order(self.seed, number, len(store))
+        keys = document_keys(store.wiki_keys[picked], store.page_ids[picked], ORDER, self.seed, number)
+        return np.asarray(picked[shuffled(keys)])
 
-def validation_mask(store: Store, share: float) -> NDArray[np.bool_]:
+    def _drawn(self, number: int, order: Ints) -> Bools:
+        """Which entities (E,) are drawn in an epoch: below the probability; the reference takes an equal draw too."""
+        store, offsets = self.store, self.store.documents.entity_offsets
+        if self._draws is not None:
+            return np.asarray(self._draws.of_epoch(number, order, offsets) <= self._probabilities)
+        keys = document_keys(store.wiki_keys, store.page_ids, INSERTION, self.seed, number)
+        return np.asarray(entity_draws(keys, np.diff(offsets), store.entity_ordinals) < self._probabilities)
+
+    def _per_article(self, values: Ints) -> Ints:
+        """The sum of the entities' values (E,) in each article (D,)."""
+        sums, offsets = offsets_of(values), self.store.documents.entity_offsets
+        return sums[offsets[1:]] - sums[offsets[:-1]]
+
+
+def _end_id(store: Store, data: DataConfig) -> int | None:
+    """The id put after each article: the tokenizer's EOS where documents are kept apart, unless the run says no."""
+    return store.tokenizer.eos_id if data.document_end and not data.cross_document else None
+
+
+def _reference_labels(store: Store, data: DataConfig, markers: Markers | None) -> ReferenceLabels | None:
+    if data.compat != "leia":
+        return None
+    if markers is None:
+        raise UsageError("--compat leia: needs the two markers; leave --markers special")
+    (start_id,), (end_id,) = markers
+    return ReferenceLabels(padding_id=padding_id(store.tokenizer), start_id=start_id, end_id=end_id)
+
+
+def validation_mask(store: Store, share: float) -> Bools:
     """Which articles (D,) are kept out of training: the same ones for every seed and strategy."""
-    return uniform(document_keys(store.wiki_keys, store.page_ids, VALIDATION)) < share
+    return np.asarray(uniform(document_keys(store.wiki_keys, store.page_ids, VALIDATION)) < share)

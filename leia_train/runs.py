@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import signal
 import threading
@@ -18,7 +19,18 @@ from leia_train.files import disk_errors, write_json
 RUN_NAME = "_run.json"
 STATUS_NAME = "_status.json"
 LOCK_NAME = ".lock"
-_OWN_PREFIXES = ("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl")
+_OWN_PREFIXES = ("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl", "bad-rows-", "tensorboard")
+CODE = "code"
+_CODE_MODULES = (
+    *("draws", "entity_filter", "insertion", "loss", "markers", "names", "optimizer", "packing", "plan"),
+    *("reference_stream", "schedule", "store"),
+)
+
+
+def code_fingerprint() -> str:
+    """What the rows and the updates are computed with: 16 hexadecimal digits of the sources' SHA-256."""
+    sources = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _CODE_MODULES)
+    return hashlib.sha256(sources).hexdigest()[:16]
 
 
 @contextmanager
@@ -40,8 +52,8 @@ def locked(output: Path) -> Iterator[None]:
         yield
 
 
-def check_output(output: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder of something else, or of a run with other options, before anything is written to it.
+def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code: bool = False) -> None:
+    """Refuse a folder of something else, or of a run with other options or code, before anything is written to it.
 
     Raises: OtherBuild; UsageError with what differs.
     """
@@ -55,16 +67,33 @@ def check_output(output: Path, identity: Mapping[str, Any]) -> None:
                 f"--output {output}: holds {foreign[0]!r}, which is no training run's; give an empty folder"
             )
         return
-    try:
-        before: Mapping[str, Any] = json.loads(path.read_bytes())["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OtherBuild(f"{path}: not a training run's ({error}); give an empty folder") from error
+    before = read_run(output)
     names = [name for name in sorted({*before, *identity}) if before.get(name) != identity.get(name)]
+    if names == [CODE]:
+        if accept_other_code:
+            return
+        raise UsageError(
+            f"--output {output}: holds a run that other code began (code {before.get(CODE)} -> {identity.get(CODE)}); "
+            "go on with that version, or give --accept-other-code: rows or updates may differ from here on"
+        )
     if names:
         changes = ", ".join(f"{name} {before.get(name)!r} -> {identity.get(name)!r}" for name in names)
         raise UsageError(
             f"--output {output}: holds a run with other options ({changes}); give its options or another folder"
         )
+
+
+def read_run(output: Path) -> dict[str, Any]:
+    """What the run in a folder is.
+
+    Raises: OtherBuild where its description is not ours.
+    """
+    path = output / RUN_NAME
+    try:
+        identity: dict[str, Any] = json.loads(path.read_bytes())["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OtherBuild(f"{path}: not a training run's ({error}); give an empty folder") from error
+    return identity
 
 
 def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> None:

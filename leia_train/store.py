@@ -2,7 +2,8 @@
 
 Every shard is checked against its manifest (size, SHA-256, rows, schema) each time a run starts; then the columns are
 written once into OUTPUT/store-<first 8 of the fingerprint>, row group by row group, so that memory does not grow with
-the wiki. The store has sums of its own: a damaged one is built again.
+the wiki. The store has sums of its own: a damaged one is built again. It holds the tokenizer too, so that what a finished
+run saw can be counted from its folder alone.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, check_file, read_manifest
 from leia_beam.schema import SHARDS
 from leia_train.draws import wiki_key
 from leia_train.files import fsync_folder, sha256_of
-from leia_train.insertion import EDGE_BITS, Documents, ranges
+from leia_train.insertion import EDGE_BITS, Documents, offsets_of, ranges
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 _DESCRIPTION = "_store.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _COLUMNS: Mapping[str, str] = {
     "tokens": "<i4",
     "token_offsets": "<i8",
@@ -43,7 +47,15 @@ _COLUMNS: Mapping[str, str] = {
     "name_offsets": "<i8",
     "page_ids": "<i8",
     "wiki_indices": "<i4",
+    "entity_qids": "<i8",
+    "entity_kinds": "<u2",
+    "entity_blocks": "<u2",
+    "entity_name_languages": "<u2",
+    "entity_name_sources": "<u2",
 }
+CATEGORIES = ("entity_kinds", "entity_blocks", "entity_name_languages", "entity_name_sources")
+"""Columns whose words are kept as numbers, with the list of the words in the store's description."""
+NO_QID = -1
 _OFFSETS = ("token_offsets", "entity_offsets", "name_offsets")
 _READ = (
     "wiki",
@@ -54,7 +66,10 @@ _READ = (
     "alternative_entity_input_ids",
     "entity_ordinals",
     "entity_edges",
+    "entity_qids",
+    *CATEGORIES,
 )
+_MAX_WORDS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +86,15 @@ class BuildTokenizer:
     eos_id: int | None
 
 
+def padding_id(tokenizer: BuildTokenizer) -> int | None:
+    """The id of the padding token that the tokenizer's own configuration names; EOS where it names none."""
+    config: dict[str, Any] = json.loads(tokenizer.config_json) if tokenizer.config_json else {}
+    token = config.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    found = Tokenizer.from_buffer(tokenizer.tokenizer_json).token_to_id(token) if isinstance(token, str) else None
+    return tokenizer.eos_id if found is None else found
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardFolder:
     """One folder of shards, after all of its files were found to be as its manifest says."""
@@ -83,6 +107,23 @@ class ShardFolder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Category:
+    """A column of words: for each entity (E,) the number of its word."""
+
+    codes: NDArray[np.uint16]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NameSpans:
+    """Which tokens are the name of each entity (E,): `lengths` of them from `starts` on."""
+
+    tokens: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Store:
     """All articles of all shards, D articles with E entities, memory-mapped."""
 
@@ -92,26 +133,43 @@ class Store:
     entity_ordinals: NDArray[np.int32]  # (E,)
     entity_edge_bits: NDArray[np.uint8]  # (E,)
     page_ids: NDArray[np.int64]  # (D,)
-    wiki_keys: NDArray[np.uint64]  # (D,)
+    wiki_indices: NDArray[np.int32]  # (D,) into `wikis`
+    wikis: tuple[str, ...]
+    entity_qids: NDArray[np.int64]  # (E,) the number after Q, or NO_QID
+    categories: Mapping[str, Category]  # of CATEGORIES
 
     def __len__(self) -> int:
         return len(self.page_ids)
 
-    def subset(self, picked: NDArray[np.int64]) -> tuple[Documents, NDArray[np.int64]]:
-        """The picked articles in their order, and the indices (in the store) of their entities."""
+    @property
+    def wiki_keys(self) -> NDArray[np.uint64]:
+        """The draws' key of each article's wiki (D,)."""
+        return np.array([wiki_key(wiki) for wiki in self.wikis], np.uint64)[self.wiki_indices]
+
+    def subset(
+        self, picked: NDArray[np.int64], name_spans: NameSpans | None = None
+    ) -> tuple[Documents, NDArray[np.int64]]:
+        """The picked articles in their order, and the indices (in the store) of their entities.
+
+        `name_spans` says which tokens of the store are each entity's name; without it they are its own.
+        """
         whole = self.documents
         token_starts, token_lengths = _spans(whole.token_offsets, picked)
         entity_starts, entity_lengths = _spans(whole.entity_offsets, picked)
         entities = ranges(entity_starts, entity_lengths)
-        name_starts, name_lengths = _spans(whole.name_offsets, entities)
+        if name_spans is None:
+            name_source, (name_starts, name_lengths) = whole.name_tokens, _spans(whole.name_offsets, entities)
+        else:
+            name_source = name_spans.tokens
+            name_starts, name_lengths = name_spans.starts[entities], name_spans.lengths[entities]
         documents = Documents(
             tokens=whole.tokens[ranges(token_starts, token_lengths)],
-            token_offsets=_cumulated(token_lengths),
-            entity_offsets=_cumulated(entity_lengths),
+            token_offsets=offsets_of(token_lengths),
+            entity_offsets=offsets_of(entity_lengths),
             entity_starts=whole.entity_starts[entities],
             entity_ends=whole.entity_ends[entities],
-            name_tokens=whole.name_tokens[ranges(name_starts, name_lengths)],
-            name_offsets=_cumulated(name_lengths),
+            name_tokens=name_source[ranges(name_starts, name_lengths)],
+            name_offsets=offsets_of(name_lengths),
         )
         return documents, entities
 
@@ -119,10 +177,6 @@ class Store:
 def _spans(offsets: NDArray[np.int64], picked: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     starts = offsets[picked]
     return starts, offsets[picked + 1] - starts
-
-
-def _cumulated(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 def open_shards(folders: Sequence[str]) -> list[ShardFolder]:
@@ -206,7 +260,19 @@ def open_store(folders: Sequence[ShardFolder], output: str | Path) -> Store:
         raise DamagedInput(
             f"{folder}: not as it was written a moment ago; the disk returns other bytes than it was given"
         )
-    return _map(folder, description, folders[0].tokenizer)
+    return _map(folder, description)
+
+
+def reopen_store(output: str | Path, fingerprint: str) -> Store:
+    """The store that a run left under `output`, without its shards.
+
+    Raises: UsageError where it is gone or damaged.
+    """
+    folder = Path(output) / f"store-{fingerprint[:8]}"
+    description = _read_description(folder, fingerprint)
+    if description is None:
+        raise UsageError(f"{folder}: the run's store is gone or damaged; give its shards with --shards")
+    return _map(folder, description)
 
 
 def _read_description(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -215,25 +281,54 @@ def _read_description(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_bytes())
         if description["fingerprint"] != fingerprint:
             return None
-        whole = all(sha256_of(folder / f"{name}.bin") == description["sha256"][name] for name in _COLUMNS)
+        whole = all(sha256_of(folder / name) == description["sha256"][name] for name in _files(description))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return description if whole else None
 
 
-def _map(folder: Path, description: Mapping[str, Any], tokenizer: BuildTokenizer) -> Store:
+def _files(description: Mapping[str, Any]) -> list[str]:
+    """The files of a store but its description."""
+    config = [_TOKENIZER_CONFIG] if description["tokenizer"]["has_config"] else []
+    return [*(f"{name}.bin" for name in _COLUMNS), _TOKENIZER, *config]
+
+
+def _map(folder: Path, description: Mapping[str, Any]) -> Store:
     columns = {name: _map_column(folder / f"{name}.bin", dtype) for name, dtype in _COLUMNS.items()}
-    wikis = np.array([wiki_key(wiki) for wiki in description["wikis"]], np.uint64)
     documents = Documents(**{name: columns[name] for name in Documents.__slots__})
     return Store(
         fingerprint=description["fingerprint"],
-        tokenizer=tokenizer,
+        tokenizer=_stored_tokenizer(folder, description["tokenizer"]),
         documents=documents,
         entity_ordinals=columns["entity_ordinals"],
         entity_edge_bits=columns["entity_edge_bits"],
         page_ids=columns["page_ids"],
-        wiki_keys=wikis[columns["wiki_indices"]],
+        wiki_indices=columns["wiki_indices"],
+        wikis=tuple(description["wikis"]),
+        entity_qids=columns["entity_qids"],
+        categories={
+            name: Category(codes=columns[name], words=tuple(description["words"][name])) for name in CATEGORIES
+        },
     )
+
+
+def _stored_tokenizer(folder: Path, content: Mapping[str, Any]) -> BuildTokenizer:
+    values = {name: value for name, value in content.items() if name != "has_config"}
+    return BuildTokenizer(
+        **{**values, "document_start_ids": tuple(values["document_start_ids"])},
+        tokenizer_json=(folder / _TOKENIZER).read_bytes(),
+        config_json=(folder / _TOKENIZER_CONFIG).read_bytes() if content["has_config"] else None,
+    )
+
+
+def _write_tokenizer(folder: Path, tokenizer: BuildTokenizer) -> dict[str, Any]:
+    """Put the tokenizer's files beside the columns; what the description says of it."""
+    (folder / _TOKENIZER).write_bytes(tokenizer.tokenizer_json)
+    if tokenizer.config_json is not None:
+        (folder / _TOKENIZER_CONFIG).write_bytes(tokenizer.config_json)
+    content = asdict(replace(tokenizer, tokenizer_json=b"", config_json=None))
+    del content["tokenizer_json"], content["config_json"]
+    return {**content, "has_config": tokenizer.config_json is not None}
 
 
 def _map_column(path: Path, dtype: str) -> NDArray[Any]:
@@ -247,9 +342,14 @@ def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str) -> Non
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-store-", dir=final.parent))
     try:
-        wikis = _write_columns(folders, temporary)
-        sums = {name: sha256_of(temporary / f"{name}.bin") for name in _COLUMNS}
-        description = {"fingerprint": fingerprint, "wikis": wikis, "sha256": sums}
+        words = _write_columns(folders, temporary)
+        description: dict[str, Any] = {
+            "fingerprint": fingerprint,
+            "wikis": words.pop("wiki"),
+            "words": words,
+            "tokenizer": _write_tokenizer(temporary, folders[0].tokenizer),
+        }
+        description["sha256"] = {name: sha256_of(temporary / name) for name in _files(description)}
         (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
         fsync_folder(temporary)
         if final.exists():
@@ -259,16 +359,16 @@ def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str) -> Non
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_columns(folders: Sequence[ShardFolder], folder: Path) -> list[str]:
-    """All columns of all shards, one file a column; the names of the wikis in the order of their indices."""
-    wikis: list[str] = []
+def _write_columns(folders: Sequence[ShardFolder], folder: Path) -> dict[str, list[str]]:
+    """All columns of all shards, one file a column; by column, the words in the order of their numbers."""
+    words: dict[str, list[str]] = {name: [] for name in ("wiki", *CATEGORIES)}
     streams = {name: (folder / f"{name}.bin").open("wb") for name in _COLUMNS}
     try:
         ends = {name: _write_first_offset(streams[name]) for name in _OFFSETS}
         for shard_folder in folders:
             for file, path in shard_folder.files:
                 for batch in _read_batches(path, file):
-                    columns = _columns_of(batch, path, shard_folder.tokenizer.vocabulary_size, wikis)
+                    columns = _columns_of(batch, path, shard_folder.tokenizer.vocabulary_size, words)
                     for name in _OFFSETS:
                         columns[name] = columns[name][1:] + ends[name]
                         ends[name] = int(columns[name][-1]) if len(columns[name]) else ends[name]
@@ -277,8 +377,8 @@ def _write_columns(folders: Sequence[ShardFolder], folder: Path) -> list[str]:
     finally:
         for stream in streams.values():
             stream.close()
-    _check_unique(folder, wikis)
-    return wikis
+    _check_unique(folder, words["wiki"])
+    return words
 
 
 def _write_first_offset(stream: BinaryIO) -> int:
@@ -314,13 +414,14 @@ def _cast(table: pa.Table, wanted: pa.Schema, path: Path) -> pa.Table:
         ) from error
 
 
-def _columns_of(batch: pa.RecordBatch, path: Path, vocabulary_size: int, wikis: list[str]) -> dict[str, NDArray[Any]]:
-    """The store's columns of some rows, checked; offsets begin at 0; `wikis` grows by names not seen before."""
+def _columns_of(
+    batch: pa.RecordBatch, path: Path, vocabulary_size: int, words: dict[str, list[str]]
+) -> dict[str, NDArray[Any]]:
+    """The store's columns of some rows, checked; offsets begin at 0; `words` grow by those not seen before."""
     token_offsets, tokens = _list_parts(batch["input_ids"])
     entity_offsets, starts = _list_parts(batch["entity_start_positions"])
-    same_offsets = {
-        name: _list_parts(batch[name]) for name in ("entity_end_positions", "entity_ordinals", "entity_edges")
-    }
+    of_entities = ("entity_end_positions", "entity_ordinals", "entity_edges", "entity_qids", *CATEGORIES)
+    same_offsets = {name: _list_parts(batch[name]) for name in of_entities}
     names_per_row, names = _list_parts(batch["alternative_entity_input_ids"])
     name_offsets, name_tokens = _list_parts(names)
     for name, (offsets, _) in (*same_offsets.items(), ("alternative_entity_input_ids", (names_per_row, None))):
@@ -337,7 +438,9 @@ def _columns_of(batch: pa.RecordBatch, path: Path, vocabulary_size: int, wikis: 
         "name_tokens": _numbers(name_tokens),
         "name_offsets": name_offsets,
         "page_ids": _numbers(batch["page_id"]),
-        "wiki_indices": _wiki_indices(batch["wiki"], wikis),
+        "wiki_indices": _numbered(batch["wiki"], words["wiki"], "wiki", path),
+        "entity_qids": _qid_numbers(same_offsets["entity_qids"][1], path),
+        **{name: _numbered(same_offsets[name][1], words[name], name, path) for name in CATEGORIES},
     }
     _check_ids(columns, path, vocabulary_size)
     _check_spans(columns, path)
@@ -353,7 +456,7 @@ def _list_parts(array: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
 def _numbers(array: pa.Array) -> NDArray[Any]:
     if array.null_count:
         raise DamagedInput("shards hold a null where a number belongs; build them again")
-    return array.to_numpy(zero_copy_only=False)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
@@ -362,14 +465,32 @@ def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
     unknown = sorted(str(word) for word in words if word not in EDGE_BITS)
     if unknown:
         raise UsageError(f"{path}: entity_edges holds {unknown[0]!r}, this version knows {', '.join(EDGE_BITS)}")
-    return np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)]
+    return np.asarray(np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)])
 
 
-def _wiki_indices(array: pa.Array, wikis: list[str]) -> NDArray[np.int32]:
+def _numbered(array: pa.Array, words: list[str], name: str, path: Path) -> NDArray[np.int32]:
+    """For each word its number in `words`, which grows."""
     encoded = array.dictionary_encode()
-    words = encoded.dictionary.to_pylist()
-    wikis.extend(word for word in words if word not in wikis)
-    return np.array([wikis.index(word) for word in words], np.int32)[_numbers(encoded.indices)]
+    found = encoded.dictionary.to_pylist()
+    known = {word: number for number, word in enumerate(words)}
+    for word in found:
+        if word not in known:
+            known[word] = len(words)
+            words.append(word)
+    if len(words) > _MAX_WORDS:
+        raise DamagedInput(f"{path}: {name} has more than {_MAX_WORDS:,} different words; build the shards again")
+    return np.asarray(np.array([known[word] for word in found], np.int32)[_numbers(encoded.indices)])
+
+
+def _qid_numbers(qids: pa.Array, path: Path) -> NDArray[np.int64]:
+    """The number after Q of each qid, NO_QID for a null."""
+    wrong = pc.filter(qids, pc.invert(pc.match_substring_regex(qids, "^Q[0-9]{1,18}$")))
+    if len(wrong.drop_null()):
+        raise DamagedInput(
+            f"{path}: entity_qids holds {wrong.drop_null()[0].as_py()!r}, which is no qid; build it again"
+        )
+    numbers = pc.utf8_slice_codeunits(qids, 1).cast(pa.int64())
+    return np.asarray(pc.fill_null(numbers, NO_QID).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _check_ids(columns: Mapping[str, NDArray[Any]], path: Path, vocabulary_size: int) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from shard_fixture import Article, Entity
+from shard_fixture import BLOCKS, Article, Entity, qid_number
+from tokenizers import Tokenizer, models
 
 from leia_train.insertion import EDGE_BITS, Documents
-from leia_train.store import BuildTokenizer, Store
+from leia_train.store import BuildTokenizer, Category, Store
 
+TOKENIZER_JSON = Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).to_str().encode()
 MASK = 2**64 - 1
 GOOD = {
     "right": {"exact", "start widened"},
@@ -46,7 +48,7 @@ def augment(
     ids: Sequence[int],
     entities: Sequence[tuple[Entity, bool]],
     strategy: str,
-    markers: tuple[int, int] | None,
+    markers: tuple[tuple[int, ...], tuple[int, ...]] | None,
     end_id: int | None,
 ) -> list[tuple[int, str]]:
     """(token, kind) of an article, where each entity says whether its name goes in."""
@@ -57,7 +59,8 @@ def augment(
             continue
         name = [(token, "name") for token in entity.name_ids]
         if markers is not None:
-            name = [(markers[0], "marker"), *name, (markers[1], "marker")]
+            before, after = ([(token, "marker") for token in ids_] for ids_ in markers)
+            name = [*before, *name, *after]
         until = entity.end if strategy == "right" else entity.start
         out += [(token, "text") for token in ids[position:until]] + name
         position = entity.end if strategy == "replace" else until
@@ -72,7 +75,7 @@ class ListPlan:
     articles: Sequence[tuple[str, Article]]
     strategy: str
     probability: float
-    markers: tuple[int, int] | None
+    markers: tuple[tuple[int, ...], tuple[int, ...]] | None
     end_id: int | None
     length: int
     seed: int
@@ -136,15 +139,23 @@ def make_documents(articles: Sequence[Article]) -> Documents:
 
 
 def make_store(articles: Sequence[tuple[str, Article]], eos_id: int | None) -> Store:
-    """A store in memory; the ordinals are 0, 2, 4, … as in the shards of the fixture."""
+    """A store in memory; ordinals, qids and words are those of the shards of the fixture."""
     entities = [entity for _, article in articles for entity in article.entities]
     ordinals = [2 * number for _, article in articles for number in range(len(article.entities))]
-    wikis = [int.from_bytes(hashlib.sha256(wiki.encode()).digest()[:8], "little") for wiki, _ in articles]
+    wikis = tuple(dict.fromkeys(wiki for wiki, _ in articles))
+    words = {
+        "entity_kinds": ("link",),
+        "entity_blocks": BLOCKS,
+        "entity_name_languages": ("en",),
+        "entity_name_sources": ("sitelink",),
+    }
+    codes = {name: np.zeros(len(entities), np.uint16) for name in words}
+    codes["entity_blocks"][:] = [(ordinal // 2) % len(BLOCKS) for ordinal in ordinals]
     return Store(
         fingerprint="",
         tokenizer=BuildTokenizer(
             name="list",
-            tokenizer_json=b"",
+            tokenizer_json=TOKENIZER_JSON,
             config_json=None,
             fingerprint="",
             probe_fingerprint="",
@@ -156,5 +167,8 @@ def make_store(articles: Sequence[tuple[str, Article]], eos_id: int | None) -> S
         entity_ordinals=np.array(ordinals, np.int32),
         entity_edge_bits=np.array([EDGE_BITS[entity.edge] for entity in entities], np.uint8),
         page_ids=np.array([article.page_id for _, article in articles], np.int64),
-        wiki_keys=np.array(wikis, np.uint64),
+        wiki_indices=np.array([wikis.index(wiki) for wiki, _ in articles], np.int32),
+        wikis=wikis,
+        entity_qids=np.array([qid_number(entity.name_ids) for entity in entities], np.int64),
+        categories={name: Category(codes=codes[name], words=words[name]) for name in words},
     )

@@ -24,6 +24,7 @@ SENTENCES = (
     ("Ziwa Viktoria", "Lake Victoria", " ni ziwa kubwa."),
     ("富士山", "Mount Fuji", "は日本一高い山である。"),
 )
+BLOCKS = ("prose", "list", "heading")
 EDGES = ("exact", "exact", "start widened", "end refused", "start widened, end refused")
 
 
@@ -85,6 +86,12 @@ def make_articles(tokenizer_folder: Path, count: int, first_page: int = 1) -> li
     return articles
 
 
+def qid_number(name_ids: Sequence[int]) -> int:
+    """The number of a name's made-up item; every third has none."""
+    number = 1 + sum(31**place * token for place, token in enumerate(name_ids)) % 99_991
+    return number if number % 3 else -1
+
+
 def shard_row(article: Article, wiki: str) -> dict[str, Any]:
     """A row of the table."""
     entities = article.entities
@@ -99,10 +106,10 @@ def shard_row(article: Article, wiki: str) -> dict[str, Any]:
         "entity_start_positions": [entity.start for entity in entities],
         "entity_end_positions": [entity.end for entity in entities],
         "alternative_entity_input_ids": [list(entity.name_ids) for entity in entities],
-        "entity_qids": [None] * len(entities),
+        "entity_qids": [None if (number := qid_number(entity.name_ids)) < 0 else f"Q{number}" for entity in entities],
         "entity_ordinals": [2 * number for number in range(len(entities))],  # some anchors of a page have no name
         "entity_kinds": ["link"] * len(entities),
-        "entity_blocks": ["prose"] * len(entities),
+        "entity_blocks": [BLOCKS[number % len(BLOCKS)] for number in range(len(entities))],
         "entity_edges": [entity.edge for entity in entities],
         "entity_name_languages": ["en"] * len(entities),
         "entity_name_sources": ["sitelink"] * len(entities),

@@ -23,9 +23,9 @@ TOKYO = Article(
 @pytest.mark.parametrize(
     ("strategy", "markers", "expected"),
     [
-        ("right", (90, 91), [1, 10, 11, 90, 50, 51, 91, 12, 13, 90, 52, 91]),
-        ("left", (90, 91), [1, 90, 50, 51, 91, 10, 11, 12, 90, 52, 91, 13]),
-        ("replace", (90, 91), [1, 90, 50, 51, 91, 12, 90, 52, 91]),
+        ("right", ((90,), (91,)), [1, 10, 11, 90, 50, 51, 91, 12, 13, 90, 52, 91]),
+        ("left", ((90,), (91,)), [1, 90, 50, 51, 91, 10, 11, 12, 90, 52, 91, 13]),
+        ("replace", ((90,), (91,)), [1, 90, 50, 51, 91, 12, 90, 52, 91]),
         ("right", None, [1, 10, 11, 50, 51, 12, 13, 52]),
         ("left", None, [1, 50, 51, 10, 11, 12, 52, 13]),
         ("replace", None, [1, 50, 51, 12, 52]),
@@ -33,7 +33,7 @@ TOKYO = Article(
 )
 def test_each_strategy_puts_both_names_where_the_paper_says(strategy, markers, expected):
     """The whole sequences of a small article, with and without markers."""
-    insertion = Insertion(strategy=strategy, marker_ids=markers, end_id=None)
+    insertion = Insertion(strategy=strategy, markers=markers, end_id=None)
     made = insert_names(make_documents([TOKYO]), np.array([True, True]), insertion)
     assert made.tokens.tolist() == expected
     assert made.offsets.tolist() == [0, len(expected)]
@@ -61,7 +61,7 @@ def test_insertion_equals_a_list_implementation():
     @given(
         st.lists(articles(), min_size=1, max_size=4),
         st.sampled_from(sorted(GOOD)),
-        st.sampled_from([(90, 91), None]),
+        st.sampled_from([((90,), (91,)), ((90, 92), (91, 93, 94)), None]),
         st.sampled_from([2, None]),
         st.randoms(use_true_random=False),
     )
@@ -78,7 +78,7 @@ def test_insertion_equals_a_list_implementation():
             )
             for article in some
         ]
-        insertion = Insertion(strategy=strategy, marker_ids=markers, end_id=end_id)
+        insertion = Insertion(strategy=strategy, markers=markers, end_id=end_id)
         made = insert_names(documents, np.array(chosen, bool), insertion)
         assert made.tokens.tolist() == [token for part in parts for token, _ in part]
         assert made.kinds.tolist() == [KINDS[kind] for part in parts for _, kind in part]

@@ -103,6 +103,17 @@ def test_a_saved_checkpoint_loads_with_the_auto_classes(build, tmp_path):
     assert torch.equal(rows_of(again.model)[0], rows_of(loaded.model)[0])
 
 
+def test_loaded_weights_lie_where_new_ones_would(build, tmp_path):
+    """At multiples of 64 bytes, whatever the file's layout; tied ones stay one."""
+    loaded, tokenizer = load(build)
+    loaded.model.model.odd = torch.nn.Parameter(torch.ones(3))
+    folder = save_checkpoint(tmp_path, "checkpoint-final", loaded.model, tokenizer, None)
+    again, _ = load(build, folder)
+    assert {weight.data_ptr() % 64 for weight in again.model.parameters()} == {0}
+    mapped = AutoModelForCausalLM.from_pretrained(folder)
+    assert {weight.data_ptr() % 64 for weight in mapped.parameters()} != {0}, "else this test shows nothing"
+
+
 def test_a_damaged_checkpoint_of_ours_is_refused_as_a_model(build, tmp_path):
     """One flipped bit in its weights."""
     loaded, tokenizer = load(build)

@@ -19,12 +19,12 @@ SHARES = (0.0, 0.3)
 def make_plans(some, eos_id, seed, **options):
     """The plan and its list twin."""
     data = DataConfig(shards=("-",), **options)
-    marker_ids = (90, 91) if data.markers == "special" else None
+    markers = ((90,), (91,)) if data.markers == "special" else None
     expected = ListPlan(
         articles=some,
         strategy=data.strategy,
         probability=data.probability,
-        markers=marker_ids,
+        markers=markers,
         end_id=None if data.cross_document else eos_id,
         length=data.max_length,
         seed=seed,
@@ -32,7 +32,7 @@ def make_plans(some, eos_id, seed, **options):
         name_loss=data.name_loss,
         cross_document=data.cross_document,
     )
-    return TrainingPlan(make_store(some, eos_id), data, seed, marker_ids), expected
+    return TrainingPlan(make_store(some, eos_id), data, seed, markers), expected
 
 
 def as_lists(rows):

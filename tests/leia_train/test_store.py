@@ -54,8 +54,14 @@ def test_the_store_holds_all_rows_of_two_wikis(tmp_path, tokenizer_folder):
     pairs = [("jawiki", article) for article in dealt(ja)] + [("swwiki", article) for article in dealt(sw, 3)]
     expected = make_store(pairs, 1)
     assert as_lists(found.documents) == as_lists(expected.documents)
-    for name in ("entity_ordinals", "entity_edge_bits", "page_ids", "wiki_keys"):
+    for name in ("entity_ordinals", "entity_edge_bits", "page_ids", "wiki_keys", "entity_qids"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
+    for name, category in expected.categories.items():
+        words = [found.categories[name].words[code] for code in found.categories[name].codes]
+        assert words == [category.words[code] for code in category.codes], name
+    assert (found.entity_qids < 0).any() and (found.entity_qids > 0).any()
+    again = store_module.reopen_store(tmp_path / "output", found.fingerprint)
+    assert again.tokenizer == found.tokenizer and as_lists(again.documents) == as_lists(found.documents)
     picked = np.array([12, 0, 7, 12])
     documents, entities = found.subset(picked)
     assert as_lists(documents) == as_lists(make_documents([pairs[index][1] for index in picked]))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leia_beam.errors import MissingResource
-from leia_train import checkpoints, train
+from leia_train import attention, checkpoints, train
 from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
 from leia_train.metrics import read_metrics
@@ -30,7 +30,8 @@ def weights(run):
 
 def steps(run):
     """The metrics without times."""
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in read_metrics(run)]
+    timed = ("seconds", "waited_s")
+    return [{key: value for key, value in record.items() if key not in timed} for record in read_metrics(run)]
 
 
 def kill_at(monkeypatch, step):
@@ -78,7 +79,15 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_status(arguments, undisturbed, ca
     evaluation = records[4]["evaluation"]
     assert evaluation["documents"] > 0 and 0 < evaluation["bits_per_byte"] < 10
     status = json.loads((run / "_status.json").read_text())
-    assert status == {"status": "finished", "step": 4, "checkpoint": "checkpoint-final", "evaluation": evaluation}
+    others = records[4]["evaluations"]
+    assert list(others) == ["validation with names"] and others["validation with names"]["name_tokens"] > 0
+    assert status == {
+        "status": "finished",
+        "step": 4,
+        "checkpoint": "checkpoint-final",
+        "evaluation": evaluation,
+        "evaluations": others,
+    }
 
 
 def test_the_final_checkpoint_loads_and_training_from_it_works(arguments, undisturbed, tmp_path):
@@ -303,7 +312,7 @@ def test_no_validation_article_is_said(arguments, capsys):
 
 def test_a_model_that_mixes_documents_is_refused(arguments, monkeypatch, capsys, tmp_path):
     """Exit 5, and nothing that looks like a run is left; --cross-document does not ask."""
-    monkeypatch.setattr(train, "check_isolation", lambda *args: _leak())
+    monkeypatch.setattr(attention, "check_isolation", lambda *args: _leak())
     assert main(arguments()) == 5
     assert "see each other" in capsys.readouterr().err
     assert not (tmp_path / "run/_run.json").exists()

@@ -1,0 +1,129 @@
+"""From a model and options to what moves its weights: AdamW in float32, or on bfloat16 weights with careful rounding.
+
+bfloat16 has 8 bits: at a learning rate of 5e-6 a plain update rounds to nothing for over nine weights in ten. So bfloat16
+weights are either rounded up or down at random in proportion (right on average), or what rounding took is kept beside them
+(Kahan). Random bits depend on the seed and the step alone, so a resumed run and every process draw the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from leia_train.config import OptimizationConfig
+
+
+def make_optimizer(
+    model: nn.Module, config: OptimizationConfig, *, weights: str = "float32", rounding: str = "stochastic"
+) -> Optimizer:
+    """AdamW with weight decay on matrices, not on norms and biases."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    betas = (config.beta1, config.beta2)
+    if weights == "bfloat16":
+        return RoundedAdamW(
+            groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, rounding=rounding, seed=config.seed
+        )
+    return AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)
+
+
+class RoundedAdamW(Optimizer):
+    """AdamW whose arithmetic and moments are float32 while the weights are bfloat16."""
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        rounding: str,
+        seed: int,
+    ):
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+        self.rounding = rounding
+        self.seed = seed
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move the weights."""
+        number = 0
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group, number)
+                number += 1
+
+    def _move(self, weight: Tensor, group: dict[str, Any], number: int) -> None:
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(weight, dtype=torch.float32)
+            state["exp_avg_sq"] = torch.zeros_like(weight, dtype=torch.float32)
+            if self.rounding == "kahan":
+                state["lost"] = torch.zeros_like(weight)
+        state["step"] += 1
+        count, (beta1, beta2) = int(state["step"]), group["betas"]
+        gradient = weight.grad.float()  # type: ignore[union-attr]
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        spread = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
+        wanted = weight.float() * (1 - group["lr"] * group["weight_decay"])
+        wanted.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - beta1**count))
+        if self.rounding == "kahan":
+            wanted += state["lost"].float()
+            weight.copy_(wanted)
+            state["lost"].copy_(wanted - weight.float())
+        else:
+            generator = torch.Generator(weight.device)
+            generator.manual_seed((self.seed * 1_000_003 + count) * 65_537 + number & 2**63 - 1)
+            weight.copy_(rounded_at_random(wanted, generator))
+
+
+def rounded_at_random(values: Tensor, generator: torch.Generator) -> Tensor:
+    """float32 values as bfloat16, up with the probability of how far they are on the way up: right on average."""
+    bits = values.view(torch.int32)
+    noise = torch.randint(0, 1 << 16, values.shape, generator=generator, device=values.device, dtype=torch.int32)
+    rounded = ((bits + noise) & -65536).view(torch.float32).to(torch.bfloat16)
+    return torch.where(torch.isfinite(values), rounded, values.to(torch.bfloat16))
+
+
+class MarkerRows:
+    """The markers' rows of the embeddings: a learning rate of their own, and how far they have moved.
+
+    Adam divides a gradient by its size, so a larger one changes nothing; the rows' own rate stretches their step instead.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...]):
+        self.weights = [weight for weight in weights if weight.ndim == 2]
+        self.ids = torch.tensor(marker_ids)
+        self.start = self._now()
+
+    def _now(self) -> Tensor:
+        """The rows of all matrices, one after the other, in float32 on the CPU."""
+        return torch.cat([weight.detach()[self.ids.to(weight.device)].float().cpu() for weight in self.weights])
+
+    def stretch_step(self, before: list[Tensor], factor: float) -> None:
+        """Make the rows' step from `before` longer by a factor."""
+        with torch.no_grad():
+            for weight, old in zip(self.weights, before, strict=True):
+                ids = self.ids.to(weight.device)
+                weight[ids] = (old + (weight[ids].float() - old) * factor).to(weight.dtype)
+
+    def copies(self) -> list[Tensor]:
+        """The rows as they are, to stretch a step from."""
+        return [weight.detach()[self.ids.to(weight.device)].float() for weight in self.weights]
+
+    def movement(self) -> float:
+        """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
+        typical = torch.cat([weight.detach().float().std()[None].cpu() for weight in self.weights])
+        moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
+        return float((moved / typical.clamp_min(1e-12)).max())

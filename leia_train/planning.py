@@ -1,0 +1,184 @@
+"""From a TrainConfig to what `train` would do with it: rows, tokens, steps, memory, and the checks that it would make.
+
+Everything is computed from the shards and the model's configuration; no weights are read and nothing is trained. The store
+is built, because a run needs it anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+
+from leia_beam.errors import UsageError
+from leia_train.attention import candidates
+from leia_train.checkpoints import newest_checkpoint
+from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.files import disk_errors
+from leia_train.loss import CHUNK_BYTES
+from leia_train.markers import CheckpointTokenizer, add_markers
+from leia_train.model import check_model, tiny_config
+from leia_train.plan import TrainingPlan
+from leia_train.runs import CODE, check_output, code_fingerprint
+from leia_train.schedule import learning_rate
+from leia_train.speed import flops_per_token
+from leia_train.store import open_shards, open_store, store_fingerprint
+from leia_train.tracking import choose_tracker
+
+_GIB = 1 << 30
+_FLOAT32, _BFLOAT16 = 4, 2
+
+
+def describe(config: TrainConfig, *, report: Callable[[str], None]) -> Iterator[str]:
+    """The lines of the plan.
+
+    Raises: what `train` would raise before its first step, but for damaged weights.
+    """
+    folders = open_shards(config.data.shards)
+    identity = {**config.identity(), "data_fingerprint": store_fingerprint(folders), CODE: code_fingerprint()}
+    output = Path(config.run.output)
+    check_output(output, identity, accept_other_code=config.run.accept_other_code)
+    tokenizer = add_markers(folders[0].tokenizer, config.data.markers, config.data.marker_text)
+    processes = max(config.run.nproc, 1)
+    if config.optimization.batch % processes:
+        raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        store = open_store(folders, output)
+    plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
+    yield from _sources(plan)
+    yield from _amounts(config, plan)
+    yield from _settings(config, tokenizer)
+    yield from _model(config, plan, tokenizer, processes)
+    checkpoint = newest_checkpoint(output, report)
+    yield f"output        {output}: " + (
+        "a new run" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
+    )
+
+
+def _sources(plan: TrainingPlan) -> Iterator[str]:
+    """Rows and names by wiki, in the first epoch."""
+    store, length = plan.store, plan.data.max_length
+    epoch = plan.epoch(0)
+    lengths = np.diff(epoch.offsets)
+    counts = np.diff(store.documents.entity_offsets)
+    trained = np.zeros(len(store), bool)
+    trained[epoch.order] = True
+    for index, wiki in enumerate(store.wikis):
+        here = store.wiki_indices[epoch.order] == index
+        entities = np.repeat(trained & (store.wiki_indices == index), counts)
+        yield (
+            f"{wiki:<13} {int(here.sum()):,} articles in training, {int(lengths[here].sum()) / length:,.1f} rows an epoch, "
+            f"{int(entities.sum()):,} named entities, {int((entities & plan.usable).sum()):,} usable for "
+            f"{plan.data.strategy}, {int((entities & epoch.inserted).sum()):,} inserted in epoch 0"
+        )
+    yield f"validation    {len(plan.validation_documents):,} articles, in no epoch"
+
+
+def _amounts(config: TrainConfig, plan: TrainingPlan) -> Iterator[str]:
+    """Tokens of an epoch and of the run."""
+    settings = config.optimization
+    counts = plan.epoch_counts(0)
+    steps = plan.steps(settings.steps, settings.batch)
+    rows = steps * settings.batch
+    tokens = rows * config.data.max_length
+    share = counts.target_tokens / counts.tokens
+    yield (
+        f"epoch 0       {counts.tokens:,} tokens: {counts.target_tokens:,} of the articles and their ends, "
+        f"{counts.tokens - counts.target_tokens:,} inserted ({1 - share:.1%}) with {counts.insertions:,} names"
+    )
+    yield (
+        f"run           {steps:,} steps x {settings.batch:,} rows x {config.data.max_length:,} tokens = {tokens:,} tokens, "
+        f"about {round(tokens * share):,} of them the articles' own; {tokens / counts.tokens:.2f} epochs; budget "
+        f"{config.data.budget}"
+    )
+    rates = [learning_rate(settings, step, steps) for step in (0, steps // 2, steps - 1)]
+    yield (
+        f"learning rate {settings.schedule}: {rates[0]:.2e} at the first step, {rates[1]:.2e} in the middle, "
+        f"{rates[2]:.2e} at the last"
+    )
+
+
+def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[str]:
+    data = config.data
+    documents = "documents of a row see each other" if data.cross_document else "documents of a row are kept apart"
+    dose = f"probabilities {list(data.probability_buckets)}" if data.probability_buckets else f"p {data.probability:g}"
+    yield (
+        f"names         {data.names}, {data.strategy}, {dose}, markers {tokenizer.kind} {tokenizer.markers}, "
+        f"names {'in' if data.name_loss else 'not in'} the loss; {documents}; compat {data.compat}"
+    )
+
+
+def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer, processes: int) -> Iterator[str]:
+    """What the model is, the kernel, and the memory of a process."""
+    model = _empty_model(config, plan, tokenizer)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    device = torch.device("cuda" if config.run.device == "auto" and torch.cuda.is_available() else "cpu")
+    yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
+    choices = candidates(config.model.attention, device, config.model.dtype)
+    yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
+    parts = memory_bytes(config, model, weights, plan)
+    listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
+    total = sum(parts.values())
+    yield f"memory        about {_shown(total)} a process on {device} ({listed})"
+    if device.type == "cuda":
+        available = torch.cuda.get_device_properties(device).total_memory
+        if total > available:
+            yield f"warning       the device has {available / _GIB:.0f} GiB; try --gradient-checkpointing or --micro-batch 1"
+    tracker = choose_tracker(config.run.tracker) or "none"
+    flops = flops_per_token(model, config.data.max_length) * config.data.max_length * config.optimization.batch
+    yield (
+        f"processes     {processes}, {config.optimization.batch // processes:,} rows a step each in micro-batches of "
+        f"{config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker {tracker}"
+    )
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer) -> Any:
+    """The model without its weights, with rows for the markers."""
+    build = plan.store.tokenizer
+    with torch.device("meta"):
+        if config.model.model == TINY_LLAMA:
+            model: Any = LlamaForCausalLM(tiny_config(config.model, build, tokenizer, config.data.max_length))
+        else:
+            check_model(config.model.model, build, tokenizer)
+            found = AutoConfig.from_pretrained(config.model.model, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
+        if tokenizer.marker_ids is not None and len(model.get_input_embeddings().weight) < tokenizer.needed_rows:
+            model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
+    return model
+
+
+def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPlan) -> dict[str, int]:
+    """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
+
+    Activations are counted as 34 bytes a token, layer and unit of width (Korthikanti et al. 2022, without the attention
+    matrices), or 4 where they are computed twice.
+    """
+    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    settings = model.config
+    tokens = config.optimization.micro_batch * config.data.max_length
+    layers, width = getattr(settings, "num_hidden_layers", 0), getattr(settings, "hidden_size", 0)
+    each = 4 if config.model.gradient_checkpointing else 34
+    scale = 2 if config.model.dtype == "float32" else 1
+    vocabulary = len(model.get_input_embeddings().weight)
+    chunk = config.model.loss_chunk or max(CHUNK_BYTES // (4 * vocabulary), 16)
+    parts = {
+        "weights": weights * size,
+        "gradients": weights * size,
+        "optimizer": weights * 2 * _FLOAT32,
+        "activations": tokens * layers * width * each * scale,
+        "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
+    }
+    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
+        parts["rounding"] = weights * _BFLOAT16
+    if config.run.nproc > 1:
+        parts["gradient buckets"] = weights * size
+    return parts

@@ -1,0 +1,89 @@
+"""From the environment to the processes of a run: how they find each other, and what they do together.
+
+The number of processes that was asked for is asserted, because accelerate's CPU launch runs one without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+
+from leia_beam.errors import LeiaError, UsageError
+from leia_train.config import TrainConfig
+from leia_train.launcher import RENDEZVOUS
+
+Result = TypeVar("Result")
+_TIMEOUT = timedelta(hours=2)  # of the slowest thing that one process does alone: building a store
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The processes of this run.
+
+    Raises: UsageError where there are not as many as were asked for, or the batch is not a multiple of them.
+    """
+    on_cpu = config.run.device == "cpu" or not torch.cuda.is_available()
+    if RENDEZVOUS in os.environ and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "gloo" if on_cpu else "nccl",
+            init_method=f"file://{os.environ[RENDEZVOUS]}",
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=_TIMEOUT,
+        )
+    accelerator = Accelerator(
+        cpu=config.run.device == "cpu", mixed_precision="bf16" if config.model.dtype == "bfloat16" else "no"
+    )
+    processes = accelerator.num_processes
+    if config.run.nproc and config.run.nproc != processes:
+        raise UsageError(
+            f"--nproc {config.run.nproc}: {processes} process(es) were started (accelerate launch --cpu starts one "
+            "whatever it is told); use leia-train train --nproc alone, or torchrun"
+        )
+    if config.optimization.batch % processes:
+        raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
+    return accelerator
+
+
+def close_processes() -> None:
+    """Leave the group, where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process is gone."""
+    gone = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, torch.distributed.DistBackendError) or any(text in str(error) for text in gone)
+
+
+def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
+    """The sums of values over all processes."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
+    found: list[float] = accelerator.reduce(tensor, "sum").tolist()
+    return found
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result | None:
+    """Do something on the first process while the others wait, and fail on all where it fails.
+
+    Raises: what the action raises; on the other processes LeiaError.
+    """
+    result, failure = None, None
+    if accelerator.is_main_process:
+        try:
+            result = action()
+        except BaseException as error:  # noqa: BLE001, raised again once the others know
+            failure = error
+    failed = summed(accelerator, [float(failure is not None)])[0]
+    if failure is not None:
+        raise failure
+    if failed:
+        raise LeiaError("process 0 failed; its message says why")
+    return result

@@ -1,0 +1,54 @@
+"""From a model and a step's time to floating-point operations a second, and the share of what the device can do (MFU).
+
+A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width x length for the
+attention, halved because it is causal; recomputation is not counted. Peaks are the makers' dense bfloat16 figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_PEAK_TFLOPS = {
+    "A100": 312,
+    "A800": 312,
+    "A40": 150,
+    "A10": 125,
+    "L40": 181,
+    "L4": 121,
+    "H100 PCIe": 756,
+    "H100": 989,
+    "H200": 989,
+    "H800": 989,
+    "B200": 2250,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+}
+
+
+def flops_per_token(model: Any, length: int) -> float:
+    """Operations for one token of rows of `length`, forward and backward."""
+    looked_up = model.get_input_embeddings().weight.numel() if not _tied(model) else 0
+    weights = sum(parameter.numel() for parameter in model.parameters()) - looked_up
+    config = model.config
+    attention = 6 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * length
+    return float(6 * weights + attention)
+
+
+def _tied(model: Any) -> bool:
+    output = model.get_output_embeddings()
+    return output is not None and output.weight is model.get_input_embeddings().weight
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """What a device can do at most; None for one that is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((float(peak) for known, peak in _PEAK_TFLOPS.items() if known in name), None)
+
+
+def utilisation(tokens_per_s: float, flops: float, processes: int, peak: float | None) -> float | None:
+    """MFU, from 0 to 1."""
+    return None if peak is None else tokens_per_s * flops / (processes * peak * 1e12)

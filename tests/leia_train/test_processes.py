@@ -1,0 +1,242 @@
+"""Several processes have the rows of one, its losses and its weights; they stop together and open no port to others."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leia_beam.errors import LeiaError, UsageError
+from leia_train import processes, train
+from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
+from leia_train.launcher import is_launched
+from leia_train.metrics import read_metrics
+from leia_train.packing import PackedRows
+
+ROOT = str(Path(__file__).resolve().parents[2])
+FLAGS = ("--batch", 4, "--micro-batch", 2, "--steps", 4)
+
+
+def environment():
+    """Ours, with one thread a process, so that sums are in one order."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT, "HF_HUB_OFFLINE": "1"}
+
+
+def run(arguments, *launcher, code=0, namespace=False):
+    """Run a command by a launcher; its output."""
+    command = [*(launcher or (sys.executable, "-m", "leia_train")), *arguments]
+    if namespace:
+        command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+def needs_namespace():
+    """Skip where a network of its own cannot be had."""
+    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs a network namespace (unshare -rn)")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, request):
+    """The run of one process."""
+    made = {}
+
+    def get(arguments):
+        if not made:
+            made[""] = tmp_path_factory.mktemp("alone") / "run"
+            run(arguments(*FLAGS, output=made[""]))
+        return made[""]
+
+    return get
+
+
+def same_training(one, other):
+    """Losses, norms and weights within 1e-6, and exactly equal counts, which are those of the rows."""
+    first, second = (read_metrics(folder) for folder in (one, other))
+    assert len(first) == len(second) == 5
+    for old, new in zip(first[:4], second[:4]):
+        for key in ("tokens", "label_tokens", "inserted_tokens", "name_label_tokens", "epoch"):
+            assert old[key] == new[key], key
+        for key in ("loss", "name_loss", "gradient_norm"):
+            assert abs(old[key] - new[key]) < 1e-6 * max(old[key], 1), key
+    for old, new in zip(
+        *(load_file(folder / "checkpoint-final/model.safetensors").values() for folder in (one, other))
+    ):
+        assert np.abs(old.numpy() - new.numpy()).max() < 1e-6
+    assert first[4]["evaluation"]["tokens"] == second[4]["evaluation"]["tokens"]
+    assert abs(first[4]["evaluation"]["bits_per_byte"] - second[4]["evaluation"]["bits_per_byte"]) < 1e-6
+
+
+def test_two_processes_train_as_one(arguments, alone, tmp_path):
+    """Started by --nproc: the same rows, losses and weights; one line a step, and one path at the end."""
+    output = tmp_path / "two"
+    done = run(arguments(*FLAGS, "--nproc", 2, output=output))
+    assert done.stdout.splitlines() == [str(output / "checkpoint-final")]
+    same_training(alone(arguments), output)
+
+
+def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
+    """In a network of their own, because torchrun listens on all interfaces."""
+    needs_namespace()
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1")
+    output = tmp_path / "torchrun"
+    run(arguments(*FLAGS, "--set", "run.nproc=2", output=output), *torchrun, "-m", "leia_train", namespace=True)
+    same_training(alone(arguments), output)
+
+
+def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path):
+    """accelerate launch --cpu --num_processes 2 runs one: exit 2 instead of half a run."""
+    needs_namespace()
+    launch = (
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    )
+    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "leia_train")
+    command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *launch]
+    command += arguments(*FLAGS, "--nproc", 2)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "--nproc 2: 1 process(es) were started" in done.stderr
+    assert not (tmp_path / "run/_run.json").exists()
+
+
+def test_another_number_of_processes_goes_on_with_the_same_rows(arguments, alone, tmp_path):
+    """One process until it is killed, then two: the result of one."""
+    output = tmp_path / "run"
+    start = subprocess.Popen([sys.executable, "-m", "leia_train", *arguments(*FLAGS, output=output)], env=environment())
+    wait_for_steps(output, 1)
+    start.kill()
+    start.wait()
+    run(arguments(*FLAGS, "--nproc", 2, output=output))
+    same_training(alone(arguments), output)
+
+
+def wait_for_steps(output, count, deadline_s=120):
+    """Until the log of a run has some steps."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end and sum("loss" in record for record in read_metrics(output)) < count:
+        time.sleep(0.02)
+
+
+def listening(children):
+    """The local addresses on which some processes listen."""
+    inodes = set()
+    for process in children:
+        for link in Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                target = os.readlink(link)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add((table, fields[1].split(":")[0]))
+    return found
+
+
+def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_others(arguments, tmp_path):
+    """Exit 75, a checkpoint, a status; while they ran they listened on 127.0.0.1 alone; the same command goes on."""
+    output = tmp_path / "run"
+    flags = ("--batch", 4, "--micro-batch", 2, "--steps", 100_000, "--save-every", 0, "--nproc", 2)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leia_train", *arguments(*flags, output=output)],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_steps(output, 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    addresses = listening([str(process.pid), *children])
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said[-2000:]
+    status = json.loads((output / "_status.json").read_text())
+    assert status["status"] == "interrupted" and status["step"] >= 2
+    assert (output / status["checkpoint"] / "_COMPLETE").is_file()
+    local = {("tcp", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}")}
+    assert addresses and addresses <= local, addresses
+
+
+def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
+    """No hang: the launcher ends with an error, and nothing is left running."""
+    output = tmp_path / "run"
+    flags = ("--batch", 4, "--micro-batch", 2, "--steps", 100_000, "--save-every", 0, "--nproc", 2)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leia_train", *arguments(*flags, output=output)],
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_steps(output, 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    assert process.wait(timeout=120) not in (0, 75)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path):
+    """A folder that another run holds is seen by the first process alone: its exit code, and no traceback."""
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run/.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        done = run(arguments(*FLAGS, "--nproc", 2), code=2)
+    assert "another run is writing to it" in done.stderr and "Traceback" not in done.stderr
+    assert "process 1: another process of this run ended" in done.stderr
+
+
+def test_rows_that_are_not_finite_are_those_of_the_process_that_has_them(tmp_path):
+    """Every process names the first one that has such rows, and only that one keeps them."""
+    for process in (0, 1):
+        accelerator = SimpleNamespace(device="cpu", process_index=process, gather=lambda found: torch.tensor([-1, 1]))
+        settings = SimpleNamespace(optimization=SimpleNamespace(micro_batch=2, batch=8))
+        one_run = SimpleNamespace(config=settings, accelerator=accelerator, output=tmp_path / str(process), step=4)
+        one_run.output.mkdir()
+        ids = np.arange(12).reshape(4, 3)
+        rows = PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids.astype(np.uint8))
+        parts = [torch.zeros(2), torch.full((2,), float("nan") if process else 0.0)]
+        with pytest.raises(LeiaError, match="step 5, process 1, rows 38 to 39: loss nan"):
+            train._refuse_update(one_run, rows, parts, float("nan"), 1.0)
+        kept = [path.name for path in one_run.output.iterdir()]
+        assert kept == (["bad-rows-step-00000005-process-1.safetensors"] if process else [])
+
+
+def test_processes_must_divide_the_batch(monkeypatch):
+    """Three do not divide four rows."""
+    monkeypatch.setattr(processes, "Accelerator", lambda **options: SimpleNamespace(num_processes=3))
+    config = TrainConfig(
+        data=DataConfig(shards=("-",)),
+        model=ModelConfig(model="tiny-llama"),
+        optimization=OptimizationConfig(batch=4),
+        run=RunConfig(output="-", device="cpu"),
+    )
+    with pytest.raises(UsageError, match="--batch 4: must be a multiple of the 3 processes"):
+        processes.make_accelerator(config)
+
+
+def test_launchers_are_recognised_by_what_they_set():
+    """Ours, torchrun's and accelerate's variables; none in a plain shell."""
+    assert not is_launched({"PATH": "/bin"})
+    assert all(is_launched({name: "1"}) for name in ("RANK", "WORLD_SIZE", "ACCELERATE_USE_CPU"))
