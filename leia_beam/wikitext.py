@@ -26,7 +26,7 @@ from leia_beam.markup.quotes import with_quotes_marked
 from leia_beam.markup.sections import with_sections
 from leia_beam.markup.spacing import with_spacing
 from leia_beam.markup.wikitext_tables import with_tables
-from leia_beam.records import Extraction
+from leia_beam.records import INTERLANGUAGE_TEMPLATE, Extraction
 from leia_beam.wikis import Wiki
 
 __all__ = ["DEFAULT_OPTIONS", "ExtractionOptions", "extract"]
@@ -59,6 +59,9 @@ def extract(wikitext: str, page_title: str, wiki: Wiki, options: ExtractionOptio
     text = with_spacing(decode(with_variants_chosen(text, page)), options.as_rendered)
     text, anchors = assemble(text, page)
     page.counters["anchors/extracted"] = len(anchors)
+    page.counters["anchors/of kind/" + INTERLANGUAGE_TEMPLATE] = sum(
+        anchor.kind == INTERLANGUAGE_TEMPLATE for anchor in anchors
+    )
     return Extraction(
         text=text, anchors=anchors, flags=sorted(page.flags), counters=page.counted(), tallies=page.tallies
     )

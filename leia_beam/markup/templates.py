@@ -254,6 +254,9 @@ def _parse_part(recipe: str, tokens: Iterator[re.Match[str]], position: int) -> 
         content = token.group(1)
         if content is not None and content.startswith("*"):
             pieces.append(_Field(("*",), content[1:]))
+        elif content is not None and "?" in content:
+            name, _, forms = content.partition("?")
+            pieces.append(_Field((name,), "?" + forms))
         elif content is not None:
             names, _, form = content.partition(":")
             pieces.append(_Field(tuple(names.split("|")), form))
@@ -273,6 +276,8 @@ def fill(recipe: str, arguments: Mapping[str, str], language: str = "en") -> str
     ('a (b)', 'b')
     >>> fill("{2:month} {3}, {1}", {"1": "1912", "2": "6", "3": "23"}), fill("{*-}", {"1": "a", "2": "b"})
     ('June 23, 1912', 'a-b')
+    >>> fill("{lc?as:As} of {1}", {"1": "2012", "lc": "y"}), fill("{lc?as:As} of {1}", {"1": "2012"})
+    ('as of 2012', 'As of 2012')
     """
     return _filled(_parse_recipe(recipe), arguments, language, is_optional=False) or ""
 
@@ -295,6 +300,9 @@ def _filled(part: _Part, arguments: Mapping[str, str], language: str, is_optiona
 def _value(field: _Field, arguments: Mapping[str, str], language: str) -> str:
     if field.names == ("*",):
         return field.form.join(text for name, text in arguments.items() if name.isdecimal() and text)
+    if field.form.startswith("?"):
+        with_it, _, without_it = field.form[1:].partition(":")
+        return with_it if arguments.get(field.names[0]) else without_it
     value = next((arguments[name] for name in field.names if arguments.get(name)), "")
     if field.form == "number":
         return format_number(value, language)

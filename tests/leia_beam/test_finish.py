@@ -9,7 +9,7 @@ import pytest
 
 from leia_beam.commits import DONE, FAILED, CommitRecord, write_record
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, TooManyRejects, UsageError
-from leia_beam.finish import MAX_SAMPLES, MaxRejects, finish_stage, read_finished
+from leia_beam.finish import MAX_SAMPLES, MAX_TALLIED_NAMES, MaxRejects, finish_stage, read_finished
 from leia_beam.manifest import MANIFEST_NAME, StageFile, read_manifest
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.storage import LocalStorage
@@ -77,6 +77,23 @@ def test_a_whole_stage_gets_its_manifest(tmp_path):
     )
     assert read_finished(STORAGE, str(tmp_path), PLAN.fingerprint) == manifest
     assert read_finished(STORAGE, str(tmp_path), "other") is None
+
+
+def test_the_names_counted_most_are_listed(tmp_path):
+    """Over all units, by number and then by name, a hundred of each kind; a record keeps them as it is read back."""
+    many = {f"name {number:03d}": 1 for number in range(150)}
+    records = [
+        record(0, tallies={"templates": {"sfn": 3, "cite web": 5}}),
+        record(1, tallies={"templates": {"sfn": 3, "reflist": 5}}),
+        record(2, tallies={"templates": many, "end matter": {"references": 1}}),
+    ]
+    manifest = finish(tmp_path, records)
+    most = read_manifest(tmp_path).details["most_frequent"]
+    assert most == manifest.details["most_frequent"]
+    assert most["end matter"] == [["references", 1]]
+    assert most["templates"][:5] == [["sfn", 6], ["cite web", 5], ["reflist", 5], ["name 000", 1], ["name 001", 1]]
+    assert len(most["templates"]) == MAX_TALLIED_NAMES
+    assert manifest.details["more"] == 1
 
 
 def test_the_bytes_do_not_depend_on_the_order_in_which_units_were_done(tmp_path):
