@@ -24,7 +24,8 @@ from leia_beam.records import HEADING as HEADING_BLOCK
 from leia_beam.records import INTERLANGUAGE_TEMPLATE, LINK, LIST, PROSE, Anchor
 from leia_beam.records import TABLE as TABLE_BLOCK
 
-_MARK = re.compile(f"{PAYLOAD}(\\d+){PAYLOAD_END}|([{HEADING}{ITEM}{CELL}{CAPTION}{CAPTION_END}{TABLE}{TABLE_END}])")
+_BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION + CAPTION_END + TABLE + TABLE_END
+_PAYLOAD = re.compile(f"{PAYLOAD}([^{PAYLOAD_END}]*){PAYLOAD_END}")
 _IN_LABEL = re.compile(f"{PAYLOAD}(\\d+){PAYLOAD_END}")
 _BLANKS = re.compile(r"[ \t\n]{2,}|\t")
 _LINE_BLOCKS = {HEADING: HEADING_BLOCK, ITEM: LIST, CELL: TABLE_BLOCK}
@@ -32,17 +33,22 @@ _LINE_BLOCKS = {HEADING: HEADING_BLOCK, ITEM: LIST, CELL: TABLE_BLOCK}
 
 def assemble(text: str, page: PageState) -> tuple[str, list[Anchor]]:
     """The plain text and the anchors, sorted and apart; anchors that are none are counted by the reason."""
+    for (
+        mark
+    ) in _BLOCK_MARKS:  # in the form of payloads: a pattern that begins with one character is found five times faster
+        text = text.replace(mark, f"{PAYLOAD}{mark}{PAYLOAD_END}")
     assembler = _Assembler(page)
-    parts = _MARK.split(text)  # text, number of a payload, other mark, text, …
+    parts = _PAYLOAD.split(text)  # text, payload's number or mark, text, …
     assembler.add_text(parts[0])
-    for at in range(1, len(parts), 3):
-        number = parts[at]
-        if number is None:
-            assembler.begin_block(parts[at + 1])
+    payloads = page.payloads
+    for at in range(1, len(parts), 2):
+        key, text = parts[at], parts[at + 1]
+        if key.isdecimal():
+            assembler.add_payload(payloads[int(key)])
         else:
-            assembler.add_payload(page.payloads[int(number)])
-        if parts[at + 2]:
-            assembler.add_text(parts[at + 2])
+            assembler.begin_block(key)
+        if text:
+            assembler.add_text(text)
     return "".join(assembler.pieces), assembler.anchors
 
 

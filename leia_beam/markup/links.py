@@ -135,7 +135,7 @@ class _LinkScanner:
 
     def _target(self, raw: str) -> LinkTarget | None:
         """Where a link leads. `/a` and `../a` are relative where the page's namespace has subpages."""
-        if not self._has_subpages or raw.lstrip(" ")[:1] not in ("/", "."):
+        if raw.lstrip(" ")[:1] not in ("/", "."):
             return parse_link(raw, self._wiki)
         title, shown = _absolute_title(raw.strip(" "), self._page.title)
         target = parse_link(title, self._wiki)
@@ -147,7 +147,7 @@ class _LinkScanner:
     def _link(self, chunk: str, match: re.Match[str]) -> None:
         """A link that ends within its chunk."""
         raw, foreign, label = match.groups()
-        target = self._target(raw)
+        target = self._target(raw) if self._has_subpages else parse_link(raw, self._wiki)
         if target is None:
             self._literal(chunk)
             return
@@ -173,7 +173,7 @@ class _LinkScanner:
         if not no_anchor and target.title == page.title and target.foreign_wiki is None:
             no_anchor = "self"
         shown = label.strip()
-        if not shown.strip(_INVISIBLE):
+        if not shown or (shown[0] in _INVISIBLE and not shown.strip(_INVISIBLE)):
             page.counters["anchors/dropped/no text"] += 1
             self._pieces += (" " * label[:1].isspace() + OPEN + CLOSE, chunk[end:])
             return
