@@ -83,7 +83,11 @@ def readers(wiki: Wiki) -> Iterator[tuple[str, int | None, Callable[[str, str], 
         return "\n".join(extractor.clean_text(text, html_safe=False))
 
     yield "wikiextractor", None, clean
-    yield "wikiextractor + BeautifulSoup", None, lambda title, text: BeautifulSoup(clean(title, text), "lxml").get_text()
+    yield (
+        "wikiextractor + BeautifulSoup",
+        None,
+        lambda title, text: BeautifulSoup(clean(title, text), "lxml").get_text(),
+    )
 
 
 def compare_links(articles: Sequence[Article], wiki: Wiki, is_listed: bool) -> None:
