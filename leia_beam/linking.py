@@ -88,10 +88,9 @@ def is_equal(name: str, shown: str) -> bool:
 def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkRules) -> LinkedAnchor:
     if linked.reason == HELD_OUT or (linked.reason or "").startswith(REFUSED_NAME):
         return linked
-    title = _foreign_title(anchor["foreign_title"], anchor["foreign_wiki"])
-    if title is None:
+    name = template_name(anchor["foreign_title"], anchor["foreign_wiki"])
+    if name is None:
         return linked
-    name = clean_title(title)
     refusal = refusal_of(name, rules.names)
     if refusal is not None:
         return LinkedAnchor(qid=linked.qid, reason=refusal)
@@ -100,6 +99,16 @@ def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkR
     return LinkedAnchor(
         qid=linked.qid, name=name, name_language=language_of(anchor["foreign_wiki"]), name_source=TEMPLATE
     )
+
+
+def template_name(raw_title: str | None, wiki_code: str) -> str | None:
+    """The name that an interlanguage template gives: the foreign article's title as a name, or None where it has none.
+
+    >>> template_name("paris (Texas)", "enwiki"), template_name("Category:Paris", "enwiki")
+    ('Paris', None)
+    """
+    title = _foreign_title(raw_title, wiki_code)
+    return clean_title(title) if title is not None else None
 
 
 def _foreign_title(raw: str | None, wiki_code: str) -> str | None:

@@ -15,13 +15,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from leia_beam.entity_names import refusal_of
 from leia_beam.holdout import LeakFinder
-from leia_beam.linking import LinkedAnchor, LinkRules, is_equal, link_anchor
+from leia_beam.linking import LinkedAnchor, LinkRules, is_equal, link_anchor, template_name
 from leia_beam.lookup import EntityLookup, open_lookup
 from leia_beam.manifest import read_manifest
 from leia_beam.mentions import later_mentions
 from leia_beam.plans import StagePlan, identity_of, upstream
-from leia_beam.records import LATER_MENTION
+from leia_beam.records import INTERLANGUAGE_TEMPLATE, LATER_MENTION
 from leia_beam.schema import SHARDS
 from leia_beam.siteinfo import SiteInfo, wiki_with
 from leia_beam.storage import LocalStorage, Storage
@@ -124,7 +128,9 @@ class ShardsStage:
             alignment=self.alignment,
             rules=self.rules,
             later_mentions=self.later_mentions,
-            leaks=_open_leak_finder(self.entities_folder, manifest_sha256),
+            leaks=_open_leak_finder(
+                self.entities_folder, manifest_sha256, self.articles_folder, self.name_wikis, self.rules
+            ),
             losing=_losing_pages(self.entities_folder, manifest_sha256).get(unit.number, {}),
             output=output,
         )
@@ -140,11 +146,35 @@ class ShardsStage:
 
 
 @lru_cache(maxsize=2)
-def _open_leak_finder(entities_folder: str, manifest_sha256: str) -> LeakFinder:
-    """What finds the names that are held out, and their aliases."""
+def _open_leak_finder(
+    entities_folder: str, manifest_sha256: str, articles_folder: str, name_wikis: tuple[str, ...], rules: LinkRules
+) -> LeakFinder:
+    """What finds the names that are held out, and their aliases: of titles, and of the templates of all articles."""
     files = read_manifest(entities_folder).files_of("held-out")
     rows = (row for file in files for row in read_rows(f"{entities_folder}/{file.path}", ["name", "aliases"]))
-    return LeakFinder(name for row in rows for name in (row["name"], *row["aliases"]))
+    names = {name for row in rows for name in (row["name"], *row["aliases"])}
+    if rules.holdout.share:
+        names |= _held_out_of_templates(articles_folder, name_wikis, rules)
+    return LeakFinder(sorted(names))
+
+
+def _held_out_of_templates(articles_folder: str, name_wikis: tuple[str, ...], rules: LinkRules) -> set[str]:
+    """Names that interlanguage templates give and that are held out, over all articles: two columns of each file."""
+    found: set[str] = set()
+    for file in read_manifest(articles_folder).files_of("articles"):
+        columns = [f"anchors.list.element.{name}" for name in ("foreign_wiki", "foreign_title", "kind")]
+        pairs: set[tuple[str, str]] = set()
+        with pq.ParquetFile(f"{articles_folder}/{file.path}") as articles:
+            for batch in articles.iter_batches(columns=columns):
+                anchors = pc.list_flatten(batch.column(0))
+                anchors = anchors.filter(pc.equal(anchors.field("kind"), INTERLANGUAGE_TEMPLATE))
+                foreign = (anchors.field(name).to_pylist() for name in ("foreign_wiki", "foreign_title"))
+                pairs.update(zip(*foreign, strict=True))
+        names = (template_name(title, code) for code, title in pairs if code in name_wikis)
+        found |= {
+            name for name in names if name and refusal_of(name, rules.names) is None and rules.holdout.holds(name)
+        }
+    return found
 
 
 @lru_cache(maxsize=2)

@@ -148,6 +148,25 @@ def test_held_out_names_of_templates_are_listed_too(tmp_path, tokenizer):
     assert [json.loads(line) for line in lists[0].splitlines()] == [{"title": "Nara", "name": "Nara"}]
 
 
+def test_held_out_names_of_templates_are_looked_for_in_all_texts(tmp_path, tokenizer):
+    """Also in articles before the one whose template gives the name."""
+    seed = next(
+        seed
+        for seed in range(10_000)
+        if [Holdout(share=0.3, seed=seed).holds(name) for name in ("Nara", "Tokyo", "Osaka Prefecture", "Kyoto")]
+        == [True, False, False, False]
+    )
+    pages = [linked("A", 1, "Tokyo and Nara, Narada", "Tokyo"), linked("B", 2, "x Tokyo", "x|Nowhere", "Tokyo")]
+    pages[1]["anchors"][0] |= {
+        "kind": "interlanguage template",
+        "foreign_wiki": "enwiki",
+        "foreign_title": "Nara (city)",
+    }
+    _, counters = shards(tmp_path, tokenizer, pages, Rules(holdout=Holdout(share=0.3, seed=seed)))
+    assert counters["anchors/filtered/held out"] == 1
+    assert counters["leaks/in texts"] == 1
+
+
 def test_a_name_that_a_thousand_links_share_is_no_burden(tmp_path, tokenizer):
     """A hot target crosses no shuffle: every link is looked up where it stands."""
     pages = [linked(f"A{n}", n + 1, "Tokyo " * 5_000, *["Tokyo"] * 5_000) for n in range(4)]
