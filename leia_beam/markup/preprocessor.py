@@ -56,6 +56,17 @@ def preprocess(wikitext: str, page: PageState) -> str:
     return _Preprocessor(wikitext, page).run()
 
 
+def _find_closing_tag(source: str, name: str, begin: int) -> re.Match[str] | None:
+    """The next closing tag of an element. Plain searches for `</` are many times faster than one without regard to case."""
+    pattern = _closing_tag(name)
+    while (begin := source.find("</", begin)) >= 0:
+        match = pattern.match(source, begin)
+        if match is not None:
+            return match
+        begin += 2
+    return None
+
+
 @lru_cache(maxsize=256)
 def _closing_tag(name: str) -> re.Pattern[str]:
     return re.compile(rf"</{re.escape(name)}\s*>", re.IGNORECASE)
@@ -148,7 +159,7 @@ class _Preprocessor:
         if source[tag_end - 1] == "/":
             self._pieces.append(HOLE if name in _HOLE_ELEMENTS else OPEN + CLOSE)
             return begin
-        closing = None if name in self._never_closed else _closing_tag(name).search(source, begin)
+        closing = None if name in self._never_closed else _find_closing_tag(source, name, begin)
         if closing is None:
             if name == "includeonly":
                 return len(source)

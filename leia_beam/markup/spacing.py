@@ -36,7 +36,6 @@ _BLANKS = " \t\u00a0"
 _SENTENCE_ENDS = ".。।۔!?！？"
 _COMMAS = "、,，;；،؛"
 _BLANK_LINE_END = re.compile("[ \u00a0\u3000]+(?=[\n\r])")
-_EMPTY_LINES = re.compile("\n{3,}")
 _BLOCK_MARKS = HEADING + ITEM + CELL + CAPTION
 _BREAK_CHARACTERS = "\n" + BREAK
 _LINE_ENDS = _BREAK_CHARACTERS + TABLE + TABLE_END + CAPTION_END
@@ -69,9 +68,7 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
     if BREAK in text:
         text = text.replace(" \r", "\r").replace("\r ", "\r")
         text = _with_single_breaks(text)
-    if "\n\n\n" in text:
-        text = _EMPTY_LINES.sub("\n\n", text)
-    text = _stripped(text)
+    text = _stripped(_replaced(text, "\n\n\n", "\n\n"))
     return _FRENCH.sub("\u00a0", text) if is_as_rendered else text
 
 
