@@ -44,7 +44,7 @@ _EDGES = re.compile(
 )
 _END_CHARACTERS = " \t\r\n\u00a0\u3000" + _BLOCK_MARKS + CAPTION_END + TABLE + TABLE_END
 _OPENING_OF = {TABLE_END: TABLE, CAPTION_END: CAPTION}
-_FRENCH = re.compile(r"(?<=\S) (?=[?:;!%»›](?!\w))|(?<=[«‹]) ")
+_FRENCH = re.compile(r" (?=[?:;!%»›](?!\w))")
 
 
 def with_spacing(text: str, is_as_rendered: bool) -> str:
@@ -69,7 +69,12 @@ def with_spacing(text: str, is_as_rendered: bool) -> str:
         text = text.replace(" \r", "\r").replace("\r ", "\r")
         text = _with_single_breaks(text)
     text = _stripped(_replaced(text, "\n\n\n", "\n\n"))
-    return _FRENCH.sub("\u00a0", text) if is_as_rendered else text
+    return _with_french_spaces(text) if is_as_rendered else text
+
+
+def _with_french_spaces(text: str) -> str:
+    """Blanks before `: ; ! ? % » ›` and behind `« ‹` do not break: MediaWiki shows them so in every language."""
+    return _FRENCH.sub("\u00a0", text).replace("« ", "«\u00a0").replace("‹ ", "‹\u00a0")
 
 
 def _stripped(text: str) -> str:
