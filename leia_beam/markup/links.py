@@ -26,13 +26,17 @@ _LINK_WITH_BRACKETS = re.compile(rf"{_TARGET}\|(.+?)\]\]", re.DOTALL)
 _HEAD = re.compile(rf"{_TARGET}\|")
 _ADDRESS = re.compile(PROTOCOLS, re.IGNORECASE)
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+_FOREIGN_MARK = re.compile(f"{FOREIGN}\\d+{FOREIGN_END}")
 _MAX_PREFIX_CHARS = 64
 _INVISIBLE = OPEN + CLOSE + HOLE + BREAK + " \n\u00a0"
 
 
 def with_links_set_aside(text: str, page: PageState) -> str:
     """The text with a mark for each link; categories, files and links to other languages at the side are gone."""
-    return _LinkScanner(text, page).run() if "[[" in text else text
+    if "[[" not in text:
+        return text
+    text = _LinkScanner(text, page).run()
+    return _FOREIGN_MARK.sub("", text) if FOREIGN in text else text  # of a template whose title makes no link
 
 
 @lru_cache(maxsize=1 << 16)

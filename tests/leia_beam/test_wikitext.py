@@ -113,7 +113,7 @@ PIECES = st.sampled_from(
     "a|b c|[[|]]|[[d]]s|[[e#f|g]]|[[#h]]|[[Page]]|[[:Category:i]]|[[Category:j]]|[[File:k.jpg|thumb|l [[m]] n]]|[[:de:o|p]]"
     "|''|'''|'''''|<b>|</b>|<br>|<div>|<ref>|</ref>|<nowiki>|</nowiki>|<pre>|</pre>|<!--|-->|{{|}}|{{{|}}}|{{lang¦en¦[[q]]}}|{{x}}"
     "|(|)|, |\n|\n\n|\n* |\n; |:|\n== r ==|\n{¦|\n¦-|\n¦}|\n¦ s|¦¦|&amp;|&#10;|&nbsp;|[http://t u]|[http://v]|__TOC__|\u3000|\u200f"
-    "|-{|}-|-{zh-hans:w;zh-hant:x}-|<gallery>|</gallery>|<poem>|</poem>|<table>|<td>|</table>|\x02|\x07|{{ill¦y¦en¦Z}}".split(
+    "|-{|}-|-{zh-hans:w;zh-hant:x}-|<gallery>|</gallery>|<poem>|</poem>|<table>|<td>|</table>|\x02|\x07|{{ill¦y¦en¦Z}}|{{ill¦y[¦en¦Z}}|[|%".split(
         "|"
     )
 ).map(lambda piece: piece.replace("¦", "|"))
