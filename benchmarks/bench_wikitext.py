@@ -2,7 +2,8 @@
 
     python benchmarks/bench_wikitext.py [--data ../shared/data] [--rounds 3]
 
-Reads the articles of the real dumps under `--data` (their bz2 and XML are no part of the time) and prints MB/s of UTF-8
+Reads the articles of the real dumps under `--data`, or of the bundled sample where that folder is not (their bz2 and XML
+are no part of the time), and prints MB/s of UTF-8
 wikitext on one core, by CPU time, the best of some rounds:
 
 - extract: this package, as a build calls it, and with `as_rendered`;
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import argparse
 import bz2
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +35,19 @@ from leia_beam.titles import parse_target
 from leia_beam.wikis import Wiki, load_wiki
 from leia_beam.wikitext import ExtractionOptions, extract
 
+ROOT = Path(__file__).resolve().parent.parent
 DUMPS = {"ja": "jawiki-20190601-head.xml.bz2", "en": "enwiki-p10p30302-excerpt.xml.bz2"}
 SLOW_READERS_ARTICLES = 40
 
 Article = tuple[str, str]
+
+
+def dumps(folder: Path, scratch: str) -> list[tuple[str, Path]]:
+    """(language, dump) of the real dumps, or of the bundled sample, which is written to a scratch folder."""
+    if folder.is_dir():
+        return [(code, folder / name) for code, name in DUMPS.items()]
+    subprocess.run([sys.executable, ROOT / "tests/data/sample/pack.py", scratch], check=True, capture_output=True)
+    return [(path.name[:2], path) for path in sorted(Path(scratch).glob("*.xml.bz2"))]
 
 
 def articles_of(dump: Path) -> Iterator[Article]:
@@ -113,24 +125,30 @@ def compare_links(articles: Sequence[Article], wiki: Wiki, is_listed: bool) -> N
     print(f"  links of mwparserfromhell that are anchors here: {found:,} of {found + missed:,}")
 
 
+def measure(code: str, dump: Path, rounds: int, is_listed: bool) -> None:
+    """Print what the readers do with the articles of a dump."""
+    articles = list(articles_of(dump))
+    wiki = load_wiki(code)
+    print(f"{dump.name}: {len(articles)} articles, {sum(len(text.encode()) for _, text in articles) / 1e6:.2f} MB")
+    speeds: dict[str, float] = {}
+    for reader, limit, read in readers(wiki):
+        speeds[reader] = megabytes_per_second(articles[:limit], read, rounds if limit is None else 1)
+        ratio = speeds["extract"] / speeds[reader]
+        print(f"  {reader:32s} {speeds[reader]:6.1f} MB/s   extract is {ratio:5.2f} times as fast")
+    if "mwparserfromhell" in speeds:
+        compare_links(articles, wiki, is_listed)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--list", action="store_true", help="list the links that are no anchors here")
     options = parser.parse_args()
-    for code, name in DUMPS.items():
-        articles = list(articles_of(options.data / name))
-        wiki = load_wiki(code)
-        print(f"{name}: {len(articles)} articles, {sum(len(text.encode()) for _, text in articles) / 1e6:.2f} MB")
-        speeds: dict[str, float] = {}
-        for reader, limit, read in readers(wiki):
-            speeds[reader] = megabytes_per_second(articles[:limit], read, options.rounds if limit is None else 1)
-            ratio = speeds["extract"] / speeds[reader]
-            print(f"  {reader:32s} {speeds[reader]:6.1f} MB/s   extract is {ratio:5.2f} times as fast")
-        if "mwparserfromhell" in speeds:
-            compare_links(articles, wiki, options.list)
+    with tempfile.TemporaryDirectory() as scratch:
+        for code, dump in dumps(options.data, scratch):
+            measure(code, dump, options.rounds, options.list)
 
 
 if __name__ == "__main__":
