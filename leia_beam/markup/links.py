@@ -217,7 +217,7 @@ class _LinkScanner:
             inside = parameters.count("[[")
             if inside:
                 page.counters["anchors/dropped/in a file's parameters"] += inside
-            self._pieces.append(HOLE)
+            self._pieces.append(OPEN + CLOSE if page.options.as_rendered else HOLE)
             return
         page.counters["captions/kept"] += 1
         self._pieces.append(CAPTION + with_links_set_aside(caption, page) + CAPTION_END)
