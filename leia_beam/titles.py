@@ -7,14 +7,13 @@ marks removed, the first letter by the wiki's case rule, namespaces and interwik
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from html.entities import html5
 from urllib.parse import unquote
 
+from leia_beam.character_references import decode
 from leia_beam.first_letters import first_letters
 from leia_beam.wikis import CASE_SENSITIVE, Wiki, fold_namespace
 
@@ -29,7 +28,6 @@ _ILLEGAL = re.compile(
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2066-\u2069]")
 """Of these MediaWiki lets C1 controls and isolates pass; no title of a dump may have one here, since it would stand in
 the names and the text. A link with one is a link to a missing page."""
-_ENTITY = re.compile("&(?:#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);")
 _RELATIVE = re.compile(r"^\.\.?(/|$)|/\.\.?(/|$)")
 _DOTTED_I = frozenset({"tr", "az", "kaa"})
 """Languages in which MediaWiki makes İ of a first i."""
@@ -60,7 +58,7 @@ def parse_target(raw: str, wiki: Wiki) -> Target | None:
     >>> parse_target("tokyo_Tower#History", load_wiki("en")).title
     'Tokyo Tower'
     """
-    text = decode_entities(raw)
+    text = decode(raw)
     if "%" in text and _PERCENT.search(text):
         text = unquote(text, errors="replace")
     text = _cleaned(text)
@@ -69,20 +67,6 @@ def parse_target(raw: str, wiki: Wiki) -> Target | None:
         text = text[1:].lstrip(" ")
     text, hash_mark, fragment = text.partition("#")
     return _with_prefixes(text.rstrip(" "), wiki, fragment.strip(" ") if hash_mark else None, leading_colon)
-
-
-def decode_entities(text: str) -> str:
-    """Text with its HTML entities decoded; only those that end with a semicolon are any.
-
-    >>> decode_entities("AT&amp;T &copyright; Rock&region")
-    'AT&T &copyright; Rock&region'
-    """
-    return _ENTITY.sub(_decoded, text) if "&" in text else text
-
-
-def _decoded(match: re.Match[str]) -> str:
-    entity = match.group()
-    return html.unescape(entity) if entity[1] == "#" else html5.get(entity[1:], entity)
 
 
 def _with_prefixes(text: str, wiki: Wiki, fragment: str | None, leading_colon: bool) -> Target | None:

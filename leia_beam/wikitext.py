@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from leia_beam.character_references import decode
 from leia_beam.markup.assembly import assemble
-from leia_beam.markup.character_references import decode
 from leia_beam.markup.external_links import with_external_links_shown
 from leia_beam.markup.html_tags import with_tags_marked
 from leia_beam.markup.language_variants import with_variants_chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from leia_beam.markup.character_references import decode
+from leia_beam.character_references import decode
 from leia_beam.markup.marks import (
     BREAK,
     CAPTION,

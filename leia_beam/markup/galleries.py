@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from leia_beam.markup.bars import split_at_bars
 from leia_beam.markup.marks import CAPTION, CAPTION_END
 from leia_beam.markup.page_state import PageState
 
@@ -17,17 +18,5 @@ def gallery_captions(tag: str, content: str, page: PageState) -> str:
     for line in content.split("\n"):
         file, bar, rest = line.partition("|")
         if bar and file.strip() and rest.strip():
-            captions.append(_last_part(rest))
+            captions.append(split_at_bars(rest)[-1])
     return "".join(f"\n{CAPTION}{caption.strip()}{CAPTION_END}\n" for caption in captions if caption.strip())
-
-
-def _last_part(text: str) -> str:
-    """What stands behind the last bar that is in no link."""
-    depth, begin = 0, 0
-    for match in re.finditer(r"\[\[|\]\]|\|", text):
-        mark = match.group()
-        if mark == "|":
-            begin = match.end() if depth == 0 else begin
-        else:
-            depth = depth + 1 if mark == "[[" else max(0, depth - 1)
-    return text[begin:]

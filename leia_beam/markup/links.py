@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from urllib.parse import unquote
 
+from leia_beam.markup.bars import split_at_bars
 from leia_beam.markup.external_links import PROTOCOLS
 from leia_beam.markup.marks import BREAK, CAPTION, CAPTION_END, CLOSE, FOREIGN, FOREIGN_END, HOLE, OPEN
 from leia_beam.markup.page_state import ExtractionOptions, LinkTarget, PageState, ShownLink
@@ -254,7 +255,7 @@ def _visible_caption(parameters: str, wiki: Wiki, options: ExtractionOptions) ->
     if not options.keeps("captions"):
         return None
     caption, is_visible = None, False
-    for part in _split_at_bars(parameters):
+    for part in split_at_bars(parameters):
         stripped = part.strip()
         kind = _image_option(stripped, wiki)
         if kind == "shown":
@@ -262,23 +263,6 @@ def _visible_caption(parameters: str, wiki: Wiki, options: ExtractionOptions) ->
         elif kind is None:
             caption = stripped
     return caption if is_visible and caption else None
-
-
-_BAR = re.compile(r"\[\[|\]\]|\|")
-
-
-def _split_at_bars(parameters: str) -> list[str]:
-    parts, depth, begin = [], 0, 0
-    for match in _BAR.finditer(parameters):
-        mark = match.group()
-        if mark == "|":
-            if depth == 0:
-                parts.append(parameters[begin : match.start()])
-                begin = match.end()
-        else:
-            depth = depth + 1 if mark == "[[" else max(0, depth - 1)
-    parts.append(parameters[begin:])
-    return parts
 
 
 def _image_option(text: str, wiki: Wiki) -> str | None:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from leia_beam.markup.character_references import decode
+from leia_beam.character_references import decode
 from leia_beam.markup.galleries import gallery_captions
 from leia_beam.markup.marks import BAR, BREAK, CLOSE, HOLE, OPEN, without_marks
 from leia_beam.markup.page_state import PageState

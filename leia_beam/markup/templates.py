@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from leia_beam.markup.bars import split_at_bars
 from leia_beam.markup.marks import CLOSE, OPEN
 from leia_beam.markup.page_state import ForeignArticle, PageState
 from leia_beam.markup.parser_functions import evaluate, format_number, is_variable
@@ -24,7 +25,6 @@ MAX_RENDERED_CHARS = 10_000
 
 _TEMPLATE_NAMESPACE = 10
 _SPACES = re.compile(r"[\s_]+")
-_SPLIT = re.compile(r"\[\[|\]\]|\|")
 _NAMED = re.compile(r"\s*([^=\[\]{}<>\n]{1,40}?)\s*=")
 _RECIPE_TOKEN = re.compile(r"\{([^{}]+)\}|<|>")
 _ILLEGAL_IN_NAME = re.compile(r"[\[\]{}<>\x01-\x06]")
@@ -159,7 +159,7 @@ def parse_call(body: str, wiki: Wiki) -> TemplateCall | None:
     >>> parse_call("Lang|en| [[Tokyo|T]] |a = b", load_wiki("ja"))
     TemplateCall(name='lang', arguments={'1': 'en', '2': '[[Tokyo|T]]', 'a': 'b'}, parts=None)
     """
-    parts = _split_arguments(body)
+    parts = split_at_bars(body)
     name = _name_of(parts[0][:300], wiki)
     if not name:
         return None
@@ -170,22 +170,6 @@ def parse_call(body: str, wiki: Wiki) -> TemplateCall | None:
             name, _arguments([first, *parts[1:]], 1), [first.strip(), *(part.strip() for part in parts[1:])]
         )
     return TemplateCall(name, _arguments(parts[1:], 1))
-
-
-def _split_arguments(body: str) -> list[str]:
-    if "[[" not in body:
-        return body.split("|")
-    parts, depth, begin = [], 0, 0
-    for match in _SPLIT.finditer(body):
-        mark = match.group()
-        if mark == "|":
-            if depth == 0:
-                parts.append(body[begin : match.start()])
-                begin = match.end()
-        else:
-            depth = depth + 1 if mark == "[[" else max(0, depth - 1)
-    parts.append(body[begin:])
-    return parts
 
 
 def _arguments(parts: Sequence[str], first: int) -> dict[str, str]:

@@ -351,7 +351,10 @@ def test_a_dump_s_names_win_over_the_table_s(code):
     assert (wiki.link_trail, wiki.image_options) == (table.link_trail, table.image_options)
 
 
-@pytest.mark.skipif(not SITEINFO.is_dir(), reason="the wikis' own site information is not here")
+@pytest.mark.skipif(
+    not SITEINFO.is_dir(),
+    reason="no ../shared/data/siteinfo beside the checkout to compare with",
+)
 def test_the_table_agrees_with_the_wikis_own_site_information():
     """For the ten wikis at hand: every namespace name and alias gives its number."""
     compared = 0
@@ -368,7 +371,10 @@ def test_the_table_agrees_with_the_wikis_own_site_information():
     assert compared > 300
 
 
-@pytest.mark.skipif(not SITEINFO.is_dir(), reason="the wikis' own site information is not here")
+@pytest.mark.skipif(
+    not SITEINFO.is_dir(),
+    reason="no ../shared/data/siteinfo beside the checkout to compare with",
+)
 def test_words_and_trails_agree_with_the_wikis_own_site_information():
     """For the ten wikis at hand: image options, redirect words, switches, trail and prefix, character for character."""
     paths = sorted(SITEINFO.glob("*wiki.json"))

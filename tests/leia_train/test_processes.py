@@ -46,7 +46,9 @@ def run(arguments, *launcher, code=0, namespace=False):
 def needs_namespace():
     """Skip where a network of its own cannot be had."""
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0:
-        pytest.skip("needs a network namespace (unshare -rn)")
+        pytest.skip(
+            "no network name space may be made here (`unshare -rn true` fails): ports must not be seen from outside"
+        )
 
 
 @pytest.fixture(scope="module")
