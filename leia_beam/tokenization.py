@@ -69,7 +69,7 @@ class TextEncoder:
         identity = identify_once(files)
         self.document_start_ids = _document_start(files, identity, options.document_start)
         self.document_end_ids = _document_end(files, identity, options.eos)
-        self.added_ids = _added_ids(files)
+        self.added_ids = added_ids_of(files.tokenizer_json)
         self._is_added = np.zeros(max(identity.vocabulary_size, int(self.added_ids.max(initial=0)) + 1), bool)
         self._is_added[self.added_ids] = True
         self._tokenizer = without_added_tokens(files.tokenizer_json)
@@ -204,9 +204,9 @@ def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
         model["vocab"] = kept | hidden
 
 
-def _added_ids(files: TokenizerFiles) -> np.ndarray:
+def added_ids_of(tokenizer_json: bytes) -> np.ndarray:
     """The ids that no text may come to: all added tokens but the one for unknown letters."""
-    content = json.loads(files.tokenizer_json)
+    content = json.loads(tokenizer_json)
     model, added = content["model"], content.get("added_tokens") or ()
     unknown = model.get("unk_id")
     if unknown is None and isinstance(model.get("unk_token"), str):

@@ -14,7 +14,23 @@ from leia_beam.token_offsets import piece_lengths
 from leia_beam.tokenization import without_added_tokens
 from tests.leia_beam.test_tokenization import NAMES, REAL, TRAINED, files, random_text
 
-ODD = ("", " ", "  ", " lead", "trail ", "▁", "a▁b", "e\u0301x", "\u0344", "🗼x", "\n\n x", "\u3000x", "</s>", "\x00", "é")
+ODD = (
+    "",
+    " ",
+    "  ",
+    " lead",
+    "trail ",
+    "▁",
+    "a▁b",
+    "e\u0301x",
+    "\u0344",
+    "🗼x",
+    "\n\n x",
+    "\u3000x",
+    "</s>",
+    "\x00",
+    "é",
+)
 
 
 @pytest.fixture(params=NAMES)
