@@ -15,7 +15,7 @@ from leia_beam.errors import DamagedInput, MissingResource
 from leia_eval.cache import Answer, AnswerCache, request_key
 
 if TYPE_CHECKING:
-    from leia_eval.models import ScoringModel
+    from leia_eval.scoring_model import ScoringModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,9 @@ from leia_eval.processes import Processes, join
 from leia_eval.run_folder import FORMAT, Json, Samples, prepare_folder, write_run
 
 if TYPE_CHECKING:
-    from leia_eval.models import ModelIdentity, RequestEncoder, ScoringModel
+    from leia_eval.checkpoints import ModelIdentity
+    from leia_eval.encoders import RequestEncoder
+    from leia_eval.scoring_model import ScoringModel
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BACKENDS = ("hf", "vllm")
@@ -72,13 +74,13 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
         go_offline()
     with chatter_to(None):
         prepared = prepare_tasks(prompts)
-        from leia_eval import models
+        from leia_eval import checkpoints, encoders, models
 
         if options.device != "auto":
             models.check_device(options.device)
-        folder = models.find_checkpoint(str(options.model))
-        identity = models.identify_model(folder, options.untrained_seed)
-        encoder = models.load_encoder(folder, prompts.profile)
+        folder = checkpoints.find_checkpoint(str(options.model))
+        identity = checkpoints.identify_model(folder, options.untrained_seed)
+        encoder = encoders.load_encoder(folder, prompts.profile)
         encoded = [encode_requests(task, encoder) for task in prepared]
         processes = join(options.device)
     key = _key(prompts, options, prepared, identity)
@@ -244,10 +246,10 @@ def _load(
     cache: AnswerCache,
     identity: "ModelIdentity",
 ) -> "ScoringModel":
-    from leia_eval import models
+    from leia_eval import models, vllm_model
 
     if options.backend == "vllm":
-        model: ScoringModel = models.load_vllm(encoder, dtype=options.dtype)
+        model: ScoringModel = vllm_model.load_vllm(encoder, dtype=options.dtype)
     else:
         model = models.load_model(
             encoder,
