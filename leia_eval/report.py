@@ -190,9 +190,9 @@ def _facts(results: Json) -> list[str]:
 
 def _comparison_facts(comparison: Json) -> list[str]:
     return [
-        f"Differences in points, run minus against; paired bootstrap over items (over training seeds and clusters of items "
-        f"where there are any), {comparison['resamples']:,} resamples, seed {comparison['seed']}; exact McNemar test for "
-        "single pairs, two-sided.",
+        f"Differences in points, run minus against; paired bootstrap over items, or over clusters of them where there are "
+        f"any, {comparison['resamples']:,} resamples, seed {comparison['seed']}, with the variance between an arm's "
+        "checkpoints added where it has several (Student's t); exact McNemar test for single pairs, two-sided.",
         "Detectable: the least difference found with 80 % power at this n and spread.",
         *(
             f"{task}, {run}: {_flags_line(shares).strip()}"
