@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRequest:
-    """A request as token ids. `continuation_ids` is None where the model is to write; `where` is for messages."""
+    """A request as token ids. `continuation_ids` is None where the model is to write; `where` is for messages.
+
+    cut: how many tokens of the context's beginning were left out.
+    """
 
     context_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...] | None
     until: tuple[str, ...] = ()
     max_new_tokens: int = 0
+    cut: int = field(default=0, compare=False)
     where: str = field(compare=False, repr=False)
 
     def description(self) -> dict[str, Any]:

@@ -13,16 +13,27 @@ from leia_beam.errors import DamagedInput, MissingResource, UsageError
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _READ_BYTES = 1 << 20
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "generation_config.json": (),
+    "special_tokens_map.json": (),
+    "tokenizer_config.json": ("bos_token", "eos_token", "pad_token", "unk_token", "add_bos_token", "add_eos_token"),
+}
+"""Files, and the keys in them that decide answers; none named, all but `_OF_A_SAVE`."""
+_OF_A_SAVE = ("transformers_version", "_from_model_config")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """What was evaluated: hashes of the files that decide the scores, not the folder's place."""
+    """What was evaluated: hashes of the files that decide the scores, not the folder's place.
+
+    settings_sha256: of what else decides a generated text, the special tokens' names and generation_config.json.
+    """
 
     name: str
     weights_sha256: str
     config_sha256: str
     tokenizer_sha256: str
+    settings_sha256: str
     weight_files: tuple[str, ...]
     stored_dtypes: tuple[str, ...]
 
@@ -66,6 +77,7 @@ def identify_model(folder: Path, untrained_seed: int | None = None) -> ModelIden
         weights_sha256=hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
         config_sha256=_file_sha256(folder / "config.json"),
         tokenizer_sha256=_file_sha256(folder / "tokenizer.json"),
+        settings_sha256=_settings_sha256(folder),
         weight_files=tuple(path.name for path in files),
         stored_dtypes=tuple(sorted({dtype for path in files for dtype in _stored_dtypes(path)})),
     )
@@ -87,6 +99,23 @@ def find_weight_files(folder: Path) -> list[Path]:
                 raise DamagedInput(f"{index} names {missing[0]}, which is not in the folder; copy the checkpoint again")
             return [folder / name for name in names]
     raise UsageError(f"--model {folder} holds no weights; looked for {' and '.join(_WEIGHTS)}, whole or with an index")
+
+
+def _settings_sha256(folder: Path) -> str:
+    settings = {name: _settings_in(folder / name) for name in _SETTINGS}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _settings_in(path: Path) -> object:
+    """The parts of a settings file that decide answers; a file that is not there has none."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return path.read_text(encoding="utf-8", errors="replace")  # refused by what reads it next
+    keys = _SETTINGS[path.name]
+    return {key: value for key, value in found.items() if key in keys or (not keys and key not in _OF_A_SAVE)}
 
 
 def refuse_remote_code(folder: Path) -> None:

@@ -22,11 +22,17 @@ class RequestEncoder(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """The tokenizing half of HFLM, without weights: the same token ids as the model will be given."""
 
     def __init__(
-        self, folder: Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, profile: str = "standard"
+        self,
+        folder: Path,
+        config: PretrainedConfig,
+        tokenizer: PreTrainedTokenizerFast,
+        profile: str = "standard",
+        backend: str = "hf",
     ):
         LM.__init__(self)  # not HFLM's own, which loads the model
         self.folder = folder
         self.profile = profile
+        self.backend = backend
         self._config = config
         self.tokenizer = configure_pad_token(tokenizer, model_config=config)
         self.add_bos_token = None
@@ -41,6 +47,14 @@ class RequestEncoder(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def vocabulary_size(self) -> int:
         """The number of rows of the embedding."""
         return int(self._config.get_text_config().vocab_size)
+
+    @property
+    def longest_pair(self) -> int:
+        """The most tokens that context and continuation may have together; the last one is only predicted.
+
+        lm-eval's wrapper of vLLM, which makes a token after them, cuts at two tokens less.
+        """
+        return self.max_length - 1 if self.backend == "vllm" else self.max_length + 1
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids without any special token."""
@@ -62,7 +76,7 @@ class RequestEncoder(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return self.encode_plain(context) if self.profile == "reference" else list(self.tok_encode(context))
 
 
-def load_encoder(folder: Path, profile: str = "standard") -> RequestEncoder:
+def load_encoder(folder: Path, profile: str = "standard", backend: str = "hf") -> RequestEncoder:
     """Configuration and tokenizer of the checkpoint.
 
     Raises: UsageError where they cannot be read, need remote code, or give nothing to begin a text with.
@@ -85,4 +99,4 @@ def load_encoder(folder: Path, profile: str = "standard") -> RequestEncoder:
         raise UsageError(
             f"the tokenizer of --model {folder} names no eos_token, which the reference profile begins with"
         )
-    return RequestEncoder(folder, config, tokenizer, profile)
+    return RequestEncoder(folder, config, tokenizer, profile, backend)

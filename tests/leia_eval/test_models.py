@@ -133,6 +133,21 @@ def test_the_fingerprint_follows_the_weights_and_not_the_place(checkpoint, model
     assert checkpoints.identify_model(checkpoint).weights_sha256 != checkpoints.identify_model(model_dir).weights_sha256
 
 
+def test_what_else_decides_a_text_is_in_the_fingerprint(checkpoint):
+    """A penalty in generation_config.json, or another end token, is another model to the cache; a library's version not."""
+    before = checkpoints.identify_model(checkpoint)
+    path = checkpoint / "generation_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "transformers_version": "0.0"}))
+    assert checkpoints.identify_model(checkpoint) == before
+    path.write_text(json.dumps({**config, "repetition_penalty": 1.5}))
+    other = checkpoints.identify_model(checkpoint).settings_sha256
+    path.write_text(json.dumps(config))
+    tokenizer = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "eos_token": "<s>"}))
+    assert len({before.settings_sha256, other, checkpoints.identify_model(checkpoint).settings_sha256}) == 3
+
+
 def test_token_ids_are_those_of_tokenizer_json(model_dir):
     """The loaded tokenizer encodes as the tokenizers library does, document start included."""
     encoder = encoders.load_encoder(model_dir)
