@@ -51,3 +51,15 @@ def arguments(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return [str(flag) for flag in (*flags, *more)]
 
     return make
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """Runs of other types in one process: accelerate keeps what the first of them was."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
+        state._reset_state(**options)
+    yield
+    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
+        state._reset_state(**options)

@@ -10,30 +10,25 @@ import torch
 from safetensors.numpy import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leia_train import runs, train
+from leia_train import runs, train, updates
 from leia_train.cli import main
 from leia_train.metrics import SpikeWatch, read_metrics
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerator():
-    """Runs of other types in one process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def fresh(fresh_accelerator):
+    """For every test here."""
 
 
 def poison(monkeypatch, step):
     """Make the loss of one micro-batch of a step infinite."""
-    part = train.micro_batch_loss
+    part = updates.micro_batch_loss
 
     def poisoned(run, rows, label_count):
         found = part(run, rows, label_count)
         return found * float("inf") if run.step == step and len(rows.input_ids) == 1 else found
 
-    monkeypatch.setattr(train, "micro_batch_loss", poisoned)
+    monkeypatch.setattr(updates, "micro_batch_loss", poisoned)
 
 
 def test_the_rows_of_a_bad_step_are_kept_in_a_file(arguments, tmp_path, monkeypatch, capsys):
@@ -54,8 +49,8 @@ def test_the_rows_of_a_bad_step_are_kept_in_a_file(arguments, tmp_path, monkeypa
 
 def test_a_gradient_that_is_not_finite_stops_the_run_too(arguments, monkeypatch, capsys, tmp_path):
     """Though every loss is finite; no row is to blame alone."""
-    clip = train._clip
-    monkeypatch.setattr(train, "_clip", lambda run: float("nan") if run.step == 1 else clip(run))
+    clip = updates.clip
+    monkeypatch.setattr(updates, "clip", lambda run: float("nan") if run.step == 1 else clip(run))
     assert main(arguments()) == 1
     assert re.search(r"step 2, process 0, rows 4 to 7: loss \d.*gradient norm nan", capsys.readouterr().err)
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1]
@@ -187,7 +182,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
     text.write_text("Nairobi is the capital of Kenya.", encoding="utf-8")
     flags = ("--steps", 5, "--eval-every", 2, "--eval-text", text)
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = train.apply_update
+    update = updates.apply_update
 
     def die(run, rate):
         if run.step == 3:
@@ -195,7 +190,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
         update(run, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "apply_update", die)
+        patch.setattr(updates, "apply_update", die)
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     logs = [
@@ -231,7 +226,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
 def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path, monkeypatch, flags):
     """The state of each option is restored: the same losses and bytes of weights as undisturbed."""
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = train.apply_update
+    update = updates.apply_update
 
     def die(run, rate):
         if run.step == 2:
@@ -239,7 +234,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path,
         update(run, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "apply_update", die)
+        patch.setattr(updates, "apply_update", die)
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     folders = [tmp_path / "undisturbed", tmp_path / "run"]
