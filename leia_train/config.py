@@ -29,6 +29,7 @@ EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
 EVAL_PROFILES = ("standard", "reference")
 TINY_LLAMA = "tiny-llama"
+_MAX_DOSES = 256
 
 
 def option(
@@ -115,6 +116,8 @@ class DataConfig:
         _check_choice("names", self.names, NAMES)
         _check_choice("budget", self.budget, BUDGETS)
         _check_choice("compat", self.compat, COMPATS)
+        doses = len(self.probability_buckets)
+        _check(doses <= _MAX_DOSES, "probability-buckets", f"with {doses} values", f"at most {_MAX_DOSES} of them")
         for value in self.probability_buckets:
             _check(0 <= value <= 1, "probability-buckets", value, "from 0 to 1")
         _check(self.max_length >= 2, "max-length", self.max_length, "at least 2 tokens")

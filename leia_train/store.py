@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,6 +70,8 @@ _READ = (
     *CATEGORIES,
 )
 _MAX_WORDS = 2**16
+_LONG_PIECE = 64
+"""Tokens from which on copying a slice (0.3 µs) is faster than an index for each of them (5 to 8 ns)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +116,18 @@ class Category:
     words: tuple[str, ...]
 
 
+Picked = NDArray[np.int64] | slice
+"""Some entities of the store: their indices, or a range."""
+Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Where each of some pieces of an array begins, and its length."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NameSpans:
-    """Which tokens are the name of each entity (E,): `lengths` of them from `starts` on."""
+class EntityNames:
+    """Which tokens are the names of entities: `spans` finds those of some, so that nothing is kept for each."""
 
     tokens: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    spans: Callable[[Picked], Spans]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,37 +153,48 @@ class Store:
         """The draws' key of each article's wiki (D,)."""
         return np.array([wiki_key(wiki) for wiki in self.wikis], np.uint64)[self.wiki_indices]
 
-    def subset(
-        self, picked: NDArray[np.int64], name_spans: NameSpans | None = None
-    ) -> tuple[Documents, NDArray[np.int64]]:
-        """The picked articles in their order, and the indices (in the store) of their entities.
+    @property
+    def own_names(self) -> EntityNames:
+        """The names that the shards have."""
+        return EntityNames(
+            tokens=self.documents.name_tokens, spans=lambda picked: spans_of(self.documents.name_offsets, picked)
+        )
 
-        `name_spans` says which tokens of the store are each entity's name; without it they are its own.
-        """
+    def subset(
+        self, picked: NDArray[np.int64], names: EntityNames | None = None
+    ) -> tuple[Documents, NDArray[np.int64]]:
+        """The picked articles in their order with their own names or others, and the indices of their entities."""
         whole = self.documents
-        token_starts, token_lengths = _spans(whole.token_offsets, picked)
-        entity_starts, entity_lengths = _spans(whole.entity_offsets, picked)
+        token_starts, token_lengths = spans_of(whole.token_offsets, picked)
+        entity_starts, entity_lengths = spans_of(whole.entity_offsets, picked)
         entities = ranges(entity_starts, entity_lengths)
-        if name_spans is None:
-            name_source, (name_starts, name_lengths) = whole.name_tokens, _spans(whole.name_offsets, entities)
-        else:
-            name_source = name_spans.tokens
-            name_starts, name_lengths = name_spans.starts[entities], name_spans.lengths[entities]
+        names = self.own_names if names is None else names
+        name_starts, name_lengths = names.spans(entities)
         documents = Documents(
-            tokens=whole.tokens[ranges(token_starts, token_lengths)],
+            tokens=_pieces(whole.tokens, token_starts, token_lengths),
             token_offsets=offsets_of(token_lengths),
             entity_offsets=offsets_of(entity_lengths),
             entity_starts=whole.entity_starts[entities],
             entity_ends=whole.entity_ends[entities],
-            name_tokens=name_source[ranges(name_starts, name_lengths)],
+            name_tokens=names.tokens[ranges(name_starts, name_lengths)],
             name_offsets=offsets_of(name_lengths),
         )
         return documents, entities
 
 
-def _spans(offsets: NDArray[np.int64], picked: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    starts = offsets[picked]
-    return starts, offsets[picked + 1] - starts
+def _pieces(values: NDArray[Any], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[Any]:
+    """Pieces of an array, one after the other: copied whole where they are long, picked one by one where they are short."""
+    if len(starts) and lengths.sum() >= _LONG_PIECE * len(starts):
+        return np.concatenate(
+            [values[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+        )
+    return values[ranges(starts, lengths)]
+
+
+def spans_of(offsets: NDArray[np.int64], picked: Picked) -> Spans:
+    """The spans of some of the pieces that offsets cut."""
+    starts = offsets[:-1][picked]
+    return starts, offsets[1:][picked] - starts
 
 
 def open_shards(folders: Sequence[str]) -> list[ShardFolder]:
@@ -334,7 +352,7 @@ def _write_tokenizer(folder: Path, tokenizer: BuildTokenizer) -> dict[str, Any]:
 def _map_column(path: Path, dtype: str) -> NDArray[Any]:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)  # a file without bytes cannot be mapped
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array of it, whose parts are made faster
 
 
 def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str) -> None:

@@ -25,6 +25,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def small_parts():
+    """Three entities at a time, so that all of these tests cross from one part of the entities to the next."""
+    from leia_train import names, plan, reference_stream
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_PART_ENTITIES", 3)
+        patch.setattr(names, "_CHUNK_ENTITIES", 3)
+        patch.setattr(names, "_MERGED_KEYS", 2)
+        patch.setattr(reference_stream, "_CHUNK_DRAWS", 3)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer with BOS and EOS."""
