@@ -28,7 +28,9 @@ from tokenizers import Tokenizer, models
 from leia_train.config import DataConfig
 from leia_train.insertion import EDGE_BITS, Documents, offsets_of
 from leia_train.plan import TrainingPlan
-from leia_train.store import CATEGORIES, BuildTokenizer, Category, Store
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.store import Category, Store
+from leia_train.store_columns import CATEGORIES
 
 LENGTH, BATCH = 2048, 64
 LINK_EVERY = 25

@@ -28,7 +28,8 @@ from bench_train_loader import build_tokenizer
 from leia_train.config import DataConfig
 from leia_train.insertion import EDGE_BITS, Documents, offsets_of
 from leia_train.plan import TrainingPlan
-from leia_train.store import CATEGORIES, Category, Store
+from leia_train.store import Category, Store
+from leia_train.store_columns import CATEGORIES
 
 LENGTH, BATCH = 2048, 64
 NAMES = 2_000_000

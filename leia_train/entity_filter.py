@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
 from leia_train.insertion import EDGE_BITS
-from leia_train.store import NO_QID, Store
+from leia_train.store import Store
+from leia_train.store_columns import NO_QID
 
 Bools = NDArray[np.bool_]
 

@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from leia_beam.errors import UsageError
 from leia_train.insertion import NAME, TEXT, insert_names
 from leia_train.packing import IGNORED
-from leia_train.store import BuildTokenizer, Store
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

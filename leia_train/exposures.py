@@ -26,7 +26,8 @@ from leia_train.markers import add_markers
 from leia_train.names import name_keys
 from leia_train.plan import Epoch, TrainingPlan
 from leia_train.runs import RUN_NAME, read_run, read_status
-from leia_train.store import NO_QID, reopen_store, spans_of
+from leia_train.store import reopen_store, spans_of
+from leia_train.store_columns import NO_QID
 
 Ints = NDArray[np.int64]
 _SHOWN = 20

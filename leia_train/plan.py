@@ -35,7 +35,8 @@ from leia_train.insertion import (
 from leia_train.names import dose_numbers, entity_names
 from leia_train.packing import PackedRows, ReferenceLabels, Stretch, pack
 from leia_train.reference_stream import ReferenceDraws, reference_order
-from leia_train.store import Picked, Store, padding_id, spans_of
+from leia_train.shard_folders import padding_id
+from leia_train.store import Picked, Store, spans_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

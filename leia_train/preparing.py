@@ -24,7 +24,8 @@ from leia_train.optimizer import MarkerRows, make_optimizer
 from leia_train.plan import TrainingPlan
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
-from leia_train.store import ShardFolder, open_shards, open_store
+from leia_train.shard_folders import ShardFolder, open_shards
+from leia_train.store import open_store
 from leia_train.tracking import Tracking
 
 Report = Callable[[str], None]

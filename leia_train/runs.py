@@ -26,7 +26,7 @@ _OWN_PREFIXES = (
 CODE = "code"
 _CODE_MODULES = (
     *("draws", "entity_filter", "insertion", "loss", "markers", "model", "names", "optimizer", "packing", "plan"),
-    *("reference_stream", "schedule", "store", "updates"),
+    *("reference_stream", "schedule", "store", "store_columns", "updates"),
 )
 
 

@@ -39,8 +39,9 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
+from leia_train.shard_folders import open_shards
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
-from leia_train.store import open_shards, store_fingerprint
+from leia_train.store import store_fingerprint
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step

@@ -15,7 +15,8 @@ from leia_train.loss import TokenLoss
 from leia_train.markers import add_markers
 from leia_train.model import load_model
 from leia_train.plan import TrainingPlan
-from leia_train.store import open_shards, open_store
+from leia_train.shard_folders import open_shards
+from leia_train.store import open_store
 
 
 def plain(tokens, hidden=(), names=()):
