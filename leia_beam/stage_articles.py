@@ -7,6 +7,7 @@ redirect, filtered by a reason (other namespaces, other content models, deleted 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
@@ -52,7 +53,7 @@ class ArticlesStage:
     salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         return StagePlan(
             stage="articles",

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from leia_beam.entity_names import refusal_of
 from leia_beam.holdout import LeakFinder
 from leia_beam.linking import LinkedAnchor, LinkRules, is_equal, link_anchor, template_name
-from leia_beam.lookup import EntityLookup, open_lookup
-from leia_beam.manifest import read_manifest
+from leia_beam.lookup import LOOKUP_TABLES, EntityLookup, open_lookup
 from leia_beam.mentions import later_mentions
 from leia_beam.plans import StagePlan, identity_of, upstream
 from leia_beam.records import INTERLANGUAGE_TEMPLATE, LATER_MENTION
 from leia_beam.schema import SHARDS
 from leia_beam.siteinfo import SiteInfo, wiki_with
+from leia_beam.stage_folders import local_copy, stage_manifest
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tables import read_rows
 from leia_beam.tokenization import TextEncoder, TokenSpan, align_spans, find_added_ids
@@ -57,7 +57,7 @@ class ShardsStage:
     later_mentions: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         encoder = open_encoder(self.tokenizer, self.name_space, self.document_start)
         identity = encoder.identity
@@ -65,7 +65,10 @@ class ShardsStage:
             stage="shards",
             identity=identity_of(
                 "shards",
-                [upstream(self.articles_folder, "articles"), upstream(self.entities_folder, "entities")],
+                [
+                    upstream(self.articles_folder, "articles", self.storage),
+                    upstream(self.entities_folder, "entities", self.storage),
+                ],
                 {
                     "wiki": self.wiki_code,
                     "name_wikis": list(self.name_wikis),
@@ -98,7 +101,7 @@ class ShardsStage:
         )
 
     def units(self) -> list[Unit]:
-        files = read_manifest(self.articles_folder).files_of("articles")
+        files = stage_manifest(self.storage, self.articles_folder).files_of("articles")
         return [
             Unit(
                 number=number,
@@ -119,23 +122,23 @@ class ShardsStage:
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Each article of the file: a row, or filtered because it has no link."""
-        manifest_sha256 = str(upstream(self.entities_folder, "entities")["manifest_sha256"])
+        manifest_sha256 = str(upstream(self.entities_folder, "entities", self.storage)["manifest_sha256"])
         maker = _RowMaker(
             encoder=open_encoder(self.tokenizer, self.name_space, self.document_start),
-            lookup=open_lookup(self.entities_folder, manifest_sha256),
+            lookup=open_lookup(local_copy(self.storage, self.entities_folder, LOOKUP_TABLES), manifest_sha256),
             wiki=wiki_with(self.wiki_code, self.siteinfo),
             name_wikis=self.name_wikis,
             alignment=self.alignment,
             rules=self.rules,
             later_mentions=self.later_mentions,
             leaks=_open_leak_finder(
-                self.entities_folder, manifest_sha256, self.articles_folder, self.name_wikis, self.rules
+                self.storage, self.entities_folder, manifest_sha256, self.articles_folder, self.name_wikis, self.rules
             ),
-            losing=_losing_pages(self.entities_folder, manifest_sha256).get(unit.number, {}),
+            losing=_losing_pages(self.storage, self.entities_folder, manifest_sha256).get(unit.number, {}),
             output=output,
         )
         table = output.table("train", SHARDS)
-        for number, article in enumerate(read_rows(unit.path)):
+        for number, article in enumerate(read_rows(self.storage.table_file(unit.path))):
             row = maker.make(article, number)
             if row is not None:
                 table.write(row, 8 * len(row["input_ids"]) + 200 * len(row["entity_ordinals"]))
@@ -147,24 +150,32 @@ class ShardsStage:
 
 @lru_cache(maxsize=2)
 def _open_leak_finder(
-    entities_folder: str, manifest_sha256: str, articles_folder: str, name_wikis: tuple[str, ...], rules: LinkRules
+    storage: Storage,
+    entities_folder: str,
+    manifest_sha256: str,
+    articles_folder: str,
+    name_wikis: tuple[str, ...],
+    rules: LinkRules,
 ) -> LeakFinder:
     """What finds the names that are held out, and their aliases: of titles, and of the templates of all articles."""
-    files = read_manifest(entities_folder).files_of("held-out")
-    rows = (row for file in files for row in read_rows(f"{entities_folder}/{file.path}", ["name", "aliases"]))
+    files = stage_manifest(storage, entities_folder).files_of("held-out")
+    sources = (storage.table_file(f"{entities_folder}/{file.path}") for file in files)
+    rows = (row for source in sources for row in read_rows(source, ["name", "aliases"]))
     names = {name for row in rows for name in (row["name"], *row["aliases"])}
     if rules.holdout.share:
-        names |= _held_out_of_templates(articles_folder, name_wikis, rules)
+        names |= _held_out_of_templates(storage, articles_folder, name_wikis, rules)
     return LeakFinder(sorted(names))
 
 
-def _held_out_of_templates(articles_folder: str, name_wikis: tuple[str, ...], rules: LinkRules) -> set[str]:
+def _held_out_of_templates(
+    storage: Storage, articles_folder: str, name_wikis: tuple[str, ...], rules: LinkRules
+) -> set[str]:
     """Names that interlanguage templates give and that are held out, over all articles: two columns of each file."""
     found: set[str] = set()
-    for file in read_manifest(articles_folder).files_of("articles"):
+    for file in stage_manifest(storage, articles_folder).files_of("articles"):
         columns = [f"anchors.list.element.{name}" for name in ("foreign_wiki", "foreign_title", "kind")]
         pairs: set[tuple[str, str]] = set()
-        with pq.ParquetFile(f"{articles_folder}/{file.path}") as articles:
+        with pq.ParquetFile(storage.table_file(f"{articles_folder}/{file.path}")) as articles:
             for batch in articles.iter_batches(columns=columns):
                 anchors = pc.list_flatten(batch.column(0))
                 anchors = anchors.filter(pc.equal(anchors.field("kind"), INTERLANGUAGE_TEMPLATE))
@@ -178,13 +189,13 @@ def _held_out_of_templates(articles_folder: str, name_wikis: tuple[str, ...], ru
 
 
 @lru_cache(maxsize=2)
-def _losing_pages(entities_folder: str, manifest_sha256: str) -> dict[int, dict[int, str]]:
+def _losing_pages(storage: Storage, entities_folder: str, manifest_sha256: str) -> dict[int, dict[int, str]]:
     """Unit → row → reason, of the articles that are left out for another page of the same title or id."""
     found: dict[int, dict[int, str]] = {}
     for step in ("_titles", "_redirects"):
         folder = f"{entities_folder}/{step}"
-        for file in read_manifest(folder).files_of("duplicates"):
-            for row in read_rows(f"{folder}/{file.path}"):
+        for file in stage_manifest(storage, folder).files_of("duplicates"):
+            for row in read_rows(storage.table_file(f"{folder}/{file.path}")):
                 if row["table"] == "articles":
                     found.setdefault(row["unit"], {})[row["row"]] = row["reason"]
     return found
