@@ -144,6 +144,7 @@ def _gcs_faults(missing: str = NO_BUCKET) -> Iterator[None]:
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError, TransportError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
@@ -153,7 +154,7 @@ def _gcs_faults(missing: str = NO_BUCKET) -> Iterator[None]:
         raise _fault_of_code(error.code, error.message or _first_line(error)) from error
     except InvalidResponse as error:
         raise _fault_of_code(getattr(error.response, "status_code", None), _first_line(error)) from error
-    except (TransportError, DataCorruption, RetryError) as error:
+    except (TransportError, DataCorruption, RetryError, HTTPError) as error:
         raise StoreFault(_first_line(error), passing=True) from error
     except GoogleAuthError as error:
         raise StoreFault(_first_line(error), kind=REFUSED) from error

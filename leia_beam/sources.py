@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, S3Options
 
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.object_stores import GcsStore, ObjectStore, S3Store, split_path
@@ -143,7 +143,9 @@ def _gcs_store(options: tuple[str, ...]) -> ObjectStore:
     except ImportError as error:
         fault = StoreFault("its package is missing; install it with the extra gcp", kind=NO_PACKAGE)
         raise error_of(fault, "gs://", "read") from error
-    return GcsStore(create_storage_client(PipelineOptions(list(options))))
+    given = PipelineOptions(list(options))
+    # Without credentials Beam looks for some for twenty seconds, whatever --no_auth says.
+    return GcsStore(create_storage_client(given, use_credentials=not given.view_as(GoogleCloudOptions).no_auth))
 
 
 def _s3_store(options: tuple[str, ...]) -> ObjectStore:
