@@ -143,7 +143,7 @@ def decoded_head(dump: Dump) -> bytes:
     Whoever reads it says what is wrong with it, and where.
     """
     with _reading(dump.path), dump.storage.open(dump.path) as file:
-        stream = SequentialStream(file, dump.path, dump.format, dump.encoding)
+        stream = SequentialStream(file, dump.path, dump.format, dump.encoding, chunks_ahead=1)
         try:
             while (data := stream.take()) is not None:
                 if data:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import socketserver
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -137,7 +138,8 @@ def gcs_emulator() -> Iterator[Store]:
     server = server_module.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
     server.start()
     proxy = Proxy(port)
-    before = dict(os.environ)
+    before, handle_error = dict(os.environ), socketserver.BaseServer.handle_error
+    socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign]  # it prints each cut
     environment = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{proxy.port}", "GOOGLE_CLOUD_PROJECT": "demo"}
     try:
         os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
@@ -148,6 +150,7 @@ def gcs_emulator() -> Iterator[Store]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        socketserver.BaseServer.handle_error = handle_error  # type: ignore[method-assign]
         sources._files_of.cache_clear()
         proxy.close()
         server.stop()

@@ -194,14 +194,16 @@ def test_a_bucket_that_is_not_there_is_one_line(store: Store, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_refused_access_is_one_line_at_the_first_try(
-    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_refused_access_is_one_line_at_the_first_try(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """What would be refused again is not tried again."""
     tries = _answers(store, monkeypatch, code)
-    with pytest.raises(MissingResource, match=rf"^{store.root}/x: access refused, it cannot be written \(({code}: |Anonymous)"):
+    with pytest.raises(
+        MissingResource, match=rf"^{store.root}/x: access refused, it cannot be written \(({code}: |Anonymous)"
+    ):
         store.storage.write(f"{store.root}/x", b"x")
-    with pytest.raises(MissingResource, match=rf"^{store.root}/x: access refused, it cannot be read \(({code}: |Anonymous)"):
+    with pytest.raises(
+        MissingResource, match=rf"^{store.root}/x: access refused, it cannot be read \(({code}: |Anonymous)"
+    ):
         store.storage.stat(f"{store.root}/x")
     assert len(tries) == 2
 
@@ -279,9 +281,7 @@ def test_an_object_that_is_replaced_in_mid_read_is_told(store: Store, monkeypatc
 
 def test_nobody_listens_is_one_line() -> None:
     """A wrong endpoint."""
-    storage = BeamStorage(
-        ("--s3_endpoint_url=http://127.0.0.1:9", "--s3_access_key_id=a", "--s3_secret_access_key=b")
-    )
+    storage = BeamStorage(("--s3_endpoint_url=http://127.0.0.1:9", "--s3_access_key_id=a", "--s3_secret_access_key=b"))
     pytest.importorskip("boto3", reason="pip install 'apache-beam[aws]'")
     waits = ranged_files.WAITS_S
     ranged_files.WAITS_S = ()
