@@ -35,6 +35,8 @@ class CommitRecord:
     counters: Mapping[str, int]
     tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What is counted by a name that the input chooses (templates dropped): kind → name → number, the most frequent."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage says of the unit's rows beside its counters."""
     start: tuple[int, int] | None = None
     end: tuple[int, int] | None = None
     ends_input: bool = False

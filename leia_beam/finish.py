@@ -130,6 +130,9 @@ def _details(plan: StagePlan, records: Sequence[CommitRecord], partial: list[str
         details["most_frequent"] = {
             kind: [[name, count] for name, count in names.items()] for kind, names in most.items()
         }
+    statistics = [{"unit": record.unit, **record.statistics} for record in records if record.statistics]
+    if statistics:
+        details["statistics"] = statistics
     return details
 
 

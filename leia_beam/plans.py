@@ -51,7 +51,7 @@ def identity_of(
     return {
         "stage": stage,
         "inputs": inputs,
-        "options": dict(options),
+        "options": json.loads(json.dumps(dict(options))),  # as it is read back: lists for tuples
         "versions": current_versions(packages),
         "schema_version": SCHEMA_VERSION,
     }

@@ -28,6 +28,7 @@ from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import MANIFEST_NAME, Manifest
 from leia_beam.plans import claim_folder
+from leia_beam.shard_rows import RowOptions
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote, storage_for, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
@@ -47,6 +48,7 @@ from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
+from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
@@ -420,13 +422,11 @@ def run_entities(
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """How texts and names become tokens, and what is decided link by link."""
+    """How texts and names become tokens, which articles become rows, and what is decided link by link."""
 
-    alignment: str
-    name_space: str
-    document_start: str
+    encoding: EncodingOptions = field(default_factory=EncodingOptions)
+    rows: RowOptions = field(default_factory=RowOptions)
     skip_equal: bool = False
-    later_mentions: bool = False
 
 
 def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
@@ -445,16 +445,14 @@ def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -
         siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
         name_wikis=tuple(entity_options["name_wikis"]),
         tokenizer=tokenizer,
-        alignment=options.alignment,
-        name_space=options.name_space,
-        document_start=options.document_start,
+        encoding=options.encoding,
+        rows=options.rows,
         rules=LinkRules(
             sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
             skip_equal=options.skip_equal,
             names=NameRules(**entity_options["names"]),
             holdout=Holdout(**entity_options["holdout"]),
         ),
-        later_mentions=options.later_mentions,
         storage=build.storage,
     )
     manifest = build.run(stage, shards.graph)
