@@ -1,14 +1,17 @@
-"""The commands over a build's folder: what became of its links, and the manifests that a dead job left unwritten."""
+"""The commands over a finished build's folder, or over one that a job left behind: they look, tell, and tidy up."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from leia_beam.arguments import Parser, not_negative
-from leia_beam.errors import UsageError
+from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.options import add_max_rejects, add_tolerance
+from leia_beam.storage import LocalStorage
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -24,11 +27,19 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     add_max_rejects(finish)
     add_tolerance(finish)
     finish.set_defaults(run=_finish)
+    validate = commands.add_parser("validate", help="look at every file and every row of a build, or of a stage")
+    validate.add_argument("output", metavar="DIR", help="a build's folder, or a stage's that was copied away")
+    validate.add_argument("--show", metavar="N", type=not_negative, default=50, help="violations that are shown")
+    validate.add_argument("--json", metavar="FILE", help="write all of them as JSON too")
+    validate.set_defaults(run=_validate)
+    clean = commands.add_parser("clean", help="remove what killed runs and other builds left in a folder")
+    clean.add_argument("output", metavar="DIR", help="a build's folder, or a stage's")
+    clean.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    clean.set_defaults(run=_clean)
 
 
 def _stats(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.stats import build_stats, stats_json, stats_lines, stats_picture
-    from leia_beam.storage import LocalStorage
 
     stats = build_stats(options.output.rstrip("/"), options.top)
     for path, content in ((options.json, stats_json), (options.picture, stats_picture)):
@@ -41,7 +52,6 @@ def _finish(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.coverage import Tolerance
     from leia_beam.finish import MaxRejects, finish_stage, read_finished
     from leia_beam.plans import read_plan
-    from leia_beam.storage import LocalStorage
 
     storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
     tolerance = Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
@@ -67,3 +77,43 @@ def _finish(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
             print(f"{plan.stage}: finished before", file=sys.stderr)
     if not found:
         raise UsageError(f"{options.output}: holds no build")
+
+
+def _validate(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    from leia_beam.stats import printable
+    from leia_beam.validate import validate
+
+    found = validate(options.output)
+    _write_json(options.json, found.as_json())
+    for violation in found.violations[: options.show]:
+        print(printable(str(violation)))
+    more = len(found.violations) - options.show
+    if more > 0:
+        print(f"… and {more:,} more")
+    for folder in found.unfinished:
+        print(f"{printable(folder)}: not finished, not looked at")
+    looked_at = (
+        f"{len(found.stages)} stages, {found.files:,} files, {found.size_bytes / 1e6:,.1f} MB, {found.rows:,} rows"
+    )
+    if found.violations:
+        raise DamagedInput(f"{options.output}: {len(found.violations):,} violations in {looked_at}; build it again")
+    print(f"{printable(options.output)}: {looked_at}, all as they were written")
+
+
+def _write_json(path: str | None, content: Mapping[str, Any]) -> None:
+    if path:
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        LocalStorage().write(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _clean(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    from leia_beam.clean import find_leftovers, remove
+    from leia_beam.stats import printable
+
+    found = find_leftovers(options.output)
+    for leftover in found:
+        print(f"{printable(str(leftover.path))}  {leftover.size_bytes:,} bytes  {leftover.reason}")
+    if not options.dry_run:
+        remove(found)
+    outcome = "would be removed" if options.dry_run else "removed"
+    print(f"{len(found):,} files, {sum(each.size_bytes for each in found) / 1e6:,.1f} MB {outcome}")

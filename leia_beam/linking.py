@@ -121,7 +121,10 @@ def is_equal(name: str, shown: str) -> bool:
     >>> is_equal("New York", "new  york"), is_equal("Tokyo", "東京")
     (True, False)
     """
-    return folded(name) == folded(shown)
+    return name == shown or _folded(name) == _folded(shown)
+
+
+_folded = lru_cache(maxsize=CACHED_LINKS)(folded)
 
 
 def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkRules) -> LinkedAnchor:

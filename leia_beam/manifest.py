@@ -15,6 +15,7 @@ from typing import Any
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.schema import check_version
+from leia_beam.sealed_json import seal, unseal
 
 MANIFEST_NAME = "_manifest.json"
 FORMAT = "leia-manifest"
@@ -63,7 +64,7 @@ class Manifest:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest as it stands on disk: sorted keys, UTF-8, one trailing newline."""
+    """The manifest as it stands on disk, with a checksum over itself."""
     content = {
         "format": FORMAT,
         "stage": manifest.stage,
@@ -78,19 +79,20 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         "warnings": list(manifest.warnings),
         "details": dict(manifest.details),
     }
-    return (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+    return seal(content)
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """A manifest from its bytes; `where` names it in messages.
 
-    Raises: DamagedInput if it is no manifest; UsageError if it is of another schema version.
+    Raises: DamagedInput if it is no manifest or a bit of it is another; UsageError if it is of another schema version.
     """
     try:
         loaded = json.loads(content)
         if loaded["format"] != FORMAT:
             raise ValueError(f"format is {loaded['format']!r}")
         check_version(loaded["schema_version"], where)
+        loaded = unseal(content)
         return Manifest(
             stage=loaded["stage"],
             fingerprint=loaded["fingerprint"],
@@ -105,7 +107,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
             details=loaded["details"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedInput(f"{where}: not a manifest of a stage ({error}); run `leia-beam finish` again") from error
+        raise DamagedInput(
+            f"{where}: not a manifest of a stage ({error}); copy it again, or run `leia-beam finish`"
+        ) from error
 
 
 def read_manifest(stage_folder: str | Path) -> Manifest:

@@ -17,6 +17,7 @@ from typing import Any
 from leia_beam.errors import DamagedInput, OtherBuild, UsageError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.schema import SCHEMA_VERSION
+from leia_beam.sealed_json import seal, unseal
 from leia_beam.storage import LocalStorage, Storage
 
 PLAN_NAME = "_plan.json"
@@ -78,7 +79,7 @@ def read_plan(storage: Storage, folder: str) -> StagePlan | None:
     if content is None:
         return None
     try:
-        return StagePlan(**json.loads(content))
+        return StagePlan(**unseal(content))
     except (ValueError, TypeError) as error:
         raise DamagedInput(f"{folder}/{PLAN_NAME}: damaged ({error}); replace this stage with --overwrite") from error
 
@@ -116,8 +117,7 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
         "required_counter": plan.required_counter,
         "details": dict(plan.details),
     }
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    storage.write(f"{folder}/{PLAN_NAME}", text.encode())
+    storage.write(f"{folder}/{PLAN_NAME}", seal(content))
 
 
 def clear_folder(storage: Storage, folder: str) -> None:

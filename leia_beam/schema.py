@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from leia_beam.errors import UsageError
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "2.0"
 """``major.minor``: a reader takes its own major version, and every minor version that it knows."""
 
 ANCHOR = pa.struct(

@@ -206,8 +206,8 @@ class RowMaker:
 
     def _entity_columns(self, linked: _Linked, text: EncodedText, kept: int) -> dict[str, list[Any]]:
         """The columns about names; positions count what stands before the text."""
-        columns: dict[str, list[Any]] = {name: [] for name in ENTITY_COLUMNS}
-        counts, shift = linked.counts, len(self.encoder.document_start_ids)
+        entities: list[tuple[Any, ...]] = []
+        counts = linked.counts
         aligned = align_spans(text.offsets, linked.article.text, _spans(linked.links), self.options.alignment)
         for link, span in zip(linked.links, aligned, strict=True):
             thing = "mentions" if link.anchor.kind == LATER_MENTION else "anchors"
@@ -215,18 +215,23 @@ class RowMaker:
                 span = BEYOND_MAXIMUM
             if isinstance(span, TokenSpan):
                 counts[f"{thing}/emitted"] += 1
-                self._add_entity(columns, link, span, shift, counts)
+                counts[f"edges/{span.edge}"] += 1
+                entities.append(self._entity(link, span))
             else:
                 counts[f"{thing}/filtered/{span}"] += 1
         if self.leaks:
             self._count_leaks(linked, counts)
-        return columns
+        columns = zip(*entities, strict=True) if entities else [()] * len(ENTITY_COLUMNS)
+        return dict(zip(ENTITY_COLUMNS, map(list, columns), strict=True))
 
-    def _add_entity(
-        self, columns: dict[str, list[Any]], link: NamedLink, span: TokenSpan, shift: int, counts: Counter[str]
-    ) -> None:
+    def _entity(self, link: NamedLink, span: TokenSpan) -> tuple[Any, ...]:
+        """The values of `ENTITY_COLUMNS`."""
         name = self.encoder.encode_name(link.link.name or "")
-        values = (
+        self.statistics.names += 1
+        self.statistics.names_other_alone += name.differs_alone
+        self.statistics.name_tokens += len(name.ids)
+        shift = len(self.encoder.document_start_ids)
+        return (
             span.start + shift,
             span.end + shift,
             name.ids,
@@ -238,13 +243,6 @@ class RowMaker:
             link.link.name_language,
             link.link.name_source,
         )
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-        counts[f"edges/{span.edge}"] += 1
-        counts["name_tokens/emitted"] += len(name.ids)
-        self.statistics.names += 1
-        self.statistics.names_other_alone += name.differs_alone
-        self.statistics.name_tokens += len(name.ids)
 
     def _count_leaks(self, linked: _Linked, counts: Counter[str]) -> None:
         """Held-out names that the trainer sees all the same: in longer names, and in the text itself."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from leia_beam.errors import UsageError
+from leia_beam.token_offsets import piece_lengths
 from leia_beam.tokenizer_identity import TokenizerFiles, TokenizerIdentity, identify
 
 NAME_SPACES = ("auto", "yes", "no")
@@ -68,11 +69,12 @@ class TextEncoder:
         identity = identify_once(files)
         self.document_start_ids = _document_start(files, identity, options.document_start)
         self.document_end_ids = _document_end(files, identity, options.eos)
-        self.added_ids = _added_ids(files)
+        self.added_ids = added_ids_of(files.tokenizer_json)
         self._is_added = np.zeros(max(identity.vocabulary_size, int(self.added_ids.max(initial=0)) + 1), bool)
         self._is_added[self.added_ids] = True
         self._tokenizer = without_added_tokens(files.tokenizer_json)
         self._within = without_added_tokens(files.tokenizer_json, within_text=True)
+        self._piece_lengths = piece_lengths(files.tokenizer_json)
         self._spaced_in_text = _names_take_a_space(self._tokenizer)
         self.spaced_names = self._spaced_in_text if options.name_space == "auto" else options.name_space == "yes"
         self.encode_name = lru_cache(maxsize=1 << 16)(self._encode_name)
@@ -88,20 +90,21 @@ class TextEncoder:
         """
         bounds = [_bounds(text, of_text) for text, of_text in zip(texts, cuts, strict=True)]
         firsts = self._encode_pieces(self._tokenizer, [text[: of[1]] for text, of in zip(texts, bounds, strict=True)])
-        others = self._encode_pieces(
-            self._within,
-            [text[a:b] for text, of in zip(texts, bounds, strict=True) for a, b in pairwise(of[1:])],
-        )
-        encoded, at = [], 0
-        for first, of_text in zip(firsts, bounds, strict=True):
-            rest = others[at : at + len(of_text) - 2]
-            at += len(rest)
-            encoded.append(_joined(first, rest, of_text[1:]))
-        return encoded
+        within = [text[a:b] for text, of in zip(texts, bounds, strict=True) for a, b in pairwise(of[1:])]
+        others = iter(self._encode_pieces(self._within, within))
+        return [_joined([first, *islice(others, len(of) - 2)], of) for first, of in zip(firsts, bounds, strict=True)]
 
-    @staticmethod
-    def _encode_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[Encoding]:
-        return tokenizer.encode_batch(pieces, add_special_tokens=False) if pieces else []
+    def _encode_pieces(self, tokenizer: Tokenizer, pieces: Sequence[str]) -> Iterator[EncodedText]:
+        if self._piece_lengths is None:
+            for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False):
+                yield EncodedText(np.array(encoding.ids, dtype=np.int32), _offsets(encoding))
+            return
+        for piece, encoding in zip(pieces, tokenizer.encode_batch_fast(pieces, add_special_tokens=False), strict=True):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            offsets = self._piece_lengths.offsets(ids, piece)
+            if offsets is None:
+                offsets = _offsets(tokenizer.encode(piece, add_special_tokens=False))
+            yield EncodedText(ids, offsets)
 
     def added_in(self, ids: np.ndarray) -> list[int]:
         """The ids of added tokens among a text's ids: there must be none."""
@@ -138,18 +141,17 @@ def _last_line_start(text: str, start: int, limit: int) -> int | None:
     return None
 
 
-def _joined(first: Encoding, rest: Sequence[Encoding], starts: Sequence[int]) -> EncodedText:
-    if not rest:
-        return EncodedText(np.array(first.ids, dtype=np.int32), _offsets(first, 0))
-    ids = [np.array(piece.ids, dtype=np.int32) for piece in (first, *rest)]
-    offsets = [_offsets(first, 0), *(_offsets(piece, start) for piece, start in zip(rest, starts))]
-    return EncodedText(np.concatenate(ids), np.concatenate(offsets))
+def _joined(pieces: Sequence[EncodedText], starts: Sequence[int]) -> EncodedText:
+    """A text of its pieces, of which each begins at a character of it."""
+    if len(pieces) == 1:
+        return pieces[0]
+    offsets = [piece.offsets + np.int32(start) for piece, start in zip(pieces, starts)]
+    return EncodedText(np.concatenate([piece.ids for piece in pieces]), np.concatenate(offsets))
 
 
-def _offsets(encoding: Encoding, start: int) -> np.ndarray:
+def _offsets(encoding: Encoding) -> np.ndarray:
     pairs = encoding.offsets
-    offsets = np.fromiter(chain.from_iterable(pairs), dtype=np.int32, count=2 * len(pairs)).reshape(-1, 2)
-    return offsets + np.int32(start) if start else offsets
+    return np.fromiter(chain.from_iterable(pairs), dtype=np.int32, count=2 * len(pairs)).reshape(-1, 2)
 
 
 @lru_cache(maxsize=4)
@@ -202,9 +204,9 @@ def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
         model["vocab"] = kept | hidden
 
 
-def _added_ids(files: TokenizerFiles) -> np.ndarray:
+def added_ids_of(tokenizer_json: bytes) -> np.ndarray:
     """The ids that no text may come to: all added tokens but the one for unknown letters."""
-    content = json.loads(files.tokenizer_json)
+    content = json.loads(tokenizer_json)
     model, added = content["model"], content.get("added_tokens") or ()
     unknown = model.get("unk_id")
     if unknown is None and isinstance(model.get("unk_token"), str):
