@@ -17,7 +17,8 @@ from leia_beam.entity_names import DISAMBIGUATION as REFUSED_DISAMBIGUATION
 from leia_beam.entity_names import LIST as REFUSED_LIST
 from leia_beam.errors import UsageError
 from leia_beam.lookup import EntityRow
-from leia_beam.manifest import read_manifest
+from leia_beam.stage_folders import stage_manifest
+from leia_beam.storage import Storage
 from leia_beam.tables import read_rows
 
 NO_LINK, DISAMBIGUATION, LIST, DUPLICATE = "no-link", "disambiguation", "list", "duplicate"
@@ -58,28 +59,31 @@ class ArticleFilters:
 
 
 @lru_cache(maxsize=2)
-def losing_pages(entities_folder: str, manifest_sha256: str) -> Mapping[int, Mapping[int, str]]:
+def losing_pages(storage: Storage, entities_folder: str, manifest_sha256: str) -> Mapping[int, Mapping[int, str]]:
     """Unit → row → reason, of the articles that are left out for another page of the same title or id."""
     found: dict[int, dict[int, str]] = {}
     for step in ("_titles", "_redirects"):
         folder = f"{entities_folder}/{step}"
-        for file in read_manifest(folder).files_of("duplicates"):
-            for row in read_rows(f"{folder}/{file.path}"):
+        for file in stage_manifest(storage, folder).files_of("duplicates"):
+            for row in read_rows(storage.table_file(f"{folder}/{file.path}")):
                 if row["table"] == "articles":
                     found.setdefault(row["unit"], {})[row["row"]] = row["reason"]
     return found
 
 
 @lru_cache(maxsize=2)
-def repeated_texts(articles_folder: str, entities_folder: str, manifest_sha256: str) -> Mapping[int, frozenset[int]]:
+def repeated_texts(
+    storage: Storage, articles_folder: str, entities_folder: str, manifest_sha256: str
+) -> Mapping[int, frozenset[int]]:
     """Unit → rows whose text an earlier article of the dump has already, those left aside that lose anyway.
 
     Reads one column of 16 bytes an article, over all files.
     """
-    losing = losing_pages(entities_folder, manifest_sha256)
+    losing = losing_pages(storage, entities_folder, manifest_sha256)
     hashes, starts = [np.empty((0, 2), "<u8")], [0]
-    for file in read_manifest(articles_folder).files_of("articles"):
-        column = pq.read_table(f"{articles_folder}/{file.path}", columns=["text_hash"]).column(0)
+    for file in stage_manifest(storage, articles_folder).files_of("articles"):
+        source = storage.table_file(f"{articles_folder}/{file.path}")
+        column = pq.read_table(source, columns=["text_hash"]).column(0)
         hashes += [np.frombuffer(b"".join(chunk.to_pylist()), dtype="<u8").reshape(-1, 2) for chunk in column.chunks]
         starts.append(starts[-1] + len(column))
     repeated: dict[int, set[int]] = {}

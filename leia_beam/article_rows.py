@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +30,7 @@ class Article(NamedTuple):
     anchors: Sequence[Anchor]
 
 
-def read_articles(path: str) -> Iterator[Article]:
+def read_articles(path: str | BinaryIO) -> Iterator[Article]:
     """The articles of a file in their order, `BATCH_ROWS` of them in memory at a time."""
     row = 0
     with pq.ParquetFile(path, page_checksum_verification=True) as file:

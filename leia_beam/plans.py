@@ -153,12 +153,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def upstream(folder: str, stage: str) -> dict[str, Any]:
+def upstream(folder: str, stage: str, storage: Storage | None = None) -> dict[str, Any]:
     """A finished stage as an input of the next: by the sum of its manifest, which holds the sums of its files.
 
     Raises: UsageError if the stage is not finished.
     """
-    content = LocalStorage().read(f"{folder}/{MANIFEST_NAME}")
+    content = (storage or LocalStorage()).read(f"{folder}/{MANIFEST_NAME}")
     if content is None:
         raise UsageError(
             f"{folder}: the stage {stage} is not finished; run `leia-beam {stage}` with this --output first"

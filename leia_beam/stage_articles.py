@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
@@ -53,7 +54,7 @@ class ArticlesStage:
     salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         return StagePlan(
             stage="articles",

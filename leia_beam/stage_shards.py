@@ -10,19 +10,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from leia_beam.article_filters import DUPLICATE, losing_pages, repeated_texts
 from leia_beam.article_rows import read_articles
 from leia_beam.held_out_names import open_leak_finder
 from leia_beam.linking import Linker, LinkRules
-from leia_beam.lookup import open_lookup
-from leia_beam.manifest import read_manifest
+from leia_beam.lookup import LOOKUP_TABLES, open_lookup
 from leia_beam.plans import StagePlan, identity_of, upstream
 from leia_beam.schema import SHARDS
 from leia_beam.shard_rows import RowMaker, RowOptions
 from leia_beam.siteinfo import SiteInfo, wiki_with
+from leia_beam.stage_folders import local_copy, stage_manifest
 from leia_beam.storage import LocalStorage, Storage
 from leia_beam.tokenization import EncodingOptions, TextEncoder, identify_once
 from leia_beam.tokenizer_identity import TokenizerFiles
@@ -47,7 +47,7 @@ class ShardsStage:
     rules: LinkRules = field(default_factory=LinkRules)
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         encoder = open_encoder(self.tokenizer, self.encoding)
         identity = identify_once(self.tokenizer)
@@ -55,7 +55,10 @@ class ShardsStage:
             stage="shards",
             identity=identity_of(
                 "shards",
-                [upstream(self.articles_folder, "articles"), upstream(self.entities_folder, "entities")],
+                [
+                    upstream(self.articles_folder, "articles", self.storage),
+                    upstream(self.entities_folder, "entities", self.storage),
+                ],
                 {
                     "wiki": self.wiki_code,
                     "name_wikis": list(self.name_wikis),
@@ -87,7 +90,7 @@ class ShardsStage:
         )
 
     def units(self) -> list[Unit]:
-        files = read_manifest(self.articles_folder).files_of("articles")
+        files = stage_manifest(self.storage, self.articles_folder).files_of("articles")
         return [
             Unit(
                 number=number,
@@ -108,27 +111,27 @@ class ShardsStage:
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Each article of the file: a row, or filtered, or rejected."""
-        entities_sha256 = str(upstream(self.entities_folder, "entities")["manifest_sha256"])
-        lookup = open_lookup(self.entities_folder, entities_sha256)
+        entities_sha256 = str(upstream(self.entities_folder, "entities", self.storage)["manifest_sha256"])
+        lookup = open_lookup(local_copy(self.storage, self.entities_folder, LOOKUP_TABLES), entities_sha256)
         wiki = wiki_with(self.wiki_code, self.siteinfo)
         repeated: Mapping[int, frozenset[int]] = {}
         if DUPLICATE in self.rows.filters.drop:
-            repeated = repeated_texts(self.articles_folder, self.entities_folder, entities_sha256)
+            repeated = repeated_texts(self.storage, self.articles_folder, self.entities_folder, entities_sha256)
         maker = RowMaker(
             wiki_code=self.wiki_code,
             encoder=open_encoder(self.tokenizer, self.encoding),
             lookup=lookup,
             linker=Linker(lookup, wiki, self.name_wikis, self.rules),
             leaks=open_leak_finder(
-                self.entities_folder, entities_sha256, self.articles_folder, self.name_wikis, self.rules
+                self.storage, self.entities_folder, entities_sha256, self.articles_folder, self.name_wikis, self.rules
             ),
             options=self.rows,
-            losing=losing_pages(self.entities_folder, entities_sha256).get(unit.number, {}),
+            losing=losing_pages(self.storage, self.entities_folder, entities_sha256).get(unit.number, {}),
             repeated=repeated.get(unit.number, frozenset()),
             output=output,
         )
         table = output.table("train", SHARDS)
-        for row in maker.rows(read_articles(unit.path)):
+        for row in maker.rows(read_articles(self.storage.table_file(unit.path))):
             table.write(row, 8 * len(row["input_ids"]) + 200 * len(row["entity_ordinals"]))
         output.statistics = maker.statistics.as_json()
         if maker.held_out:
