@@ -52,6 +52,7 @@ from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
 from pipelines.engine import Engine, Graph
+from pipelines.lock import StageLock
 from pipelines.progress import Progress
 from pipelines.runners import RunnerOptions, open_engine, run_units
 
@@ -145,12 +146,17 @@ class Build:
 
         Raises: OtherBuild; the error of a unit; what `finish_stage` raises.
         """
-        plan, storage = stage.plan, stage.storage
+        plan = stage.plan
         units = f"{plan.unit_count:,} unit" + ("s" if plan.unit_count != 1 else "")
         if self.options.dry_run:
             inputs = ", ".join(str(entry["name"]) for entry in plan.identity["inputs"])
             self.say(f"{plan.stage:<10} would read {inputs} in {units} into {stage.folder}")
             return None
+        with StageLock(self.options.output, plan.stage):
+            return self._run_claimed(stage, graph, units)
+
+    def _run_claimed(self, stage: AnyStage, graph: Graph, units: str) -> Manifest:
+        plan, storage = stage.plan, stage.storage
         claim_folder(storage, stage.folder, plan, self.options.overwrite)
         finished = read_finished(storage, stage.folder, plan.fingerprint)
         if finished is not None:

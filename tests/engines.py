@@ -168,12 +168,20 @@ def network_space() -> Iterator[Space]:
         holder.wait()
 
 
-def worker_command(folder: Path, before: str = "") -> Path:
-    """A script that starts a worker from this checkout, as the installed `leia-beam-worker` does; `before` is run first."""
+def worker_command(folder: Path, before: str = "", mounts: str = "") -> Path:
+    """A script that starts a worker from this checkout, as the installed `leia-beam-worker` does.
+
+    `before` is run first; `mounts` as well, as root of a mount name space that the worker has for itself.
+    """
     path = folder / "leia-beam-worker"
-    path.write_text(
-        f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\n{before}\nexec {sys.executable} -m pipelines.worker "$@"\n'
-    )
+    run = f'exec {sys.executable} -m pipelines.worker "$@"'
+    if mounts:
+        own = "unshare --mount" if os.geteuid() == 0 else "unshare --map-root-user --mount"
+        inner = path.with_name("leia-beam-worker-inner")
+        inner.write_text(f"#!/bin/sh\nset -e\n{mounts}\n{run}\n")
+        inner.chmod(0o755)
+        run = f'exec {own} {inner} "$@"'
+    path.write_text(f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\n{before}\n{run}\n')
     path.chmod(0o755)
     return path
 
