@@ -94,8 +94,11 @@ def _await(workers: Sequence[tuple[BaseProcess, Connection]]) -> None:
             process.join()
             if process.exitcode == 0:
                 continue
-            if receiver.poll():
+            try:
                 name, message = receiver.recv()
+            except EOFError:  # it had no time to say why
+                pass
+            else:
                 raise getattr(errors, name, LeiaError)(message)
             raise MissingResource(
                 f"a worker process ended with {_describe(process.exitcode)}, perhaps for lack of memory; "

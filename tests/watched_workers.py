@@ -18,7 +18,14 @@ _HOOK = """
 import os
 import sys
 
-if os.environ.get("LEIA_TEST_LOG") and not sys.argv[:1] == ["-c"]:
+
+def note_binding(event, given):
+    if event == "socket.bind":
+        with open(os.environ["LEIA_TEST_LOG"] + ".bound", "a") as file:
+            file.write(f"{os.getpid()} {given[1]}\\n")
+
+
+if os.environ.get("LEIA_TEST_LOG"):
     import time
     import leia_beam.units as units
 
@@ -35,6 +42,11 @@ if os.environ.get("LEIA_TEST_LOG") and not sys.argv[:1] == ["-c"]:
         return _run_unit(stage, unit, logged)
 
     units.run_unit = run_unit
+    sys.addaudithook(note_binding)
+    if os.environ.get("LEIA_TEST_PROCESSES"):
+        import pipelines.local
+
+        pipelines.local.BYTES_FOR_A_PROCESS = 1
 """
 
 
