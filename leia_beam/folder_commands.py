@@ -12,7 +12,6 @@ from typing import Any
 
 from leia_beam.arguments import Parser, not_negative, positive
 from leia_beam.errors import DamagedInput, UsageError
-from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.options import add_max_rejects, add_tolerance
 from leia_beam.storage import LocalStorage
 
@@ -163,6 +162,7 @@ def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 
 def _card(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.card import card
+    from leia_beam.manifest import MANIFEST_NAME
 
     text = card(options.output)
     if options.file == "-":
