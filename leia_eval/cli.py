@@ -307,12 +307,9 @@ def _contamination(options: argparse.Namespace) -> None:
         items = read_source(entry.source, options.data_dir, entry.name).items
         asked = [contamination.item_of(document) for document in items.documents]
         searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
-    for text in contamination.shard_texts(options.shards):  # one pass for all tasks
-        for _, _, search in searches:
-            search.read(text)
+    results = contamination.look_for([search for _, _, search in searches], contamination.shard_texts(options.shards))
     found = {}
-    for entry, items, search in searches:
-        seen = search.result()
+    for (entry, items, _), seen in zip(searches, results, strict=True):
         from_wikipedia = bool(entry.metadata.get("from_wikipedia"))
         found[entry.name] = {**seen, "data_sha256": items.sha256, "from_wikipedia": from_wikipedia}
         question, answer = (f"{100 * seen['share'][part]:.1f} %" for part in contamination.PARTS)
