@@ -26,6 +26,7 @@ EDGE_BITS = {
     "start widened": END_GOOD,
     "end refused": START_GOOD,
     "start widened, end refused": 0,
+    "expanded": START_GOOD | END_GOOD,
 }
 """What the column `entity_edges` of the shards says."""
 

@@ -26,10 +26,11 @@ from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
-from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.manifest import MANIFEST_NAME, Manifest
 from leia_beam.plans import claim_folder
+from leia_beam.shard_rows import RowOptions
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
-from leia_beam.sources import is_remote, storage_of
+from leia_beam.sources import is_remote, storage_for, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import (
     NAME_MISSING,
@@ -41,18 +42,22 @@ from leia_beam.stage_entities import (
     TitlesStage,
     default_bucket_count,
 )
+from leia_beam.stage_folders import stage_manifest
 from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
+from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
+from pipelines.engine import Engine, Graph
+from pipelines.lock import StageLock
 from pipelines.progress import Progress
-from pipelines.runners import Graph, run_units
+from pipelines.runners import RunnerOptions, open_engine, run_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +65,7 @@ class RunOptions:
     """How a build runs; nothing here changes what it writes, but `overwrite`."""
 
     output: str
-    workers: int = 1
-    runner: str = "local"
+    runner: RunnerOptions = field(default_factory=RunnerOptions)
     max_rejects: MaxRejects = field(default_factory=lambda: MaxRejects(share=0.001))
     tolerance: Tolerance = STRICT
     verify_inputs: bool = False
@@ -69,7 +73,11 @@ class RunOptions:
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
-    beam_options: Sequence[str] = ()
+
+    @property
+    def beam_options(self) -> Sequence[str]:
+        """What goes to Beam as it is."""
+        return self.runner.beam_options
 
 
 @dataclass
@@ -79,6 +87,7 @@ class Build:
     options: RunOptions
     began: float = field(default_factory=time.monotonic)
     notes: list[dict[str, object]] = field(default_factory=list)
+    _engine: Engine | None = None
 
     def folder(self, stage: str) -> str:
         """The folder of a stage."""
@@ -87,24 +96,39 @@ class Build:
     @property
     def storage(self) -> Storage:
         """What the output folder lies on."""
-        return storage_of(self.options.output, self.options.beam_options)
+        return self.storage_with(self.options.output)
+
+    def storage_with(self, *folders: str) -> Storage:
+        """A storage of the output folder and of other folders."""
+        return storage_for([self.options.output, *folders], self.options.beam_options)
+
+    def manifest(self, folder: str) -> Manifest:
+        """The manifest of a finished stage."""
+        return stage_manifest(self.storage_with(folder), folder)
+
+    def is_stage(self, path: str) -> bool:
+        """Whether a path is no file but the folder of a stage."""
+        if not is_remote(path):
+            return Path(path).is_dir()
+        return self.storage_with(path).size(f"{path.rstrip('/')}/{MANIFEST_NAME}") is not None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the units; one for all stages."""
+        if self._engine is None:
+            self._engine = open_engine(self.options.runner, self.options.output, self.say)
+        return self._engine
+
+    def close(self) -> None:
+        """End what the engine keeps."""
+        if self._engine is not None:
+            self._engine.close()
 
     def prepare_output(self) -> None:
         """Make the output folder and its log file; nothing in a dry run."""
         if not self.options.dry_run and not is_remote(self.options.output):
             check_output(self.options.output)
             write_log_to(self.options.output)
-
-    def needs_local_output(self) -> None:
-        """Refuse an object store as output, for the stages that cannot read one yet.
-
-        Raises: UsageError.
-        """
-        if is_remote(self.options.output):
-            raise UsageError(
-                f"--output {self.options.output}: only `sitelinks` and `articles` write to an object store so far; "
-                "give a local folder"
-            )
 
     def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
         """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
@@ -128,12 +152,17 @@ class Build:
 
         Raises: OtherBuild; the error of a unit; what `finish_stage` raises.
         """
-        plan, storage = stage.plan, stage.storage
+        plan = stage.plan
         units = f"{plan.unit_count:,} unit" + ("s" if plan.unit_count != 1 else "")
         if self.options.dry_run:
             inputs = ", ".join(str(entry["name"]) for entry in plan.identity["inputs"])
             self.say(f"{plan.stage:<10} would read {inputs} in {units} into {stage.folder}")
             return None
+        with StageLock(self.options.output, plan.stage):
+            return self._run_claimed(stage, graph, units)
+
+    def _run_claimed(self, stage: AnyStage, graph: Graph, units: str) -> Manifest:
+        plan, storage = stage.plan, stage.storage
         claim_folder(storage, stage.folder, plan, self.options.overwrite)
         finished = read_finished(storage, stage.folder, plan.fingerprint)
         if finished is not None:
@@ -143,7 +172,7 @@ class Build:
         if isinstance(stage, ShardsStage):
             stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
-            run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
+            run_units(self.engine, graph, stage)
         if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
                 dump.check_unchanged()
@@ -171,8 +200,8 @@ class Build:
             "elapsed_s": round(time.monotonic() - self.began, 3),
             "host": platform.node(),
             "python": platform.python_version(),
-            "runner": self.options.runner,
-            "workers": self.options.workers,
+            "runner": self.options.runner.name,
+            "workers": self.options.runner.workers,
             "stages": self.notes,
         }
         self.storage.write(
@@ -247,8 +276,8 @@ def sitelinks_stage(
 
     Raises: UsageError, DamagedInput.
     """
-    if len(wikidata) == 1 and Path(wikidata[0]).is_dir():
-        manifest = read_manifest(wikidata[0])
+    if len(wikidata) == 1 and build.is_stage(wikidata[0]):
+        manifest = build.manifest(wikidata[0])
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
         _check_finished(wikidata[0], manifest, options)
@@ -277,8 +306,8 @@ def langlinks_stage(build: Build, tables: Sequence[str], wiki: str, range_bytes:
     Raises: UsageError, DamagedInput.
     """
     code = wiki_code(wiki)
-    if len(tables) == 1 and Path(tables[0]).is_dir():
-        manifest = read_manifest(tables[0])
+    if len(tables) == 1 and build.is_stage(tables[0]):
+        manifest = build.manifest(tables[0])
         if manifest.stage != "langlinks" or manifest.options.get("wiki") != code:
             raise UsageError(
                 f"--langlinks {tables[0]}: a finished stage {manifest.stage} of "
@@ -375,11 +404,10 @@ def run_entities(
     build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
 ) -> None:
     """The three steps of `entities`."""
-    build.needs_local_output()
     code, wikis = wiki_code(wiki), name_wikis(languages)
     build.prepare_output()
     articles_folder = build.folder("articles")
-    manifest = read_manifest(articles_folder)
+    manifest = build.manifest(articles_folder)
     siteinfo = _siteinfo_of(manifest, code)
     count = options.buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
     titles = TitlesStage(
@@ -392,6 +420,7 @@ def run_entities(
         bucket_count=count,
         rules=options.names,
         holdout=options.holdout,
+        storage=build.storage_with(sitelinks_folder),
     )
     build.run(titles, entities.titles_graph)
     redirects = RedirectsStage(
@@ -400,6 +429,7 @@ def run_entities(
         siteinfo=siteinfo,
         sections=options.sections,
         items=options.redirect_items,
+        storage=build.storage,
     )
     build.run(redirects, entities.redirects_graph)
     table = EntitiesStage(
@@ -408,30 +438,28 @@ def run_entities(
         name_wikis=wikis,
         bucket_count=count,
         missing_pages=options.missing_pages,
+        storage=build.storage,
     )
     build.run(table, entities.graph)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """How texts and names become tokens, and what is decided link by link."""
+    """How texts and names become tokens, which articles become rows, and what is decided link by link."""
 
-    alignment: str
-    name_space: str
-    document_start: str
+    encoding: EncodingOptions = field(default_factory=EncodingOptions)
+    rows: RowOptions = field(default_factory=RowOptions)
     skip_equal: bool = False
-    later_mentions: bool = False
 
 
 def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
-    build.needs_local_output()
     build.prepare_output()
     articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
-    entity_options = read_manifest(entities_folder).options
+    entity_options = build.manifest(entities_folder).options
     if not {"names", "holdout", "sections"} <= set(entity_options):
         raise UsageError(f"{entities_folder}: made by an earlier version; run `leia-beam entities` again, --overwrite")
-    articles_manifest = read_manifest(articles_folder)
+    articles_manifest = build.manifest(articles_folder)
     stage = ShardsStage(
         folder=build.folder("shards"),
         articles_folder=articles_folder,
@@ -440,16 +468,15 @@ def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -
         siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
         name_wikis=tuple(entity_options["name_wikis"]),
         tokenizer=tokenizer,
-        alignment=options.alignment,
-        name_space=options.name_space,
-        document_start=options.document_start,
+        encoding=options.encoding,
+        rows=options.rows,
         rules=LinkRules(
             sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
             skip_equal=options.skip_equal,
             names=NameRules(**entity_options["names"]),
             holdout=Holdout(**entity_options["holdout"]),
         ),
-        later_mentions=options.later_mentions,
+        storage=build.storage,
     )
     manifest = build.run(stage, shards.graph)
     if manifest is not None:
@@ -486,7 +513,6 @@ class BuildInputs:
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
-    build.needs_local_output()
     tokenizer = find_tokenizer(inputs.tokenizer)
     first = _links_stage(build, inputs)
     second = articles_stage(
@@ -499,7 +525,7 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         inputs.ignore_siteinfo,
     )
     given = inputs.langlinks or inputs.wikidata
-    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(first, given))
+    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(build, first, given))
     if apart is not None and build.options.strict_dates:
         raise UsageError(f"--strict-dates: {apart}; take dumps of one month")
     build.prepare_output()
@@ -530,11 +556,11 @@ def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLink
     return sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
 
 
-def _dump_names(stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
+def _dump_names(build: Build, stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
     """The names of the dumps that the links between languages are from."""
     if stage is not None:
         return [dump.name for dump in stage.dumps]
-    return [str(entry["name"]) for entry in read_manifest(given[0]).inputs]
+    return [str(entry["name"]) for entry in build.manifest(given[0]).inputs]
 
 
 def _share_without_item(counters: Mapping[str, int]) -> float:

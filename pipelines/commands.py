@@ -1,0 +1,227 @@
+"""From a command line's options to the stage or the build that it asks for.
+
+What an option means is decided here, once: the stages and the steps of a build know dataclasses alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+
+from leia_beam.article_filters import ArticleFilters
+from leia_beam.coverage import STRICT, Tolerance
+from leia_beam.entity_names import NameRules
+from leia_beam.errors import UsageError
+from leia_beam.finish import MaxRejects
+from leia_beam.holdout import Holdout
+from leia_beam.shard_rows import RowOptions
+from leia_beam.tokenization import EncodingOptions
+from leia_beam.tokenizer_identity import find_tokenizer
+from leia_beam.wikitext import ExtractionOptions
+from pipelines import articles, langlinks, sitelinks
+from pipelines import build as steps
+from pipelines.build import Build, EntityOptions, RunOptions, ShardOptions
+from pipelines.flink import FlinkOptions
+from pipelines.runners import RunnerOptions
+
+
+def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    """Run a stage or the whole build, and note in the output folder what it took."""
+    build = Build(
+        RunOptions(
+            output=options.output,
+            runner=_runner(options, beam_options),
+            max_rejects=MaxRejects.parse(options.max_rejects),
+            tolerance=_tolerance_of(options),
+            verify_inputs=getattr(options, "verify_inputs", False),
+            strict_dates=getattr(options, "strict_dates", False),
+            overwrite=options.overwrite,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
+        )
+    )
+    outcome = "failed"
+    try:
+        _run_steps(options, build)
+        outcome = "done"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        build.close()
+        build.write_notes(outcome)
+
+
+def _run_steps(options: argparse.Namespace, build: Build) -> None:
+
+    if options.command == "build":
+        steps.run_build(
+            build,
+            steps.BuildInputs(
+                pages=options.pages,
+                wikidata=options.wikidata or (),
+                langlinks=_links_between_languages(options),
+                wiki=options.wiki,
+                name_languages=_list(options.name_languages),
+                tokenizer=options.tokenizer,
+                extraction=_extraction(options),
+                range_bytes=options.range_bytes,
+                max_page_bytes=options.max_page_bytes,
+                ignore_siteinfo=options.ignore_siteinfo,
+                shards=_shard_options(options),
+                entities=_entity_options(options),
+                claims=_properties(options.claims),
+                aliases=options.aliases,
+            ),
+        )
+    elif options.command == "sitelinks":
+        items = steps.ItemOptions(
+            label_languages=_list(options.label_languages),
+            claims=_properties(options.claims),
+            aliases=options.aliases,
+        )
+        stage = steps.sitelinks_stage(build, options.wikidata, items, options.range_bytes)
+        if stage is None:
+            raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
+        build.prepare_output()
+        build.run(stage, sitelinks.graph)
+    elif options.command == "langlinks":
+        links = steps.langlinks_stage(build, options.langlinks, options.wiki, options.range_bytes)
+        if links is None:
+            raise UsageError("--langlinks: this is a finished langlinks folder; give a dump to make another")
+        build.prepare_output()
+        build.run(links, langlinks.graph)
+    elif options.command == "articles":
+        articles_stage = steps.articles_stage(
+            build,
+            options.pages,
+            options.wiki,
+            _extraction(options),
+            options.range_bytes,
+            options.max_page_bytes,
+            options.ignore_siteinfo,
+        )
+        build.prepare_output()
+        build.run(articles_stage, articles.graph)
+    elif options.command == "entities":
+        name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
+        sitelinks_folder = options.sitelinks or build.folder(name)
+        languages = _list(options.name_languages)
+        steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
+    else:
+        tokenizer = find_tokenizer(options.tokenizer)
+        steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _runner(options: argparse.Namespace, beam_options: Sequence[str]) -> RunnerOptions:
+    return RunnerOptions(
+        name=options.runner,
+        workers=options.workers,
+        beam_options=tuple(beam_options),
+        flink=FlinkOptions(
+            master=options.flink_master,
+            job_server_jar=options.flink_job_server_jar,
+            worker_command=options.flink_worker_command,
+            worker_pool=options.flink_worker_pool,
+            probe_s=options.flink_probe_seconds,
+        ),
+    )
+
+
+def _entity_options(options: argparse.Namespace) -> EntityOptions:
+
+    return EntityOptions(
+        buckets=options.buckets,
+        names=NameRules(
+            source=options.name_source,
+            label_case=options.label_case,
+            refuse_numbers=options.refuse_numbers,
+            parentheses=options.name_parentheses,
+        ),
+        holdout=Holdout(share=options.holdout, seed=options.seed),
+        sections=options.section_links,
+        redirect_items=options.redirect_items,
+        missing_pages=options.missing_pages,
+    )
+
+
+def _shard_options(options: argparse.Namespace) -> ShardOptions:
+    return ShardOptions(
+        encoding=EncodingOptions(name_space=options.name_space, document_start=options.document_start, eos=options.eos),
+        rows=RowOptions(
+            alignment=options.align,
+            filters=ArticleFilters(drop=_kinds(options.drop_articles), min_length=options.min_length),
+            later_mentions=options.link_later_mentions,
+            max_length=options.max_length,
+        ),
+        skip_equal=options.equal_names == "skip",
+    )
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    """The kinds of --drop-articles, none of them for `none`."""
+    return tuple(sorted({part.strip() for part in text.split(",") if part.strip()} - {"none"}))
+
+
+def _links_between_languages(options: argparse.Namespace) -> list[str]:
+    """The files of --langlinks where names come from them; [] where they come from Wikidata.
+
+    Raises: UsageError where one of both is asked for and the other one given.
+    """
+    if options.sitelinks_from == "langlinks":
+        if not options.langlinks:
+            raise UsageError("--sitelinks-from langlinks: give the wiki's …-langlinks.sql.gz with --langlinks")
+        if options.wikidata:
+            raise UsageError("--wikidata and --sitelinks-from langlinks: give one of both")
+        return list(options.langlinks)
+    if options.langlinks:
+        raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
+    if not options.wikidata:
+        raise UsageError("the following arguments are required: --wikidata")
+    return []
+
+
+def _properties(text: str | None) -> list[str] | None:
+    """The properties of --claims, [] for none, None where it is not given.
+
+    Raises: UsageError.
+    """
+    if text is None:
+        return None
+    if text.strip().lower() in ("", "none"):
+        return []
+    names = _list(text)
+    for name in names:
+        if not re.fullmatch("P[1-9][0-9]*", name):
+            raise UsageError(f"--claims {text}: {name!r} is no property; give some such as P31,P17, or none")
+    return names
+
+
+def _tolerance_of(options: argparse.Namespace) -> Tolerance:
+    if "salvage" not in options:  # a stage that reads no dump
+        return STRICT
+    return Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
+
+
+def _extraction(options: argparse.Namespace) -> ExtractionOptions:
+
+    return ExtractionOptions(
+        tables=options.tables,
+        captions=options.captions,
+        lists=options.lists,
+        headings=not options.no_headings,
+        end_matter=options.end_matter,
+        as_rendered=options.as_rendered,
+    )
+
+
+def _list(text: str) -> list[str]:
+    """The parts of a comma-separated option.
+
+    Raises: UsageError if there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError("give at least one language, such as en")
+    return parts
