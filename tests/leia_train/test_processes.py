@@ -82,12 +82,39 @@ def same_training(one, other):
     assert abs(first[4]["evaluation"]["bits_per_byte"] - second[4]["evaluation"]["bits_per_byte"]) < 1e-6
 
 
-def test_two_processes_train_as_one(arguments, alone, tmp_path):
-    """Started by --nproc: the same rows, losses and weights; one line a step, and one path at the end."""
-    output = tmp_path / "two"
+def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, tmp_path):
+    """Started by --nproc: the same rows, losses and weights, one path at the end; killed, the same bytes as undisturbed.
+
+    Only torchrun is killed, as by a scheduler: its processes notice, save what they have and end.
+    """
+    output, again = tmp_path / "two", tmp_path / "again"
     done = run(arguments(*FLAGS, "--nproc", 2, output=output))
     assert done.stdout.splitlines() == [str(output / "checkpoint-final")]
     same_training(alone(arguments), output)
+    flags = arguments(*FLAGS, "--nproc", 2, output=again)
+    start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
+    wait_for_steps(again, 1)
+    children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
+    start.kill()
+    start.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and any(is_running(child) for child in children):
+        time.sleep(0.05)
+    assert not any(is_running(child) for child in children)
+    run(flags)
+    losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    final, resumed = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in (output, again))
+    assert final == resumed
+
+
+def is_running(process):
+    """Whether a process is there and not only its entry, which nobody may have asked for."""
+    status = Path(f"/proc/{process}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
 
 
 def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
