@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leia_beam.arguments import Parser, not_negative
+from leia_beam.arguments import Parser, not_negative, positive
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.options import add_max_rejects, add_tolerance
 from leia_beam.storage import LocalStorage
@@ -32,6 +33,25 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     validate.add_argument("--show", metavar="N", type=not_negative, default=50, help="violations that are shown")
     validate.add_argument("--json", metavar="FILE", help="write all of them as JSON too")
     validate.set_defaults(run=_validate)
+    preview = commands.add_parser(
+        "preview", help="single articles as people see them, with the names beside their links"
+    )
+    preview.add_argument("output", metavar="DIR", help="a build's folder, or a folder of shards alone")
+    which = preview.add_mutually_exclusive_group()
+    which.add_argument("--title", metavar="TITLE", nargs="+", default=[], help="the articles of these titles")
+    which.add_argument("--random", metavar="N", type=positive, default=3, help="some at random")
+    which.add_argument(
+        "--most-covered", metavar="N", type=positive, default=0, help="those with the most names a token"
+    )
+    which.add_argument("--least-covered", metavar="N", type=positive, default=0, help="those with the fewest")
+    preview.add_argument("--seed", metavar="N", type=not_negative, default=0, help="draws those at random")
+    preview.add_argument("--tokens", action="store_true", help="show the tokens too")
+    preview.add_argument("--html", metavar="FILE", help="write one page that needs nothing else")
+    preview.add_argument("--json", metavar="FILE", help="write them as JSON; - for standard output")
+    preview.add_argument(
+        "--characters", metavar="N", type=not_negative, default=2000, help="of a text on the terminal; 0 for all"
+    )
+    preview.set_defaults(run=_preview)
     clean = commands.add_parser("clean", help="remove what killed runs and other builds left in a folder")
     clean.add_argument("output", metavar="DIR", help="a build's folder, or a stage's")
     clean.add_argument("--dry-run", action="store_true", help="say what would be removed")
@@ -80,7 +100,7 @@ def _finish(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 
 
 def _validate(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
-    from leia_beam.stats import printable
+    from leia_beam.terminal_text import printable
     from leia_beam.validate import validate
 
     found = validate(options.output)
@@ -106,9 +126,38 @@ def _write_json(path: str | None, content: Mapping[str, Any]) -> None:
         LocalStorage().write(path, text.encode("utf-8", "backslashreplace"))
 
 
+def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    from leia_beam.preview import Choice, Preview
+    from leia_beam.preview_html import preview_page
+    from leia_beam.preview_text import article_lines
+    from leia_beam.terminal_text import json_text
+
+    preview = Preview(options.output)
+    choice = Choice(
+        titles=options.title,
+        random=options.random,
+        seed=options.seed,
+        most_covered=options.most_covered,
+        least_covered=options.least_covered,
+    )
+    articles = list(preview.articles(choice, options.tokens))
+    if options.html:
+        page = preview_page(articles, f"{preview.manifest.options['wiki']}: articles with the names of their links")
+        LocalStorage().write(options.html, page.encode("utf-8", "backslashreplace"))
+    text = json_text([article.as_json() for article in articles])
+    if options.json == "-":
+        sys.stdout.write(text)
+    elif options.json:
+        LocalStorage().write(options.json, text.encode("utf-8", "backslashreplace"))
+    if not options.html and not options.json:
+        is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        for article in articles:
+            print("\n".join(article_lines(article, is_coloured, options.characters or None)))
+
+
 def _clean(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.clean import find_leftovers, remove
-    from leia_beam.stats import printable
+    from leia_beam.terminal_text import printable
 
     found = find_leftovers(options.output)
     for leftover in found:

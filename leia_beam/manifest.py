@@ -126,9 +126,13 @@ def read_manifest(stage_folder: str | Path) -> Manifest:
 def check_file(stage_folder: str | Path, file: StageFile) -> Path:
     """The path of a file of the stage, after its size and SHA-256 were found to be as recorded.
 
-    Raises: DamagedInput with both values.
+    Raises: DamagedInput with both values; UsageError if it is a link that leads out of the folder.
     """
     path = Path(stage_folder) / file.path
+    if not path.resolve().is_relative_to(Path(stage_folder).resolve()):
+        raise UsageError(
+            f"{path}: is a link to a file outside of its folder; copy the folder with the files themselves"
+        )
     if not path.is_file():
         raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the build again or run the build again")
     size_bytes = path.stat().st_size

@@ -212,8 +212,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """How a stage runs."""
     group = parser.add_argument_group("the run")
     group.add_argument("--output", metavar="DIR", required=True, help="the build's folder")
-    group.add_argument("--workers", metavar="N", type=positive, default=os.cpu_count() or 1, help="processes")
-    group.add_argument("--runner", metavar="NAME", default="local", help="local, or a runner of Beam by name")
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=positive,
+        help=f"processes, the parallelism on Flink, or Dataflow's machines (default: all cores, {os.cpu_count() or 1}; on a cluster all free slots)",
+    )
+    group.add_argument(
+        "--runner",
+        metavar="NAME",
+        default="local",
+        help="local, flink, dataflow, or a runner of Beam by name; what follows -- goes to Beam",
+    )
     group.add_argument(
         "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"
     )
@@ -221,6 +231,38 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
     group.add_argument("--quiet", action="store_true", help="no progress lines")
+    add_flink(parser)
+
+
+def add_flink(parser: argparse.ArgumentParser) -> None:
+    """Where Flink is, for `--runner flink`."""
+    group = parser.add_argument_group("on Flink")
+    group.add_argument(
+        "--flink-master",
+        metavar="HOST:PORT",
+        default="[local]",
+        help="the REST interface of a cluster; [local] starts Flink on this machine",
+    )
+    group.add_argument(
+        "--flink-job-server-jar",
+        metavar="FILE|URL",
+        help="Beam's job server for the cluster's Flink version (default: LEIA_FLINK_JOB_SERVER_JAR, else Beam's download)",
+    )
+    group.add_argument(
+        "--flink-worker-command",
+        metavar="COMMAND",
+        help="what a task manager starts for each of its slots (default: leia-beam-worker)",
+    )
+    group.add_argument(
+        "--flink-worker-pool", metavar="HOST:PORT", help="a worker pool beside each task manager, in place of a command"
+    )
+    group.add_argument(
+        "--flink-probe-seconds",
+        metavar="N",
+        type=not_negative,
+        default=50,
+        help="how long a tiny job may take that looks whether the cluster's workers see OUTPUT; 0 for none",
+    )
 
 
 def add_max_rejects(parser: argparse._ActionsContainer) -> None:

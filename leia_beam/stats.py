@@ -23,6 +23,7 @@ from leia_beam.linking import LinkRules, link_anchor
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.siteinfo import siteinfo_from_json, wiki_with
+from leia_beam.terminal_text import printable
 
 _LINK_COLUMNS = ("target", "fragment", "kind", "foreign_wiki", "foreign_title")
 _OTHERS = ("titles without", "redirects with", "names equal", "mentions/", "leaks/")
@@ -183,14 +184,3 @@ def stats_picture(stats: BuildStats) -> str:
 
 
 _PAGE_STEPS = ("pages", "articles", "articles in shards")
-
-
-def printable(text: str) -> str:
-    """Text as it may be shown on a terminal: whatever would move the cursor or the reading direction is escaped.
-
-    >>> printable("東京\\x1b[31m\\u202e")
-    '東京\\\\x1b[31m\\\\u202e'
-    """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-    )

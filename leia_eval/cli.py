@@ -64,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         run, "--shots", type=int, metavar="N", help="solved items before each (default: 0, or the paper's in reference)"
     )
     _add(run, "--pmi", action="store_true", help="also score each choice after nothing, for PMI")
-    _add(run, "--limit", type=int, metavar="N", help="score the first N items of each task (default: all)")
+    _add(run, "--limit", type=int, metavar="N", help="score N items of each task, drawn by their ids (default: all)")
+    _add(run, "--limit-seed", type=int, default=42, metavar="N", help="seed that draws them")
     _add(run, "--seed", type=int, default=42, metavar="N", help="seed that chooses the shots")
     _add(run, "--batch-size", type=int, default=8, metavar="N", help="requests at once; halved when memory runs out")
     _add(run, "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N, mps, or auto: spread over all GPUs")
@@ -200,6 +201,7 @@ def _run(options: argparse.Namespace) -> None:
         data_dir=options.data_dir,
         shots=options.shots,
         limit=options.limit,
+        limit_seed=options.limit_seed,
         seed=options.seed,
         profile=options.profile,
         pmi=options.pmi,

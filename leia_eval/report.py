@@ -20,6 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 _METRIC_NAMES = {
     "acc": "accuracy", "acc_norm": "per character", "acc_bytes": "per byte", "acc_pmi": "PMI",
     "exact_match": "exact match", "char_f1": "character F1",
+    "jasquad_match": "JaSQuAD exact match", "jasquad_f1": "JaSQuAD word F1",
 }  # fmt: skip
 _FLAG_NAMES = {
     "wrong_script": "in the wrong script", "english_name": "with an English name",
@@ -103,7 +104,11 @@ def comparison_html(comparison: Json, samples: dict[str, Samples]) -> str:
     parts = [f"<p><b>Primary endpoint.</b> {html.escape(line)}</p>" for line in _primary_lines(comparison)]
     parts += [_html_table(header, rows), *(f'<p class="note">{html.escape(note)}</p>' for note in notes)]
     for row in comparison["rows"]:
-        if row["metric"] in ("acc", "exact_match") and row["items"] == "all" and row["only_base"] is not None:
+        if (
+            row["metric"] in ("acc", "exact_match", "jasquad_match")
+            and row["items"] == "all"
+            and row["only_base"] is not None
+        ):
             parts += _won_and_lost(row, samples)
     return f'<section class="leia-eval">{"".join(parts)}</section>'
 
@@ -180,6 +185,8 @@ def _facts(results: Json) -> list[str]:
         f"prompts {task['prompts_sha256'][:12]}, {task['shots']} shots{_from(task)}."
         + (f" {task['without_answer']} rows without an answer left out." if task["without_answer"] else "")
         + (f" {task['empty_choices']} items have an empty choice." if task["empty_choices"] else "")
+        + (f" {task['cut']} items cut from the left to the context, as the reference does." if task["cut"] else "")
+        + (f" {task['left_out']}." if task["left_out"] else "")
         + (" Made from Wikipedia." if task["from_wikipedia"] else "")
         + _flags_line(task["flags"])
         for task in results["tasks"]
@@ -190,9 +197,9 @@ def _facts(results: Json) -> list[str]:
 
 def _comparison_facts(comparison: Json) -> list[str]:
     return [
-        f"Differences in points, run minus against; paired bootstrap over items (over training seeds and clusters of items "
-        f"where there are any), {comparison['resamples']:,} resamples, seed {comparison['seed']}; exact McNemar test for "
-        "single pairs, two-sided.",
+        f"Differences in points, run minus against; paired bootstrap over items, or over clusters of them where there are "
+        f"any, {comparison['resamples']:,} resamples, seed {comparison['seed']}, with the variance between an arm's "
+        "checkpoints added where it has several (Student's t); exact McNemar test for single pairs, two-sided.",
         "Detectable: the least difference found with 80 % power at this n and spread.",
         *(
             f"{task}, {run}: {_flags_line(shares).strip()}"
@@ -245,7 +252,7 @@ def _item_html(row: Json, said: Sequence[tuple[str, Json]] | None = None) -> str
 
 
 def _verdict(row: Json) -> str:
-    return "right" if row.get("acc", row.get("exact_match")) else "wrong"
+    return "right" if row.get("acc", row.get("jasquad_match", row.get("exact_match"))) else "wrong"
 
 
 def _metric_name(metric: str) -> str:

@@ -22,7 +22,7 @@ from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer, identif
 from leia_train.checkpoints import COMPLETE_NAME, MARKERS_NAME, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
-from leia_train.store import BuildTokenizer
+from leia_train.shard_folders import BuildTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

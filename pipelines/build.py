@@ -49,10 +49,12 @@ from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
 from pipelines.dataflow import DATAFLOW, Job, run_dataflow
+from pipelines.engine import Engine, Graph
 from pipelines.late_stages import EntitySteps, ShardsStep, StoredTokenizer
+from pipelines.lock import StageLock
 from pipelines.one_job import JobRules
 from pipelines.progress import Progress
-from pipelines.runners import Graph, run_units
+from pipelines.runners import RunnerOptions, open_engine, run_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,7 @@ class RunOptions:
     """How a build runs; nothing here changes what it writes, but `overwrite`."""
 
     output: str
-    workers: int = 1
-    runner: str = "local"
+    runner: RunnerOptions = field(default_factory=RunnerOptions)
     max_rejects: MaxRejects = field(default_factory=lambda: MaxRejects(share=0.001))
     tolerance: Tolerance = STRICT
     verify_inputs: bool = False
@@ -69,7 +70,11 @@ class RunOptions:
     overwrite: bool = False
     dry_run: bool = False
     quiet: bool = False
-    beam_options: Sequence[str] = ()
+
+    @property
+    def beam_options(self) -> Sequence[str]:
+        """What goes to Beam as it is."""
+        return self.runner.beam_options
 
 
 @dataclass
@@ -79,6 +84,7 @@ class Build:
     options: RunOptions
     began: float = field(default_factory=time.monotonic)
     notes: list[dict[str, object]] = field(default_factory=list)
+    _engine: Engine | None = None
 
     def folder(self, stage: str) -> str:
         """The folder of a stage."""
@@ -102,6 +108,18 @@ class Build:
         if not is_remote(path):
             return Path(path).is_dir()
         return self.storage_with(path).size(f"{path.rstrip('/')}/{MANIFEST_NAME}") is not None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the units; one for all stages."""
+        if self._engine is None:
+            self._engine = open_engine(self.options.runner, self.options.output, self.say)
+        return self._engine
+
+    def close(self) -> None:
+        """End what the engine keeps."""
+        if self._engine is not None:
+            self._engine.close()
 
     def prepare_output(self) -> None:
         """Make the output folder and its log file; nothing in a dry run."""
@@ -131,12 +149,17 @@ class Build:
 
         Raises: OtherBuild; the error of a unit; what `finish_stage` raises.
         """
-        plan, storage = stage.plan, stage.storage
+        plan = stage.plan
         units = f"{plan.unit_count:,} unit" + ("s" if plan.unit_count != 1 else "")
         if self.options.dry_run:
             inputs = ", ".join(str(entry["name"]) for entry in plan.identity["inputs"])
             self.say(f"{plan.stage:<10} would read {inputs} in {units} into {stage.folder}")
             return None
+        with StageLock(self.options.output, plan.stage):
+            return self._run_claimed(stage, graph, units)
+
+    def _run_claimed(self, stage: AnyStage, graph: Graph, units: str) -> Manifest:
+        plan, storage = stage.plan, stage.storage
         claim_folder(storage, stage.folder, plan, self.options.overwrite)
         finished = read_finished(storage, stage.folder, plan.fingerprint)
         if finished is not None:
@@ -146,7 +169,7 @@ class Build:
         if isinstance(stage, ShardsStage):
             stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
-            run_units(graph, stage, self.options.runner, self.options.workers, self.options.beam_options)
+            run_units(self.engine, graph, stage)
         if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
                 dump.check_unchanged()
@@ -174,8 +197,8 @@ class Build:
             "elapsed_s": round(time.monotonic() - self.began, 3),
             "host": platform.node(),
             "python": platform.python_version(),
-            "runner": self.options.runner,
-            "workers": self.options.workers,
+            "runner": self.options.runner.name,
+            "workers": self.options.runner.workers,
             "stages": self.notes,
         }
         self.storage.write(
@@ -478,7 +501,7 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
     if apart is not None:
         build.say(f"warning: {apart}; pages without an item there will have no name")
     sitelinks_folder = first.folder if first is not None else given[0]
-    if build.options.runner == DATAFLOW and not build.options.dry_run:
+    if build.options.runner.name == DATAFLOW and not build.options.dry_run:
         _run_on_dataflow(
             build, inputs, [stage for stage in (first, second) if stage is not None], sitelinks_folder, tokenizer
         )
@@ -520,7 +543,7 @@ def _run_on_dataflow(
         storage=build.storage,
         needs=needs_of(sum(len(stage.units()) for stage in first)),
     )
-    run_dataflow(job, build.options.workers, build.options.beam_options, build.say)
+    run_dataflow(job, build.options.runner.workers, build.options.beam_options, build.say)
 
 
 def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLinksStage | None:

@@ -22,6 +22,8 @@ from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
 from pipelines import build as steps
 from pipelines.build import Build, EntityOptions, RunOptions, ShardOptions
+from pipelines.flink import FlinkOptions
+from pipelines.runners import RunnerOptions
 
 
 def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
@@ -29,8 +31,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
     build = Build(
         RunOptions(
             output=options.output,
-            workers=options.workers,
-            runner=options.runner,
+            runner=_runner(options, beam_options),
             max_rejects=MaxRejects.parse(options.max_rejects),
             tolerance=_tolerance_of(options),
             verify_inputs=getattr(options, "verify_inputs", False),
@@ -38,7 +39,6 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
             overwrite=options.overwrite,
             dry_run=options.dry_run,
             quiet=options.quiet,
-            beam_options=tuple(beam_options),
         )
     )
     outcome = "failed"
@@ -49,6 +49,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
         outcome = "interrupted"
         raise
     finally:
+        build.close()
         build.write_notes(outcome)
 
 
@@ -111,6 +112,21 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
     else:
         tokenizer = find_tokenizer(options.tokenizer)
         steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _runner(options: argparse.Namespace, beam_options: Sequence[str]) -> RunnerOptions:
+    return RunnerOptions(
+        name=options.runner,
+        workers=options.workers,
+        beam_options=tuple(beam_options),
+        flink=FlinkOptions(
+            master=options.flink_master,
+            job_server_jar=options.flink_job_server_jar,
+            worker_command=options.flink_worker_command,
+            worker_pool=options.flink_worker_pool,
+            probe_s=options.flink_probe_seconds,
+        ),
+    )
 
 
 def _entity_options(options: argparse.Namespace) -> EntityOptions:

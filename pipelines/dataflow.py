@@ -21,11 +21,12 @@ from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOption
 
 from leia_beam.errors import LeiaError, MissingResource, UsageError
 from leia_beam.finish import finish_stage, read_finished
-from leia_beam.planning import DISK_GB_OF_IMAGE, PROCESSES_A_MACHINE, WorkerNeeds
+from leia_beam.planning import DISK_GB_OF_IMAGE, PROCESSES_A_MACHINE, WorkerNeeds, needs_of
 from leia_beam.plans import claim_folder, read_plan
 from leia_beam.sources import is_remote
 from leia_beam.storage import Storage
-from leia_beam.units import AnyStage
+from leia_beam.units import AnyStage, Unit
+from pipelines.engine import Graph
 from pipelines.late_stages import EntitySteps, ShardsStep
 from pipelines.one_job import JobRules, build_graph
 from pipelines.packaging import write_source_folder
@@ -55,7 +56,8 @@ def run_dataflow(job: Job, workers: int | None, beam_options: Sequence[str], say
 
     Raises: UsageError before anything is sent; the error of a unit; MissingResource if the job fails otherwise.
     """
-    options = job_options(job, workers, beam_options)
+    paths = [job.output, *paths_of(job.first), job.entities.sitelinks_folder]
+    options = job_options(paths, job.entities.wiki_code, job.needs, workers, beam_options)
     for stage in job.first:
         claim_folder(stage.storage, stage.folder, stage.plan, job.rules.overwrite)
     with _packaged(), _one_line():
@@ -74,6 +76,34 @@ def run_dataflow(job: Job, workers: int | None, beam_options: Sequence[str], say
     check_finished(job, str(state))
 
 
+def paths_of(stages: Sequence[AnyStage]) -> list[str]:
+    """What the stages read."""
+    return [dump.path for stage in stages for dump in getattr(stage, "dumps", ())]
+
+
+class DataflowEngine:
+    """See Engine: each stage by itself as a job, for the commands of single stages."""
+
+    def __init__(self, workers: int | None, beam_options: Sequence[str]):
+        self._workers = workers
+        self._beam_options = beam_options
+
+    def run(self, graph: Graph, stage: AnyStage, units: Sequence[Unit]) -> None:
+        paths = [stage.folder, *paths_of([stage])]
+        options = job_options(paths, stage.plan.stage, needs_of(len(units)), self._workers, self._beam_options)
+        if options.view_as(GoogleCloudOptions).template_location:
+            raise UsageError("--template_location: only `leia-beam build` is one job that can be a template")
+        with _packaged(), _one_line():
+            pipeline = beam.Pipeline(runner="DataflowRunner", options=options)
+            graph(pipeline, stage, units)
+            result = pipeline.run()
+        with _one_line():
+            result.wait_until_finish()
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
 def check_finished(job: Job, state: str) -> None:
     """Find every stage finished, or raise what it failed of."""
     for name in STAGE_FOLDERS:
@@ -85,22 +115,24 @@ def check_finished(job: Job, state: str) -> None:
         raise MissingResource(f"the job ended as {state}; its log says why, and the same command goes on from there")
 
 
-def job_options(job: Job, workers: int | None, beam_options: Sequence[str]) -> PipelineOptions:
-    """Beam's options of the job: those that were given, and what the job needs beside them.
+def job_options(
+    paths: Sequence[str], name: str, needs: WorkerNeeds, workers: int | None, beam_options: Sequence[str]
+) -> PipelineOptions:
+    """Beam's options of a job: those that were given, and what it needs beside them.
 
     Raises: UsageError for what is missing, what workers could not see, and secrets, which the description would show.
     """
     given = PipelineOptions(list(beam_options))
-    _check(job, given)
+    _check(paths, given)
     google, machine = given.view_as(GoogleCloudOptions), given.view_as(WorkerOptions)
-    machines = machine.num_workers or workers or job.needs.workers
+    machines = machine.num_workers or workers or needs.workers
     added = {
-        "job_name": google.job_name or job_name(job.entities.wiki_code),
+        "job_name": google.job_name or job_name(name),
         "num_workers": machines,
         "max_num_workers": machines,
         "autoscaling_algorithm": "NONE",
         "machine_type": machine.machine_type or MACHINE_TYPE,
-        "disk_size_gb": machine.disk_size_gb or DISK_GB_OF_IMAGE + job.needs.disk_gb,
+        "disk_size_gb": machine.disk_size_gb or DISK_GB_OF_IMAGE + needs.disk_gb,
         "number_of_worker_harness_threads": given.view_as(DebugOptions).number_of_worker_harness_threads or 1,
         "sdk_location": "container",
         "setup_file": "./setup.py",
@@ -112,12 +144,12 @@ def job_options(job: Job, workers: int | None, beam_options: Sequence[str]) -> P
     return PipelineOptions([*beam_options, *flags])
 
 
-def job_name(wiki_code: str) -> str:
+def job_name(what: str) -> str:
     """A name that says what it is and nothing of who sent it; Beam's own has the user's name in it."""
-    return f"leia-{re.sub('[^a-z0-9]+', '-', wiki_code.lower())}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return f"leia-{re.sub('[^a-z0-9]+', '-', what.lower())}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
-def _check(job: Job, options: PipelineOptions) -> None:
+def _check(paths: Sequence[str], options: PipelineOptions) -> None:
     given = options.get_all_options()
     missing = [name for name in ("project", "region", "temp_location", "sdk_container_image") if not given.get(name)]
     if missing:
@@ -131,8 +163,6 @@ def _check(job: Job, options: PipelineOptions) -> None:
             f"--runner dataflow: --{secrets[0]} would stand in the job's description; let the workers' service account "
             "read that store"
         )
-    paths = [job.output, *(dump.path for stage in job.first for dump in getattr(stage, "dumps", ()))]
-    paths.append(job.entities.sitelinks_folder)
     for path in paths:
         if not is_remote(path):
             raise UsageError(

@@ -1,21 +1,26 @@
-"""From the commit records of a running stage to a line that says how far it is.
+"""From the commit records of a running stage to a line that says how far it is, on any runner and after any resume.
 
-Records are counted, not metrics: a runner's metrics lag and count retried work twice. They are listed at most every ten
-seconds, so an object store is not asked often.
+Records are counted, not metrics: Flink and FnApiRunner run all units of a slot as one bundle, so that their metrics lag to
+the end, and a retry counts twice. Records are listed at most every ten seconds and each is read once, so an object store
+is not asked often.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import TracebackType
 
-from leia_beam.commits import RECORDS_FOLDER
+from leia_beam.commits import DONE, RECORDS_FOLDER, read_record
+from leia_beam.errors import LeiaError
 from leia_beam.units import AnyStage, Unit
 
 INTERVAL_S = 10.0
 _MIN_RATE_S = 1.0
+_COUNTED = {"sitelinks": "items", "langlinks": "links", "articles": "articles", "train": "articles"}
+"""Of which tables the rows are told, and what they are called."""
 
 
 class Progress:
@@ -26,17 +31,21 @@ class Progress:
     ):
         self._stage = stage
         # A bucket's size is an estimate, which decides how many processes there are: nothing to tell a user in MB.
-        self._sizes = {f"{unit.number:05d}.json": unit.end - unit.start if unit.path else 0 for unit in units}
+        self._sizes = {unit.number: unit.end - unit.start if unit.path else 0 for unit in units}
+        self._fingerprint = stage.plan.fingerprint
+        self._done: set[int] = set()
+        self._rows: Counter[str] = Counter()
         self._say = say
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._report, name="progress", daemon=True)
-        self._done_before: set[str] = set()
+        self._done_before: frozenset[int] = frozenset()
         self._began = 0.0
 
     def __enter__(self) -> Progress:
         self._began = time.monotonic()
-        self._done_before = self._done()
+        self._look()
+        self._done_before = frozenset(self._done)
         self._thread.start()
         return self
 
@@ -46,33 +55,55 @@ class Progress:
         self._stop.set()
         self._thread.join()
 
-    def _done(self) -> set[str]:
-        return self._sizes.keys() & set(self._stage.storage.list(f"{self._stage.folder}/{RECORDS_FOLDER}"))
+    def _look(self) -> None:
+        """Read the records that are new."""
+        storage, folder = self._stage.storage, self._stage.folder
+        for name in storage.list(f"{folder}/{RECORDS_FOLDER}"):
+            number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else -1
+            if number not in self._sizes or number in self._done:
+                continue
+            record = read_record(storage, folder, number, self._fingerprint)
+            if record is not None and record.status == DONE:
+                self._done.add(number)
+                self._rows.update({_COUNTED[file.table]: file.rows for file in record.files if file.table in _COUNTED})
 
     def _report(self) -> None:
         while not self._stop.wait(self._interval_s):
-            done = self._done()
+            try:
+                self._look()
+            except LeiaError:  # a store that does not answer now: the workers will tell if it matters
+                continue
             line = progress_line(
                 name=self._stage.plan.stage,
                 sizes=self._sizes,
-                done=done,
+                done=self._done,
                 done_before=self._done_before,
+                rows=self._rows,
                 elapsed_s=time.monotonic() - self._began,
             )
             self._say(line)
 
 
-def progress_line(*, name: str, sizes: dict[str, int], done: set[str], done_before: set[str], elapsed_s: float) -> str:
-    """Units and bytes of input done, the rate since the run began, and what that leaves to wait.
+def progress_line(
+    *,
+    name: str,
+    sizes: Mapping[int, int],
+    done: Set[int],
+    done_before: Set[int],
+    rows: Mapping[str, int],
+    elapsed_s: float,
+) -> str:
+    """Units and bytes of input done, rows written, the rate since the run began, and what that leaves to wait.
 
-    >>> progress_line(name="articles", sizes={"0": 10**7, "1": 10**7}, done={"0"}, done_before=set(), elapsed_s=5)
-    'articles   1 of 2 units, 10 of 20 MB, 2.0 MB/s, 5 s left'
+    >>> sizes = {0: 10**7, 1: 10**7}
+    >>> progress_line(name="articles", sizes=sizes, done={0}, done_before=set(), rows={"articles": 900}, elapsed_s=5)
+    'articles   1 of 2 units, 10 of 20 MB, 900 articles, 2.0 MB/s, 5 s left'
     """
     total, read = sum(sizes.values()), sum(sizes[unit] for unit in done)
-    counted = f"{name:<10} {len(done):,} of {len(sizes):,} units"
-    if not total:
-        return counted
-    line = f"{counted}, {_megabytes(read, total)}"
+    line = f"{name:<10} {len(done):,} of {len(sizes):,} units"
+    if total:
+        line += f", {_megabytes(read, total)}"
+    line += "".join(f", {count:,} {what}" for what, count in rows.items() if count)
     fresh = sum(sizes[unit] for unit in done - done_before)
     if not fresh or elapsed_s < _MIN_RATE_S:
         return line

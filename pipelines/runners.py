@@ -1,45 +1,51 @@
-"""From a stage's units to their being done, on this machine's cores or on any of Beam's runners.
-
-`local` is N processes, each an in-memory runner over its share of the units: no port is opened, which Beam's own
-multi_processing mode does on all interfaces, and nothing is downloaded, which its plain DirectRunner tries first. Little
-work is done in this process, since a process costs about two seconds to start.
-"""
+"""From a runner's name to what runs the units of a stage: `local`, `flink`, `dataflow`, or any runner of Beam by its own name."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
-import re
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from dataclasses import dataclass, field
 
 import apache_beam as beam
-import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
-from leia_beam import errors
 from leia_beam.commits import read_done_record
-from leia_beam.errors import LeiaError, MissingResource, UsageError
-from leia_beam.stage_entities import TitlesStage
-from leia_beam.units import AnyStage, Unit, chains
+from leia_beam.errors import MissingResource, UsageError
+from leia_beam.units import AnyStage, Unit
+from pipelines.dataflow import DATAFLOW, DataflowEngine
+from pipelines.engine import Engine, Graph, beams_errors, listening_note
+from pipelines.flink import FlinkEngine, FlinkOptions
+from pipelines.local import LocalEngine
 
-LOCAL = "local"
-BYTES_FOR_A_PROCESS = 8 << 20
-"""Of compressed input: about the work that pays for the start of a process."""
-
-Graph = Callable[[beam.Pipeline, Any, Sequence[Unit]], None]
-"""Adds to a pipeline what does the given units of a stage; each takes a stage of its own kind."""
+LOCAL, FLINK = "local", "flink"
 
 
-def run_units(graph: Graph, stage: AnyStage, runner: str, workers: int, beam_options: Sequence[str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RunnerOptions:
+    """`workers` None: all cores, or all free slots of a cluster. `beam_options` go to Beam as they are."""
+
+    name: str = LOCAL
+    workers: int | None = None
+    beam_options: Sequence[str] = ()
+    flink: FlinkOptions = field(default_factory=FlinkOptions)
+
+
+def open_engine(options: RunnerOptions, output: str, say: Callable[[str], None]) -> Engine:
+    """What runs the stages of a build into `output`. It checks and starts what it needs when its first stage runs.
+
+    Raises: UsageError if there is no such runner.
+    """
+    cores = os.cpu_count() or 1
+    if options.name == LOCAL:
+        return LocalEngine(options.workers or cores, options.beam_options)
+    if options.name == FLINK:
+        return FlinkEngine(options.flink, options.workers, options.beam_options, output, say)
+    if options.name == DATAFLOW:
+        return DataflowEngine(options.workers, options.beam_options)
+    return NamedEngine(options.name, options.beam_options, say)
+
+
+def run_units(engine: Engine, graph: Graph, stage: AnyStage) -> None:
     """Do all units of a stage that are not done yet.
 
     Raises: the error of a worker, as a LeiaError where it is one.
@@ -50,125 +56,43 @@ def run_units(graph: Graph, stage: AnyStage, runner: str, workers: int, beam_opt
         for unit in stage.units()
         if read_done_record(stage.storage, stage.folder, unit.number, fingerprint) is None
     ]
-    if not pending:
-        return
-    if runner != LOCAL:
-        _run_named(graph, stage, pending, runner, beam_options)
-        return
-    together = chains(pending)
-    processes = min(workers, len(together), 1 + sum(unit.end - unit.start for unit in pending) // BYTES_FOR_A_PROCESS)
-    if processes <= 1:
-        _run_in_memory(graph, stage, pending, beam_options)
-    else:
-        shares = [[unit for chain in together[number::processes] for unit in chain] for number in range(processes)]
-        _run_processes(graph, stage, shares, beam_options)
+    if pending:
+        engine.run(graph, stage, pending)
 
 
-def _run_named(graph: Graph, stage: AnyStage, units: Sequence[Unit], runner: str, beam_options: Sequence[str]) -> None:
-    try:
-        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_options)))
-    except ValueError as error:
-        raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
-    with _leia_errors():
-        graph(pipeline, stage, units)
-        pipeline.run().wait_until_finish()
+class NamedEngine:
+    """See Engine: a runner of Beam with just the options that were given for it."""
 
+    def __init__(self, name: str, beam_options: Sequence[str], say: Callable[[str], None]):
+        self._name = name
+        self._beam_options = list(beam_options)
+        self._say = say
+        self._said = False
 
-def _run_in_memory(graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str]) -> None:
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_options)))
-    with tempfile.TemporaryDirectory(prefix="leia-titles-") as folder, _leia_errors():
-        graph(pipeline, replace(stage, spool=folder) if isinstance(stage, TitlesStage) else stage, units)
-        pipeline.run().wait_until_finish()
-
-
-class _leia_errors:
-    """Beam tells of a worker's exception as text in a RuntimeError, or adds to its text; this raises it as what it was."""
-
-    _PATTERN = re.compile(r"leia_beam\.errors\.(\w+): (.+?)(?= \[while running|\n|$)")
-    _STEP = re.compile(r" \[while running '[^']*'\]$")
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LeiaError):
-            raise type(error)(self._STEP.sub("", str(error))) from None
-        if error is None or not isinstance(error, Exception):
-            return
-        if "KeyboardInterrupt" in str(error):
-            raise KeyboardInterrupt from None
-        found = self._PATTERN.findall(str(error))
-        if found:
-            name, message = found[-1]
-            raise getattr(errors, name)(message) from None
-
-
-def _run_processes(
-    graph: Graph, stage: AnyStage, shares: Sequence[Sequence[Unit]], beam_options: Sequence[str]
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers: list[tuple[BaseProcess, Connection]] = []
-    try:
-        for share in shares:
-            receiver, sender = context.Pipe(duplex=False)
-            process: BaseProcess = context.Process(
-                target=_work, args=(graph, stage, share, tuple(beam_options), sender), daemon=True
-            )
-            process.start()
-            sender.close()
-            workers.append((process, receiver))
-        _await(workers)
-    finally:
-        for process, _ in workers:
-            if process.is_alive():
-                process.terminate()
-        for process, receiver in workers:
-            process.join()
-            receiver.close()
-
-
-def _await(workers: Sequence[tuple[BaseProcess, Connection]]) -> None:
-    """Wait until all are done; the first that fails ends the waiting with its error."""
-    running = {process.sentinel: (process, receiver) for process, receiver in workers}
-    while running:
-        for sentinel in wait(list(running)):
-            process, receiver = running.pop(sentinel)  # type: ignore[arg-type]
-            process.join()
-            if process.exitcode == 0:
-                continue
-            if receiver.poll():
-                name, message = receiver.recv()
-                raise getattr(errors, name, LeiaError)(message)
+    def run(self, graph: Graph, stage: AnyStage, units: Sequence[Unit]) -> None:
+        options = PipelineOptions(self._beam_options)
+        try:
+            pipeline = beam.Pipeline(runner=self._name, options=options)
+        except ValueError as error:
+            raise UsageError(f"--runner {self._name}: {str(error).splitlines()[0]}") from error
+        except (ImportError, AttributeError) as error:
             raise MissingResource(
-                f"a worker process ended with {_describe(process.exitcode)}, perhaps for lack of memory; "
-                "run the same command again, it goes on where it stopped"
-            )
+                f"--runner {self._name}: cannot be loaded ({error}); install what it needs"
+            ) from error
+        if not self._said and opens_ports(self._name, options):
+            self._say(listening_note(f"--runner {self._name}"))
+            self._said = True
+        with beams_errors(f"--runner {self._name}"):
+            graph(pipeline, stage, units)
+            pipeline.run().wait_until_finish()
+
+    def close(self) -> None:
+        """Beam's runners end what they start."""
 
 
-def _describe(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"signal {signal.Signals(-exitcode).name}"
-    return f"exit code {exitcode}"
-
-
-def _work(
-    graph: Graph, stage: AnyStage, units: Sequence[Unit], beam_options: Sequence[str], sender: Connection
-) -> None:
-    """A worker process: its share of the units through an in-memory runner."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what an interrupt means
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    pa.set_memory_pool(pa.system_memory_pool())  # gives back what a unit held, which the default pool keeps
-    try:
-        _run_in_memory(graph, stage, units, beam_options)
-    except LeiaError as error:
-        sender.send((type(error).__name__, str(error)))
-        raise SystemExit(1) from None
-
-
-def _end_with_parent() -> None:
-    """A launcher that was killed must not leave workers behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(errors.Interrupted.exit_code)
+def opens_ports(name: str, options: PipelineOptions) -> bool:
+    """Whether a runner of Beam listens on this machine: all do but the in-memory one, and Dataflow, which runs elsewhere."""
+    short = name.rpartition(".")[2].lower().removesuffix("runner")
+    if short in ("fnapi", "bundlebaseddirect"):
+        return str(options.view_as(DirectOptions).direct_running_mode) != "in_memory"
+    return short != "dataflow"

@@ -167,7 +167,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
     sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process, two and four, and a runner named by Beam's name write the same files, records and manifests."""
-    monkeypatch.setattr("pipelines.runners.BYTES_FOR_A_PROCESS", 1)
+    monkeypatch.setattr("pipelines.local.BYTES_FOR_A_PROCESS", 1)
     results = {}
     for name, options in {
         "one": ["--workers", "1"],

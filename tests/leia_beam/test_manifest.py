@@ -190,3 +190,17 @@ def test_a_manifest_holds_nothing_of_where_or_when(tmp_path):
     """No path, host or time of this run is in the bytes."""
     text = manifest_bytes(MANIFEST).decode()
     assert not any(word in text for word in (os.getcwd(), os.uname().nodename, str(tmp_path), "time"))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
+    """A folder that was tampered with cannot lead a reader elsewhere; a link within it may stay."""
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    folder = tmp_path / "stage"
+    (folder / FILE.path).parent.mkdir(parents=True)
+    (folder / FILE.path).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link to a file outside of its folder"):
+        check_file(folder, FILE)
+    (folder / "inside").write_bytes(CONTENT)
+    (folder / FILE.path).unlink()
+    (folder / FILE.path).symlink_to(folder / "inside")
+    assert check_file(folder, FILE) == folder / FILE.path

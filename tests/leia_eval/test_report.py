@@ -196,7 +196,7 @@ def test_a_damaged_run_folder_is_refused(capsys, finished_run, tmp_path):
     assert f"{cut / 'results.json'} is damaged" in capsys.readouterr().err
     with pytest.raises(DamagedInput, match="no 'versions'"):
         read_run(copied(finished_run, tmp_path / "part", lambda results: results.pop("versions")))
-    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 2"):
+    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 3"):
         read_run(copied(finished_run, tmp_path / "format", lambda results: results.update(format=9)))
 
 

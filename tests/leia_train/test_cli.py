@@ -18,7 +18,8 @@ from leia_train.config import GROUPS, DataConfig, ModelConfig, OptimizationConfi
 HEAVY = ("torch", "transformers", "accelerate", "numpy", "pyarrow", "tokenizers")
 WITHOUT_TORCH = (
     *("store", "plan", "insertion", "packing", "draws", "config", "markers", "metrics", "runs", "files", "bake"),
-    *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher"),
+    *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher", "tasks"),
+    *("shard_folders", "store_columns"),
 )
 
 

@@ -15,7 +15,7 @@ from leia_train.checkpoints import COMPLETE_NAME, save_checkpoint
 from leia_train.config import ModelConfig
 from leia_train.markers import add_markers
 from leia_train.model import load_model
-from leia_train.store import open_shards
+from leia_train.shard_folders import open_shards
 
 MAX_LENGTH = 32
 
