@@ -216,7 +216,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=positive,
-        help=f"processes, the parallelism on Flink, or Dataflow's machines (default: all cores, {os.cpu_count() or 1}; on a cluster all free slots)",
+        help=f"processes, parallelism on Flink, machines on Dataflow (default: all cores, {os.cpu_count() or 1}; all free slots)",
     )
     group.add_argument(
         "--runner",

@@ -43,14 +43,14 @@ from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
 from leia_beam.tokenization import EncodingOptions
-from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
+from leia_beam.tokenizer_identity import TokenizerFiles
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
 from pipelines.dataflow import DATAFLOW, Job, run_dataflow
 from pipelines.engine import Engine, Graph
-from pipelines.late_stages import EntitySteps, ShardsStep, StoredTokenizer
+from pipelines.late_stages import EntitySteps, ShardsStep, StoredTokenizer, find_tokenizer_at
 from pipelines.lock import StageLock
 from pipelines.one_job import JobRules
 from pipelines.progress import Progress
@@ -482,7 +482,7 @@ class BuildInputs:
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
-    tokenizer = find_tokenizer(inputs.tokenizer)
+    tokenizer = find_tokenizer_at(inputs.tokenizer, build.storage_with(inputs.tokenizer))
     first = _links_stage(build, inputs)
     second = articles_stage(
         build,

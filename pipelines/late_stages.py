@@ -7,7 +7,9 @@ from the manifests of those before it. A tokenizer, which may be of many megabyt
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
@@ -16,6 +18,7 @@ from leia_beam.linking import LinkRules
 from leia_beam.manifest import Manifest
 from leia_beam.shard_rows import RowOptions
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
+from leia_beam.sources import is_remote
 from leia_beam.stage_entities import (
     SECTIONS_AS_ARTICLES,
     EntitiesStage,
@@ -27,7 +30,7 @@ from leia_beam.stage_folders import stage_manifest
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.storage import Storage
 from leia_beam.tokenization import EncodingOptions
-from leia_beam.tokenizer_identity import TokenizerFiles
+from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 
 
 def siteinfo_of(articles_manifest: Manifest, code: str) -> SiteInfo | None:
@@ -144,6 +147,28 @@ class ShardsStep:
             ),
             storage=self.storage,
         )
+
+
+def find_tokenizer_at(where: str, storage: Storage) -> TokenizerFiles:
+    """As `find_tokenizer`, also from an object store.
+
+    Raises: UsageError if there is none.
+    """
+    if not is_remote(where):
+        return find_tokenizer(where)
+    path = where if where.endswith(".json") else f"{where.rstrip('/')}/tokenizer.json"
+    folder, _, name = path.rpartition("/")
+    content = storage.read(path)
+    if content is None:
+        raise UsageError(f"--tokenizer {where}: no such object, nor a folder with a tokenizer.json")
+    with tempfile.TemporaryDirectory(prefix="leia-tokenizer-") as scratch:
+        copy = Path(scratch, folder.rpartition("/")[2] or "tokenizer")
+        copy.mkdir()
+        (copy / name).write_bytes(content)
+        config = storage.read(f"{folder}/tokenizer_config.json")
+        if config is not None:
+            (copy / "tokenizer_config.json").write_bytes(config)
+        return find_tokenizer(str(copy / name))
 
 
 @dataclass(frozen=True, kw_only=True)

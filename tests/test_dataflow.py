@@ -21,10 +21,12 @@ import pytest
 
 from leia_beam.cli import main
 from pipelines import packaging
+from pipelines.dataflow_template import PARAMETERS
 from tests.build_files import kept_files
 from tests.conftest import Sample
 from tests.object_emulators import BUCKET, Store, gcs_emulator
 
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "example/leia-beam:0.1.0"
 OPTIONS = ("--range-bytes", "8KiB", "--buckets", "3", "--quiet")
 BEAM = (
@@ -198,6 +200,72 @@ def test_a_worker_with_the_staged_package_alone_runs_the_staged_pipeline(
         if not key.startswith("out/_run/")
     }
     assert kept == kept_files(tmp_path / "local")
+
+
+def test_a_flex_template_makes_the_same_job(request_: Request, store: Store, sample: Sample) -> None:
+    """deploy/dataflow/launch.py with what Dataflow's launcher gives it: the description lies where it asked for it."""
+    command = in_bucket(store, sample)
+    for path in Path(sample.tokenizer).iterdir():
+        store.put(f"in/tokenizer/{path.name}", path.read_bytes())
+    given = {name: command[command.index(f"--{name}") + 1] for name in ("pages", "wikidata", "wiki", "output")}
+    given |= {"tokenizer": f"gs://{BUCKET}/in/tokenizer", "range_bytes": "8KiB", "workers": "3"}
+    given |= {"runner": "DataflowRunner", "job_name": "from-template"}
+    beam_options = [*BEAM[:-3], f"--template_location=gs://{BUCKET}/template/flex.json", *BEAM[-2:]]
+    launched = subprocess.run(
+        [
+            sys.executable,
+            str(DEPLOY / "launch.py"),
+            *(f"--{name}={value}" for name, value in given.items()),
+            *beam_options,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(DEPLOY.parents[1])},
+    )
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    job = json.loads(store.objects("template/flex.json")["template/flex.json"])
+    assert job["name"] == "from-template"
+    [pool], [expected] = job["environment"]["workerPools"], request_.job["environment"]["workerPools"]
+    for name in ("numWorkers", "machineType", "diskSizeGb", "numThreadsPerWorker"):
+        assert pool[name] == expected[name]
+
+
+def test_the_template_s_parameters_are_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """What metadata.json lists is what the launcher knows, and each is an option of `leia-beam build`."""
+    metadata = json.loads((DEPLOY / "metadata.json").read_text())
+    names = {parameter["name"] for parameter in metadata["parameters"]}
+    assert names == set(PARAMETERS)
+    assert all(set(entry) == {"name", "label", "helpText", "isOptional", "regexes"} for entry in metadata["parameters"])
+    assert {entry["name"] for entry in metadata["parameters"] if not entry["isOptional"]} == {
+        "pages",
+        "wiki",
+        "tokenizer",
+        "output",
+    }
+    with pytest.raises(SystemExit):
+        main(["build", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name in names)
+
+
+def test_the_image_has_the_builder_s_dependencies_and_no_torch() -> None:
+    """Every package of the image is bound by constraints.txt; the image asks for no trainer, and names no registry."""
+    root = DEPLOY.parents[1]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    code = dockerfile.partition('python -c "')[2].partition('" > requirements.txt')[0]
+    listed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
+    names = {re.split(r"[\[<>=]", line)[0].lower() for line in listed.splitlines()}
+    constraints = (root / "constraints.txt").read_text().splitlines()
+    bound = {line.partition("==")[0].lower() for line in constraints}
+    assert {"apache-beam", "lxml", "tokenizers", "marisa-trie"} <= names <= bound
+    assert not names & {"torch", "transformers", "accelerate", "lm-eval"}
+    assert "-c constraints.txt -r requirements.txt" in dockerfile
+    [beam_version] = [line.partition("==")[2] for line in constraints if line.startswith("apache-beam==")]
+    assert f"ARG BEAM_VERSION={beam_version}" in dockerfile
+    images = re.findall(r"^FROM (\S+)|--from=(\S+)", dockerfile, re.MULTILINE)
+    assert images and not [image for pair in images for image in pair if re.search(r"\.(io|dev|com)/", image)]
 
 
 WORKER = """
