@@ -13,7 +13,7 @@ from typing import Any
 from leia_beam.arguments import Parser, not_negative, positive
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.options import add_max_rejects, add_tolerance
-from leia_beam.storage import LocalStorage
+from leia_beam.storage import LocalStorage, Storage
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -78,7 +78,7 @@ def _finish(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.finish import MaxRejects, finish_stage, read_finished
     from leia_beam.plans import read_plan
 
-    storage, max_rejects = LocalStorage(), MaxRejects.parse(options.max_rejects)
+    storage, max_rejects = _storage_of(options.output, beam_options), MaxRejects.parse(options.max_rejects)
     tolerance = Tolerance(max_bad_blocks=options.max_bad_blocks, salvage=options.salvage)
     found = False
     for stage in (
@@ -102,6 +102,15 @@ def _finish(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
             print(f"{plan.stage}: finished before", file=sys.stderr)
     if not found:
         raise UsageError(f"{options.output}: holds no build")
+
+
+def _storage_of(output: str, beam_options: Sequence[str]) -> Storage:
+    """What a folder lies on. Beam is imported only where an object store is meant."""
+    if "://" not in output:
+        return LocalStorage()
+    from leia_beam.sources import storage_of
+
+    return storage_of(output, beam_options)
 
 
 def _validate(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
