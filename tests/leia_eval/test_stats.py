@@ -251,6 +251,23 @@ def test_seeds_that_only_get_other_items_right_do_not_widen_the_interval():
     assert found.standard_error == pytest.approx(items.std(ddof=1) / math.sqrt(200), rel=0.03)
 
 
+def test_the_variance_of_seeds_is_that_of_two_way_analysis_of_variance():
+    """By mean squares of seeds and of what is left, as textbooks have them: (MS seeds - MS left) / (seeds x items)."""
+    draw = np.random.default_rng(9)
+    seeds, n = 4, 60
+    scores = [draw.normal(0, 1, n) + draw.normal(0, 0.2, (seeds, 1)) + draw.normal(0, 1, (seeds, n)) for _ in range(2)]
+    expected = np.var(scores[1].mean(axis=0) - scores[0].mean(axis=0), ddof=1) / n
+    added = []
+    for arm in scores:
+        of_seed, of_item, whole = arm.mean(axis=1, keepdims=True), arm.mean(axis=0, keepdims=True), arm.mean()
+        ms_seeds = n * ((of_seed - whole) ** 2).sum() / (seeds - 1)
+        ms_left = ((arm - of_seed - of_item + whole) ** 2).sum() / ((seeds - 1) * (n - 1))
+        added.append(max(0.0, ms_seeds - ms_left) / (seeds * n))
+    found = two_level_difference([Clustered.of([str(i) for i in range(n)], *scores)], seed=1)
+    assert sum(added) > 0.2 * expected, "the seeds must matter"
+    assert found.standard_error**2 == pytest.approx(expected + sum(added), rel=0.03)
+
+
 def test_the_variance_of_seeds_counts_a_task_and_a_cluster_as_the_mean_does():
     """Two tasks that share clusters of several items: the same as one task of their items in one, at equal sizes."""
     draw = np.random.default_rng(7)
