@@ -317,6 +317,12 @@ def test_holm_is_monotone_and_between_single_and_bonferroni(p_values):
     assert adjusted[order[0]] == min(1.0, len(p_values) * p_values[order[0]])
 
 
+def test_holm_has_the_known_values():
+    """Each p times how many are left, never less than the one before; in the order given."""
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.5, 0.001, 0.04]) == pytest.approx([0.5, 0.003, 0.08])
+
+
 def test_a_tasks_interval_is_wilsons_for_single_items_and_over_clusters_else():
     """The same scores, alone and in clusters."""
     rows = [{"acc": i % 3 == 0, "cluster": str(i)} for i in range(90)]
