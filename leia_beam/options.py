@@ -216,13 +216,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=positive,
-        help=f"processes, or the parallelism on Flink (default: all cores, {os.cpu_count() or 1}; on a cluster all free slots)",
+        help=f"processes, parallelism on Flink, machines on Dataflow (default: all cores, {os.cpu_count() or 1}; all free slots)",
     )
     group.add_argument(
         "--runner",
         metavar="NAME",
         default="local",
-        help="local, flink, or a runner of Beam by name; what follows -- goes to Beam",
+        help="local, flink, dataflow, or a runner of Beam by name; what follows -- goes to Beam",
     )
     group.add_argument(
         "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"

@@ -39,6 +39,11 @@ def _manifest_content(storage: Storage, folder: str) -> bytes:
     return content
 
 
+def manifest_sum(content: bytes) -> str:
+    """SHA-256 of a manifest, in hex: what a stage is known by to those that read it."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def local_copy(storage: Storage, folder: str, tables: Sequence[str]) -> str:
     """A folder of this machine with the manifest of a stage and its files of some tables; `folder` itself if local.
 
@@ -49,7 +54,7 @@ def local_copy(storage: Storage, folder: str, tables: Sequence[str]) -> str:
         return folder
     content = _manifest_content(storage, folder)
     manifest = parse_manifest(content, f"{folder}/{MANIFEST_NAME}")
-    own = os.path.join(copies, hashlib.sha256(content).hexdigest())
+    own = os.path.join(copies, manifest_sum(content))
     wanted = [file for table in tables for file in manifest.files_of(table)]
     with environment_errors(own):
         _make_private(copies)

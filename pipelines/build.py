@@ -24,23 +24,17 @@ from leia_beam.errors import MissingResource, UsageError
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.holdout import Holdout
-from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
 from leia_beam.manifest import MANIFEST_NAME, Manifest
+from leia_beam.planning import needs_of
 from leia_beam.plans import claim_folder
 from leia_beam.shard_rows import RowOptions
-from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote, storage_for, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import (
     NAME_MISSING,
     NO_SECTIONS,
     OWN_ITEM,
-    SECTIONS_AS_ARTICLES,
-    EntitiesStage,
-    RedirectsStage,
-    TitlesStage,
-    default_bucket_count,
 )
 from leia_beam.stage_folders import stage_manifest
 from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
@@ -49,13 +43,16 @@ from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
 from leia_beam.tokenization import EncodingOptions
-from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
+from leia_beam.tokenizer_identity import TokenizerFiles
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
+from pipelines.dataflow import DATAFLOW, Job, run_dataflow
 from pipelines.engine import Engine, Graph
+from pipelines.late_stages import EntitySteps, ShardsStep, StoredTokenizer, find_tokenizer_at
 from pipelines.lock import StageLock
+from pipelines.one_job import JobRules
 from pipelines.progress import Progress
 from pipelines.runners import RunnerOptions, open_engine, run_units
 
@@ -404,43 +401,30 @@ def run_entities(
     build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
 ) -> None:
     """The three steps of `entities`."""
-    code, wikis = wiki_code(wiki), name_wikis(languages)
     build.prepare_output()
-    articles_folder = build.folder("articles")
-    manifest = build.manifest(articles_folder)
-    siteinfo = _siteinfo_of(manifest, code)
-    count = options.buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
-    titles = TitlesStage(
-        build_folder=build.folder("entities"),
-        articles_folder=articles_folder,
+    made = entity_steps(build, wiki, languages, sitelinks_folder, options)
+    build.run(made.titles(), entities.titles_graph)
+    build.run(made.redirects(), entities.redirects_graph)
+    build.run(made.table(), entities.graph)
+
+
+def entity_steps(
+    build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
+) -> EntitySteps:
+    """The steps of `entities`, to be made when what they read is finished."""
+    return EntitySteps(
+        output=build.options.output.rstrip("/"),
         sitelinks_folder=sitelinks_folder,
-        wiki_code=code,
-        siteinfo=siteinfo,
-        name_wikis=wikis,
-        bucket_count=count,
+        wiki_code=wiki_code(wiki),
+        name_wikis=name_wikis(languages),
+        buckets=options.buckets,
         rules=options.names,
         holdout=options.holdout,
+        sections=options.sections,
+        redirect_items=options.redirect_items,
+        missing_pages=options.missing_pages,
         storage=build.storage_with(sitelinks_folder),
     )
-    build.run(titles, entities.titles_graph)
-    redirects = RedirectsStage(
-        build_folder=build.folder("entities"),
-        wiki_code=code,
-        siteinfo=siteinfo,
-        sections=options.sections,
-        items=options.redirect_items,
-        storage=build.storage,
-    )
-    build.run(redirects, entities.redirects_graph)
-    table = EntitiesStage(
-        folder=build.folder("entities"),
-        wiki_code=code,
-        name_wikis=wikis,
-        bucket_count=count,
-        missing_pages=options.missing_pages,
-        storage=build.storage,
-    )
-    build.run(table, entities.graph)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -455,39 +439,24 @@ class ShardOptions:
 def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
     build.prepare_output()
-    articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
-    entity_options = build.manifest(entities_folder).options
-    if not {"names", "holdout", "sections"} <= set(entity_options):
-        raise UsageError(f"{entities_folder}: made by an earlier version; run `leia-beam entities` again, --overwrite")
-    articles_manifest = build.manifest(articles_folder)
-    stage = ShardsStage(
-        folder=build.folder("shards"),
-        articles_folder=articles_folder,
-        entities_folder=entities_folder,
-        wiki_code=entity_options["wiki"],
-        siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
-        name_wikis=tuple(entity_options["name_wikis"]),
-        tokenizer=tokenizer,
-        encoding=options.encoding,
-        rows=options.rows,
-        rules=LinkRules(
-            sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
-            skip_equal=options.skip_equal,
-            names=NameRules(**entity_options["names"]),
-            holdout=Holdout(**entity_options["holdout"]),
-        ),
-        storage=build.storage,
-    )
-    manifest = build.run(stage, shards.graph)
+    made = shards_step(build, tokenizer, options)
+    manifest = build.run(made.stage(), shards.graph)
     if manifest is not None:
-        print("\n".join(funnel_lines(funnel(articles_manifest.counters, manifest.counters))))
+        articles_counters = build.manifest(build.folder("articles")).counters
+        print("\n".join(funnel_lines(funnel(articles_counters, manifest.counters))))
     return manifest
 
 
-def _siteinfo_of(articles_manifest: Manifest, code: str) -> SiteInfo | None:
-    if articles_manifest.options["wiki"] != code:
-        raise UsageError(f"--wiki {code}: the articles in this folder are of {articles_manifest.options['wiki']}")
-    return siteinfo_from_json(articles_manifest.options["siteinfo"])
+def shards_step(build: Build, tokenizer: TokenizerFiles | StoredTokenizer, options: ShardOptions) -> ShardsStep:
+    """The stage `shards`, to be made when what it reads is finished."""
+    return ShardsStep(
+        output=build.options.output.rstrip("/"),
+        tokenizer=tokenizer,
+        encoding=options.encoding,
+        rows=options.rows,
+        skip_equal=options.skip_equal,
+        storage=build.storage,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -513,7 +482,7 @@ class BuildInputs:
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
-    tokenizer = find_tokenizer(inputs.tokenizer)
+    tokenizer = find_tokenizer_at(inputs.tokenizer, build.storage_with(inputs.tokenizer))
     first = _links_stage(build, inputs)
     second = articles_stage(
         build,
@@ -531,6 +500,12 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
     build.prepare_output()
     if apart is not None:
         build.say(f"warning: {apart}; pages without an item there will have no name")
+    sitelinks_folder = first.folder if first is not None else given[0]
+    if build.options.runner.name == DATAFLOW and not build.options.dry_run:
+        _run_on_dataflow(
+            build, inputs, [stage for stage in (first, second) if stage is not None], sitelinks_folder, tokenizer
+        )
+        return
     if first is not None:
         build.run(first, langlinks.graph if isinstance(first, LangLinksStage) else sitelinks.graph)
     build.run(second, articles.graph)
@@ -538,13 +513,37 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         build.say("entities   would read the titles of both into the entity table")
         build.say(f"shards     would tokenize with {tokenizer.name}")
         return
-    sitelinks_folder = first.folder if first is not None else given[0]
     run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities)
     manifest = run_shards(build, tokenizer, inputs.shards)
     if apart is not None and manifest is not None:
         build.say(
             f"warning: {apart}; {_share_without_item(manifest.counters):.1%} of the anchors have no item or sitelink"
         )
+
+
+def _run_on_dataflow(
+    build: Build,
+    inputs: BuildInputs,
+    first: Sequence[SitelinksStage | LangLinksStage | ArticlesStage],
+    sitelinks_folder: str,
+    tokenizer: TokenizerFiles,
+) -> None:
+    """All stages as one job."""
+    output = build.options.output.rstrip("/")
+    job = Job(
+        output=output,
+        first=first,
+        entities=entity_steps(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities),
+        shards=shards_step(build, StoredTokenizer.put(build.storage, output, tokenizer), inputs.shards),
+        rules=JobRules(
+            max_rejects=build.options.max_rejects,
+            tolerance=build.options.tolerance,
+            overwrite=build.options.overwrite,
+        ),
+        storage=build.storage,
+        needs=needs_of(sum(len(stage.units()) for stage in first)),
+    )
+    run_dataflow(job, build.options.runner.workers, build.options.beam_options, build.say)
 
 
 def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLinksStage | None:

@@ -17,12 +17,12 @@ from leia_beam.finish import MaxRejects
 from leia_beam.holdout import Holdout
 from leia_beam.shard_rows import RowOptions
 from leia_beam.tokenization import EncodingOptions
-from leia_beam.tokenizer_identity import find_tokenizer
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
 from pipelines import build as steps
 from pipelines.build import Build, EntityOptions, RunOptions, ShardOptions
 from pipelines.flink import FlinkOptions
+from pipelines.late_stages import find_tokenizer_at
 from pipelines.runners import RunnerOptions
 
 
@@ -110,7 +110,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
         languages = _list(options.name_languages)
         steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
-        tokenizer = find_tokenizer(options.tokenizer)
+        tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
         steps.run_shards(build, tokenizer, _shard_options(options))
 
 

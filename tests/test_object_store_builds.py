@@ -61,13 +61,19 @@ def kept_objects(store: Store, output: str = "out") -> dict[str, str]:
 
 
 def test_a_build_in_a_store_is_that_on_the_disk(store: Store, sample: Sample, local_build: dict[str, str]) -> None:
-    """Every data file, record and manifest, by one process; the second run finds all finished."""
+    """Every data file, record and manifest, by one process; the second run finds all finished. The tokenizer too is there."""
     command = [*arguments(store, sample), "--workers", "1", "--", *store.options]
+    for path in Path(sample.tokenizer).iterdir():
+        store.put(f"in/tokenizer/{path.name}", path.read_bytes())
+    command[command.index("--tokenizer") + 1] = f"{store.root}/in/tokenizer"
     assert main(command) == 0
     assert kept_objects(store) == local_build and len(local_build) > 40
     assert any(key.startswith("out/_run/") for key in store.objects())
     before = store.objects("out/shards/")
     assert main(command) == 0
+    assert store.objects("out/shards/") == before
+    store.storage.remove(f"{store.root}/out/shards/_manifest.json")
+    assert main(["finish", f"{store.root}/out", "--", *store.options]) == 0
     assert store.objects("out/shards/") == before
 
 
