@@ -113,12 +113,12 @@ def _dealt(
 def _dealt_stopping_all(
     shares: list[list[float]], start_s: float, failures: Failures, draw: random.Random
 ) -> tuple[float, int]:
-    """Time between failures of any worker; at one, all begin again with the unit that they were doing."""
+    """Time between failures of any worker that has work; at one, all begin again with the unit that they were doing."""
     clock, failed = start_s, 0
     active = [share for share in shares if share]
     while active:
         longest = max(sum(share) for share in active)
-        rate = failures.per_worker_hour * len(shares) / 3600
+        rate = failures.per_worker_hour * len(active) / 3600
         until = draw.expovariate(rate) if rate else float("inf")
         if until >= longest:
             return clock + longest, failed
