@@ -75,7 +75,7 @@ def align_spans(
 
 def _edge(token_start: int, token_end: int, start: int, end: int, text: str) -> str:
     bad_start = token_start < start and not text[token_start:start].isspace()
-    bad_end = token_end != end
+    bad_end = token_end > end  # characters that no token has were taken off or composed by the normalizer
     if bad_start:
         return START_WIDENED_END_REFUSED if bad_end else START_WIDENED
     return END_REFUSED if bad_end else EXACT

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from leia_beam.arguments import Parser, not_negative, positive
@@ -52,6 +53,10 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         "--characters", metavar="N", type=not_negative, default=2000, help="of a text on the terminal; 0 for all"
     )
     preview.set_defaults(run=_preview)
+    card = commands.add_parser("card", help="write the dataset card of a build's shards")
+    card.add_argument("output", metavar="DIR", help="a build's folder, or a folder of shards alone")
+    card.add_argument("--file", metavar="FILE", help="where to (default: README.md among the shards; - to print it)")
+    card.set_defaults(run=_card)
     clean = commands.add_parser("clean", help="remove what killed runs and other builds left in a folder")
     clean.add_argument("output", metavar="DIR", help="a build's folder, or a stage's")
     clean.add_argument("--dry-run", action="store_true", help="say what would be removed")
@@ -162,6 +167,20 @@ def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         for article in articles:
             print("\n".join(article_lines(article, is_coloured, options.characters or None)))
+
+
+def _card(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    from leia_beam.card import card
+    from leia_beam.manifest import MANIFEST_NAME
+
+    text = card(options.output)
+    if options.file == "-":
+        sys.stdout.write(text)
+        return
+    root = Path(options.output)
+    path = options.file or str((root if (root / MANIFEST_NAME).is_file() else root / "shards") / "README.md")
+    LocalStorage().write(path, text.encode("utf-8", "backslashreplace"))
+    print(f"{path}: written", file=sys.stderr)
 
 
 def _clean(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

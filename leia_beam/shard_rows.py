@@ -228,7 +228,7 @@ class RowMaker:
         """The values of `ENTITY_COLUMNS`."""
         name = self.encoder.encode_name(link.link.name or "")
         self.statistics.names += 1
-        self.statistics.names_other_alone += name.differs_alone
+        self.statistics.names_cut_otherwise_alone += name.is_cut_otherwise_alone
         self.statistics.name_tokens += len(name.ids)
         shift = len(self.encoder.document_start_ids)
         return (

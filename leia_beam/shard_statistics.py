@@ -10,7 +10,7 @@ from typing import Any
 PROBABILITIES = (0.5, 1.0)
 MARKER_TOKENS = 2
 """Tokens of the two markers around a name, where they are one token each."""
-_SUMMED = ("articles", "tokens", "characters", "names", "names_other_alone", "name_tokens")
+_SUMMED = ("articles", "tokens", "characters", "names", "names_cut_otherwise_alone", "name_tokens")
 
 
 @dataclass(kw_only=True)
@@ -23,8 +23,8 @@ class ShardStatistics:
     characters: int = 0
     """Of the texts that became those tokens."""
     names: int = 0
-    names_other_alone: int = 0
-    """Names whose tokens would be others if they were encoded alone."""
+    names_cut_otherwise_alone: int = 0
+    """Names that would be cut into other pieces if they were encoded alone."""
     name_tokens: int = 0
     """Of names, without markers."""
     lengths: list[int] = field(default_factory=list)
@@ -45,10 +45,10 @@ class ShardStatistics:
 
 
 def shares(sums: Mapping[str, int]) -> dict[str, Any]:
-    """Tokens a character, names whose pieces differ, and the share of inserted tokens by insertion probability."""
+    """Tokens a character, names that are cut otherwise alone, and the share of inserted tokens by insertion probability."""
     return {
         "tokens_per_character": _share(sums["tokens"], sums["characters"]),
-        "share_of_names_other_alone": _share(sums["names_other_alone"], sums["names"]),
+        "share_of_names_cut_otherwise_alone": _share(sums["names_cut_otherwise_alone"], sums["names"]),
         "inserted_token_share": {f"{p:g}": inserted_share(sums, p) for p in PROBABILITIES},
     }
 

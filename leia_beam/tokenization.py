@@ -55,10 +55,10 @@ class EncodedText(NamedTuple):
 
 
 class EncodedName(NamedTuple):
-    """The ids of a name, and whether it would have others if it stood alone."""
+    """The ids of a name, and whether it would be cut into other pieces if it stood alone."""
 
     ids: tuple[int, ...]
-    differs_alone: bool
+    is_cut_otherwise_alone: bool
 
 
 class TextEncoder:
@@ -113,10 +113,11 @@ class TextEncoder:
 
     def _encode_name(self, name: str) -> EncodedName:
         """A name's ids as it stands in running text: with its word-initial pieces, without special tokens."""
-        alone = tuple(self._tokenizer.encode(name, add_special_tokens=False).ids)
-        spaced = tuple(self._tokenizer.encode(" " + name, add_special_tokens=False).ids)
-        differs = self._spaced_in_text and spaced != alone
-        return EncodedName(spaced if self.spaced_names else alone, differs)
+        alone = self._tokenizer.encode(name, add_special_tokens=False)
+        spaced = self._tokenizer.encode(" " + name, add_special_tokens=False)
+        ends_alone = {end for _, end in alone.offsets}
+        ends_in_text = {end - 1 for _, end in spaced.offsets if end > 1} if self._spaced_in_text else ends_alone
+        return EncodedName(tuple((spaced if self.spaced_names else alone).ids), ends_in_text != ends_alone)
 
 
 def _bounds(text: str, cuts: Sequence[int]) -> list[int]:

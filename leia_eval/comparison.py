@@ -80,7 +80,10 @@ def compare_arms(arms: Arms, options: CompareOptions) -> Json:
         "base": arms[0][0],
         "arms": {name: [_run_name(name, i, runs) for i in range(len(runs))] for name, runs in arms},
         "runs": {name: {part: run.results[part] for part in ("model", "options", "versions")} for name, run in named},
-        "tasks": {task: _task_facts(_task(first, task), options) for task in shared},
+        "tasks": {
+            task: {**_task_facts(_task(first, task), options), "metric": next(iter(_metrics(named, task)), None)}
+            for task in shared
+        },
         "flags": {
             task: {name: run_task["flags"] for name, run in named if (run_task := _task(run, task))["flags"]}
             for task in shared
@@ -217,8 +220,11 @@ def _primary_row(
     clustered = []
     for task in chosen:
         metric = primary.metric or _task(first, task)["metric"]
-        if metric not in _task(first, task)["scores"]:
-            raise UsageError(f"the primary endpoint's metric {metric!r} is none of {task}'s; change the recipe")
+        of_both = [run for name in (primary.against, primary.arm) for run in arms[name]]
+        if any(metric not in _task(run, task)["scores"] for run in of_both):
+            raise UsageError(
+                f"the primary endpoint's metric {metric!r} is none of {task}'s in all runs; name another in the recipe"
+            )
         samples = first.samples[task]
         indices = range(len(samples))
         base, other = (_scores(arms[name], task, metric, indices) for name in (primary.against, primary.arm))

@@ -180,6 +180,4 @@ def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPl
     }
     if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
         parts["rounding"] = weights * _BFLOAT16
-    if config.run.nproc > 1:
-        parts["gradient buckets"] = weights * size
     return parts

@@ -21,6 +21,7 @@ from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog
 from leia_train.model import embedding_weights, load_model
 from leia_train.optimizer import MarkerRows, make_optimizer
+from leia_train.packing import IGNORED
 from leia_train.plan import TrainingPlan
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
@@ -88,6 +89,8 @@ def prepare(
         marker_rows = MarkerRows(embedding_weights(loaded.model), tokenizer.marker_ids)
     optimizer = make_optimizer(loss, config.optimization, weights=config.model.weights, rounding=config.model.rounding)
     model, prepared = accelerator.prepare(loss, optimizer)
+    if accelerator.num_processes > 1:
+        place_gradients(model, accelerator)
     if checkpoint is not None:
         load_training(checkpoint, prepared)
         start = load_more(checkpoint).get(MARKER_START)
@@ -109,6 +112,23 @@ def prepare(
         report=report,
         progress=progress,
     )
+
+
+def place_gradients(model: Any, accelerator: Accelerator) -> None:
+    """Put the gradients into the memory in which processes exchange them, before any other is taken for them.
+
+    DistributedDataParallel does so with the first gradients that it exchanges; those of the micro-batches before them would
+    lie beside it, a second copy of all of them. So those of two tokens without a label are exchanged first, then zeroed;
+    twice, because after the first time it orders its memory anew.
+    """
+    ids = torch.zeros((1, 2), dtype=torch.int64, device=accelerator.device)
+    for _ in range(2):
+        with accelerator.autocast():
+            losses = model(ids, torch.arange(2, device=accelerator.device)[None], torch.full_like(ids, IGNORED))
+        accelerator.backward(losses.sum())
+    for weight in model.parameters():
+        if weight.grad is not None:
+            weight.grad.zero_()
 
 
 def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Checkpoint | None:

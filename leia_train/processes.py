@@ -21,7 +21,7 @@ from accelerate.utils import (
 
 from leia_beam.errors import LeiaError, UsageError
 from leia_train.config import TrainConfig
-from leia_train.launcher import RENDEZVOUS
+from leia_train.launcher import RENDEZVOUS, end_with_launcher
 
 Result = TypeVar("Result")
 _FOREIGN = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
@@ -35,6 +35,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """
     on_cpu = config.run.device == "cpu" or not torch.cuda.is_available()
     if RENDEZVOUS in os.environ and not torch.distributed.is_initialized():
+        end_with_launcher()
         torch.distributed.init_process_group(
             "gloo" if on_cpu else "nccl",
             init_method=f"file://{os.environ[RENDEZVOUS]}",

@@ -19,7 +19,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 
-from leia_beam.errors import Interrupted, LeiaError
+from leia_beam.errors import Interrupted, LeiaError, MissingResource
 from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, save_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
@@ -62,17 +62,30 @@ class TrainingResult:
 def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingResult:
     """Train, or go on with the run that the output folder holds. `progress` is told of each step.
 
-    Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; any LeiaError.
+    Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
+    LeiaError.
     """
     accelerator = make_accelerator(config)
     try:
         return _train(config, accelerator, *(_on_main_alone(accelerator, say) for say in (report, progress)))
+    except torch.OutOfMemoryError as error:
+        raise MissingResource(
+            f"{accelerator.device}: out of memory ({first_line(error)}); lower --micro-batch or --max-length, or give "
+            "--gradient-checkpointing; leia-train plan estimates what is needed"
+        ) from error
     except RuntimeError as error:
+        if "not enough memory" in str(error):  # what torch says of the CPU's
+            raise MissingResource(f"{first_line(error)}; lower --micro-batch or --max-length") from error
         if accelerator.num_processes > 1 and is_lost_process(error):
             raise LeiaError("another process of this run ended; its message says why") from error
         raise
     finally:
         close_processes()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _on_main_alone(accelerator: Accelerator, say: Report) -> Report:

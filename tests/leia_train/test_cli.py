@@ -93,7 +93,7 @@ def test_flags_become_a_config(arguments):
             tiny_kv_heads=1,
         ),
         optimization=OptimizationConfig(steps=4, batch=4, micro_batch=3, learning_rate=1e-2, warmup=1),
-        run=RunConfig(output=config.run.output, save_every=1, device="cpu", quiet=True),
+        run=RunConfig(output=config.run.output, save_every=1, device="cpu", tracker="none", quiet=True),
     )
 
 

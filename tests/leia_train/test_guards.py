@@ -333,3 +333,31 @@ def test_a_signal_in_an_evaluation_ends_it_and_the_run_goes_on_with_it(arguments
     ]
     assert [record["step"] for record in logs[0] if "evaluation" in record] == [2, 4]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+            "cpu: out of memory (CUDA out of",
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] data. DefaultCPUAllocator: not enough memory: you tried"),
+            "alloc",
+        ),
+    ],
+)
+def test_memory_that_is_out_exits_5_with_what_to_do(arguments, monkeypatch, capsys, error, message):
+    """One line instead of a traceback; any other RuntimeError stays one."""
+
+    def fail(*rest):
+        raise error
+
+    monkeypatch.setattr(updates, "micro_batch_loss", fail)
+    assert main(arguments()) == 5
+    said = capsys.readouterr().err
+    assert message in said and "lower --micro-batch" in said and "more" not in said.splitlines()[-1]
+    monkeypatch.setattr(updates, "micro_batch_loss", lambda *rest: torch.ones(2) + torch.ones(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        main(arguments())

@@ -82,12 +82,39 @@ def same_training(one, other):
     assert abs(first[4]["evaluation"]["bits_per_byte"] - second[4]["evaluation"]["bits_per_byte"]) < 1e-6
 
 
-def test_two_processes_train_as_one(arguments, alone, tmp_path):
-    """Started by --nproc: the same rows, losses and weights; one line a step, and one path at the end."""
-    output = tmp_path / "two"
+def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, tmp_path):
+    """Started by --nproc: the same rows, losses and weights, one path at the end; killed, the same bytes as undisturbed.
+
+    Only torchrun is killed, as by a scheduler: its processes notice, save what they have and end.
+    """
+    output, again = tmp_path / "two", tmp_path / "again"
     done = run(arguments(*FLAGS, "--nproc", 2, output=output))
     assert done.stdout.splitlines() == [str(output / "checkpoint-final")]
     same_training(alone(arguments), output)
+    flags = arguments(*FLAGS, "--nproc", 2, output=again)
+    start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
+    wait_for_steps(again, 1)
+    children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
+    start.kill()
+    start.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and any(is_running(child) for child in children):
+        time.sleep(0.05)
+    assert not any(is_running(child) for child in children)
+    run(flags)
+    losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    final, resumed = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in (output, again))
+    assert final == resumed
+
+
+def is_running(process):
+    """Whether a process is there and not only its entry, which nobody may have asked for."""
+    status = Path(f"/proc/{process}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
 
 
 def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
@@ -111,6 +138,60 @@ def test_two_processes_of_accelerate_launch_train_as_one(arguments, alone, tmp_p
     output = tmp_path / "accelerate"
     run(arguments(*FLAGS, "--nproc", 2, output=output), "bash", "-c", each, "bash", namespace=True)
     same_training(alone(arguments), output)
+
+
+GRADIENTS = """
+import sys, torch
+from types import SimpleNamespace
+from leia_train import preparing, processes, updates
+from leia_train.config import *
+from leia_train.loss import TokenLoss
+from transformers import LlamaConfig, LlamaForCausalLM
+
+config = TrainConfig(data=DataConfig(shards=("-",)), model=ModelConfig(model="tiny-llama"),
+    optimization=OptimizationConfig(batch=2), run=RunConfig(output="-", device="cpu", nproc=2))
+accelerator = processes.make_accelerator(config)
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8))
+optimizer = torch.optim.AdamW(model.parameters())
+loss, optimizer = accelerator.prepare(TokenLoss(model), optimizer)
+preparing.place_gradients(loss, accelerator)
+weights = list(loss.parameters())
+places = [weight.grad.data_ptr() for weight in weights]
+assert all((weight.grad == 0).all() for weight in weights)
+run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer)
+for step in range(2):
+    for micro in range(2):
+        ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index
+        positions = torch.arange(8)[None]
+        with accelerator.no_sync(loss) if micro == 0 else __import__("contextlib").nullcontext():
+            accelerator.backward(loss(ids, positions, ids).sum())
+        assert [weight.grad.data_ptr() for weight in weights] == places, (step, micro)
+    assert any((weight.grad != 0).any() for weight in weights)
+    total = torch.tensor([float(weights[0].grad.abs().sum())])
+    assert torch.allclose(accelerator.gather(total), total)
+    updates.apply_update(run, 1e-3)
+print("kept")
+processes.close_processes()
+"""
+
+
+def test_gradients_stay_where_processes_exchange_them(tmp_path):
+    """From the first micro-batch on, over updates: no second copy of them; and they are those of both processes."""
+    (tmp_path / "program.py").write_text(GRADIENTS)
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "program.py")],
+            env={**environment(), "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+            | {"LEIA_TRAIN_RENDEZVOUS": str(tmp_path / "rendezvous"), "MASTER_ADDR": "127.0.0.1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [out.strip() for out, _ in said] == ["kept", "kept"], said
 
 
 def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path):
