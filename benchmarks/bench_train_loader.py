@@ -28,10 +28,26 @@ from tokenizers import Tokenizer, models
 from leia_train.config import DataConfig
 from leia_train.insertion import EDGE_BITS, Documents, offsets_of
 from leia_train.plan import TrainingPlan
-from leia_train.store import CATEGORIES, BuildTokenizer, Category, Store
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.store import Category, Store
+from leia_train.store_columns import CATEGORIES
 
 LENGTH, BATCH = 2048, 64
 LINK_EVERY = 25
+
+
+def build_tokenizer(vocabulary_size: int) -> BuildTokenizer:
+    """A tokenizer of which only the size and the special ids are looked at."""
+    return BuildTokenizer(
+        name="generated",
+        tokenizer_json=Tokenizer(models.WordLevel({"</s>": 2}, "</s>")).to_str().encode(),
+        config_json=None,
+        fingerprint="",
+        probe_fingerprint="",
+        vocabulary_size=vocabulary_size,
+        document_start_ids=(1,),
+        eos_id=2,
+    )
 
 
 def make_store(articles: int, vocabulary_size: int) -> Store:
@@ -51,19 +67,9 @@ def make_store(articles: int, vocabulary_size: int) -> Store:
         name_tokens=generator.integers(3, vocabulary_size, int(name_lengths.sum()), dtype=np.int32),
         name_offsets=offsets_of(name_lengths),
     )
-    words = Tokenizer(models.WordLevel({"</s>": 2}, "</s>")).to_str().encode()
     return Store(
         fingerprint="",
-        tokenizer=BuildTokenizer(
-            name="generated",
-            tokenizer_json=words,
-            config_json=None,
-            fingerprint="",
-            probe_fingerprint="",
-            vocabulary_size=vocabulary_size,
-            document_start_ids=(1,),
-            eos_id=2,
-        ),
+        tokenizer=build_tokenizer(vocabulary_size),
         documents=documents,
         entity_ordinals=np.concatenate([np.arange(count) for count in counts.tolist()]).astype(np.int32),
         entity_edge_bits=np.full(entities, EDGE_BITS["exact"], np.uint8),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 from leia_beam.errors import UsageError
@@ -15,7 +16,12 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?i?B?)\s*", re.IGNORECASE)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError with one line, and suggests the nearest name."""
+    """An argument parser that raises UsageError with one line, and suggests the nearest name.
+
+    `profiles` maps what `--profile` may be to the defaults that it changes, by destination.
+    """
+
+    profiles: Mapping[str, Mapping[str, object]] = {}
 
     def __init__(self, *args: object, **kwargs: object):
         kwargs.setdefault("formatter_class", _HelpFormatter)
@@ -40,10 +46,20 @@ class Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             if name.startswith("--") and name not in flags and name not in self._option_string_actions:
                 raise UsageError(f"unknown argument {name!r}{nearest(name, flags)} (see {chosen.prog} --help)")
+        if isinstance(chosen, Parser):
+            chosen._take_profile(arguments)
         namespace, unknown = self.parse_known_args(list(arguments))
         if unknown:
             raise UsageError(f"unknown argument {unknown[0]!r} (see {chosen.prog} --help)")
         return namespace
+
+    def _take_profile(self, arguments: Sequence[str]) -> None:
+        """Change the defaults to those of the profile, so that options which are given count more."""
+        given = [argument.removeprefix("--profile=") for argument in arguments if argument.startswith("--profile=")]
+        given += [value for name, value in pairwise(arguments) if name == "--profile"]
+        known = {action.dest for action in self._actions}
+        defaults = self.profiles.get(given[-1] if given else "", {})
+        self.set_defaults(**{name: value for name, value in defaults.items() if name in known})
 
     def _chosen(self, arguments: Sequence[str]) -> argparse.ArgumentParser:
         """The parser of the subcommand that is given, if any."""

@@ -123,6 +123,8 @@ def _parser() -> Parser:
     stage = commands.add_parser("shards", help="articles and entities to tokenized shards")
     options.add_tokenizer(stage)
     options.add_common(stage)
+    for name in ("build", "articles", "entities", "shards"):
+        options.add_profile(commands.choices[name])
     for parser_of_stage in commands.choices.values():
         parser_of_stage.set_defaults(run=_run_build_command)
     folder_commands.add_commands(commands)

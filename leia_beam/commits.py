@@ -7,13 +7,13 @@ have the recorded sizes. The record is written last. A unit that found damaged i
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leia_beam.manifest import StageFile
+from leia_beam.sealed_json import seal, unseal
 from leia_beam.storage import Storage
 from leia_beam.stream_checks import StreamCheck
 
@@ -35,6 +35,8 @@ class CommitRecord:
     counters: Mapping[str, int]
     tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What is counted by a name that the input chooses (templates dropped): kind → name → number, the most frequent."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage says of the unit's rows beside its counters."""
     start: tuple[int, int] | None = None
     end: tuple[int, int] | None = None
     ends_input: bool = False
@@ -61,8 +63,7 @@ def record_path(folder: str, unit: int) -> str:
 
 def write_record(storage: Storage, folder: str, record: CommitRecord) -> None:
     """Commit a unit."""
-    content = json.dumps(asdict(record), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    storage.write(record_path(folder, record.unit), content.encode())
+    storage.write(record_path(folder, record.unit), seal(asdict(record)))
 
 
 def read_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> CommitRecord | None:
@@ -71,7 +72,7 @@ def read_record(storage: Storage, folder: str, unit: int, fingerprint: str) -> C
     if content is None:
         return None
     try:
-        loaded = json.loads(content)
+        loaded = unseal(content)
         files = [StageFile(**entry) for entry in loaded.pop("files")]
         start, end, check = loaded.pop("start"), loaded.pop("end"), loaded.pop("stream_check")
         bad_blocks = tuple((first, last) for first, last in loaded.pop("bad_blocks"))

@@ -143,7 +143,7 @@ def decoded_head(dump: Dump) -> bytes:
     Whoever reads it says what is wrong with it, and where.
     """
     with _reading(dump.path), dump.storage.open(dump.path) as file:
-        stream = SequentialStream(file, dump.path, dump.format, dump.encoding)
+        stream = SequentialStream(file, dump.path, dump.format, dump.encoding, chunks_ahead=1)
         try:
             while (data := stream.take()) is not None:
                 if data:
@@ -211,11 +211,13 @@ class DumpReader:
     def _records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
         dump = self._dump
         dump.check_unchanged()
-        if self._file is None:
-            self._file = dump.storage.open(dump.path)
         if dump.is_sequential:
             yield from self._sequential_records(start, end, report)
-        elif dump.format == BZ2:
+            report.compressed_bytes = report.compressed_bytes or end - start
+            return
+        self.close()
+        self._file = dump.storage.open_range(dump.path, start, end, dump.version)
+        if dump.format == BZ2:
             yield from read_records(
                 self._file,
                 dump.path,
@@ -241,7 +243,7 @@ class DumpReader:
     def _sequential_records(self, start: int, end: int, report: RangeReport) -> Iterator[Record]:
         if self._sequence is None or not self._sequence.can_reach(start):
             self.close()
-            self._file = self._dump.storage.open(self._dump.path)
+            self._file = self._dump.storage.open_range(self._dump.path, 0, self._dump.size_bytes, self._dump.version)
             self._sequence = _Sequence(self._file, self._dump, self._delimiter)
         try:
             yield from self._sequence.records(start, end, report, self._options.max_record_bytes)

@@ -18,6 +18,7 @@ from leia_beam.errors import UsageError
 from leia_beam.wikis import Wiki, fold_namespace, label_language, language_of
 
 _TRAILING_PARENTHESIS = re.compile(r"(?<=\S) +\([^()]*\)$")
+_ANY_PARENTHESIS = re.compile(r" *\([^()]*\) *")
 
 MISSING, LOOP, SECTION, OTHER_WIKI, OTHER_NAMESPACE = "missing page", "loop", "section", "other wiki", "other namespace"
 UNRESOLVED = (MISSING, LOOP, SECTION, OTHER_WIKI, OTHER_NAMESPACE)
@@ -57,6 +58,7 @@ LABEL = "label"
 TEMPLATE = "interlanguage template"
 
 SITELINK_THEN_LABEL = "sitelink-then-label"
+TRAILING, ALL = "trailing", "all"
 SOURCES = (SITELINK, LABEL, SITELINK_THEN_LABEL)
 
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -75,12 +77,16 @@ class NameRules:
     source: str = SITELINK
     label_case: bool = True
     """Whether "Dog" becomes "dog" where the label is so."""
+    parentheses: str = TRAILING
+    """Which parentheses are taken off a title: the last one, or all."""
     refuse_numbers: bool = False
     """Whether bare numbers, years and dates get no name."""
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise UsageError(f"name source {self.source!r}: give one of {', '.join(SOURCES)}")
+        if self.parentheses not in (TRAILING, ALL):
+            raise UsageError(f"parentheses {self.parentheses!r}: give one of {TRAILING}, {ALL}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +99,16 @@ class Name:
     reason: str | None = None
 
 
-def clean_title(title: str) -> str:
-    """A title without its trailing parenthesis.
+def clean_title(title: str, parentheses: str = TRAILING) -> str:
+    """A title without its trailing parenthesis, or without all that it has.
 
     >>> clean_title("Mercury (planet)"), clean_title("PC(USA)"), clean_title("(500) Days of Summer"), clean_title("(A)")
     ('Mercury', 'PC(USA)', '(500) Days of Summer', '(A)')
+    >>> clean_title("(500) Days of Summer", ALL), clean_title("PC(USA)", ALL), clean_title("(A)", ALL)
+    ('Days of Summer', 'PC', '(A)')
     """
+    if parentheses == ALL:
+        return _ANY_PARENTHESIS.sub(" ", title).strip() or title
     return _TRAILING_PARENTHESIS.sub("", title).strip() or title
 
 
@@ -146,7 +156,7 @@ def choose_name(
 def _name_in(wiki: Wiki, title: str | None, label: str | None, rules: NameRules) -> Name | None:
     language = language_of(wiki.code)
     if title is not None and rules.source != LABEL:
-        name = clean_title(title)
+        name = clean_title(title, rules.parentheses)
         if rules.label_case and label is not None and label != name and label.casefold() == name.casefold():
             return Name(name=label, language=language, source=LABEL_CASE)
         return Name(name=name, language=language, source=SITELINK)

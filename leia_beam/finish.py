@@ -87,6 +87,18 @@ def finish_stage(
 
     Raises: the error of a failed unit; DamagedInput; TooManyRejects; Interrupted if units are missing.
     """
+    manifest = manifest_of(storage, folder, plan, max_rejects, tolerance)
+    storage.write(f"{folder}/{MANIFEST_NAME}", manifest_bytes(manifest))
+    return manifest
+
+
+def manifest_of(
+    storage: Storage, folder: str, plan: StagePlan, max_rejects: MaxRejects, tolerance: Tolerance
+) -> Manifest:
+    """The manifest that the plan and the commit records make.
+
+    Raises: as `finish_stage`.
+    """
     records = _complete_records(storage, folder, plan)
     partial = check_coverage(records, plan.end_marker, tolerance) if plan.end_marker else []
     counters = sum_counters(records)
@@ -103,7 +115,7 @@ def finish_stage(
         )
     samples = [sample for record in records for sample in record.reject_samples]
     _check_rejects(folder, counters, samples, max_rejects)
-    manifest = Manifest(
+    return Manifest(
         stage=plan.stage,
         fingerprint=plan.fingerprint,
         schema_version=SCHEMA_VERSION,
@@ -116,8 +128,6 @@ def finish_stage(
         warnings=(*partial, *bad_block_warnings(records), *(text for record in records for text in record.warnings)),
         details=_details(plan, records, partial),
     )
-    storage.write(f"{folder}/{MANIFEST_NAME}", manifest_bytes(manifest))
-    return manifest
 
 
 def _details(plan: StagePlan, records: Sequence[CommitRecord], partial: list[str]) -> dict[str, Any]:
@@ -130,6 +140,9 @@ def _details(plan: StagePlan, records: Sequence[CommitRecord], partial: list[str
         details["most_frequent"] = {
             kind: [[name, count] for name, count in names.items()] for kind, names in most.items()
         }
+    statistics = [{"unit": record.unit, **record.statistics} for record in records if record.statistics]
+    if statistics:
+        details["statistics"] = statistics
     return details
 
 

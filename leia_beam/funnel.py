@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from leia_beam.alignment import UNALIGNED
 from leia_beam.entity_names import UNRESOLVED
-from leia_beam.tokenization import UNALIGNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ Links are resolved per article against the entity table, so neither an article's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from leia_beam.entity_names import (
@@ -19,15 +20,18 @@ from leia_beam.entity_names import (
     REFUSED_NAME,
     SECTION,
     TEMPLATE,
+    TRAILING,
     NameRules,
     clean_title,
     refusal_of,
 )
 from leia_beam.holdout import Holdout, folded
 from leia_beam.lookup import EntityLookup
-from leia_beam.records import INTERLANGUAGE_TEMPLATE
+from leia_beam.records import INTERLANGUAGE_TEMPLATE, Anchor
 from leia_beam.titles import parse_target
 from leia_beam.wikis import Wiki, language_of, load_wiki
+
+CACHED_LINKS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,36 @@ class LinkRules:
     holdout: Holdout = field(default_factory=Holdout)
 
 
+class Linker:
+    """Finds the names of one wiki's links. Links repeat, so what a target comes to is kept for the next ones."""
+
+    def __init__(self, lookup: EntityLookup, wiki: Wiki, name_wikis: Sequence[str], rules: LinkRules):
+        self._rules = rules
+        unequal = replace(rules, skip_equal=False)
+
+        @lru_cache(maxsize=CACHED_LINKS)
+        def link(
+            target: str, has_fragment: bool, kind: str, foreign_wiki: str | None, foreign_title: str | None
+        ) -> LinkedAnchor:
+            fields = {
+                "target": target,
+                "fragment": has_fragment,
+                "kind": kind,
+                "foreign_wiki": foreign_wiki,
+                "foreign_title": foreign_title,
+            }
+            return link_anchor(fields, lookup, wiki, name_wikis, unequal)
+
+        self._link = link
+
+    def link(self, anchor: Anchor, shown: str) -> LinkedAnchor:
+        """The name of an anchor whose text is `shown`, or why it has none."""
+        linked = self._link(
+            anchor.target, bool(anchor.fragment), anchor.kind, anchor.foreign_wiki, anchor.foreign_title
+        )
+        return without_equal(linked, shown) if self._rules.skip_equal else linked
+
+
 def link_anchor(
     anchor: Mapping[str, Any],
     lookup: EntityLookup,
@@ -71,7 +105,12 @@ def link_anchor(
     linked = _link_title(anchor, lookup, wiki, rules)
     if linked.name is None and anchor["kind"] == INTERLANGUAGE_TEMPLATE and anchor["foreign_wiki"] in name_wikis:
         linked = _link_template(anchor, linked, rules)
-    if rules.skip_equal and linked.name is not None and shown is not None and is_equal(linked.name, shown):
+    return without_equal(linked, shown) if rules.skip_equal and shown is not None else linked
+
+
+def without_equal(linked: LinkedAnchor, shown: str) -> LinkedAnchor:
+    """The same, without a name that is the anchor's own text."""
+    if linked.name is not None and is_equal(linked.name, shown):
         return LinkedAnchor(qid=linked.qid, reason=EQUAL_TO_ANCHOR)
     return linked
 
@@ -82,13 +121,16 @@ def is_equal(name: str, shown: str) -> bool:
     >>> is_equal("New York", "new  york"), is_equal("Tokyo", "東京")
     (True, False)
     """
-    return folded(name) == folded(shown)
+    return name == shown or _folded(name) == _folded(shown)
+
+
+_folded = lru_cache(maxsize=CACHED_LINKS)(folded)
 
 
 def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkRules) -> LinkedAnchor:
     if linked.reason == HELD_OUT or (linked.reason or "").startswith(REFUSED_NAME):
         return linked
-    name = template_name(anchor["foreign_title"], anchor["foreign_wiki"])
+    name = template_name(anchor["foreign_title"], anchor["foreign_wiki"], rules.names.parentheses)
     if name is None:
         return linked
     refusal = refusal_of(name, rules.names)
@@ -101,14 +143,14 @@ def _link_template(anchor: Mapping[str, Any], linked: LinkedAnchor, rules: LinkR
     )
 
 
-def template_name(raw_title: str | None, wiki_code: str) -> str | None:
+def template_name(raw_title: str | None, wiki_code: str, parentheses: str = TRAILING) -> str | None:
     """The name that an interlanguage template gives: the foreign article's title as a name, or None where it has none.
 
     >>> template_name("paris (Texas)", "enwiki"), template_name("Category:Paris", "enwiki")
     ('Paris', None)
     """
     title = _foreign_title(raw_title, wiki_code)
-    return clean_title(title) if title is not None else None
+    return clean_title(title, parentheses) if title is not None else None
 
 
 def _foreign_title(raw: str | None, wiki_code: str) -> str | None:

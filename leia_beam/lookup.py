@@ -103,6 +103,10 @@ def _statuses(schema: pa.Schema) -> list[list[str | None]]:
     return statuses
 
 
+LOOKUP_TABLES = ("lookup-titles", "lookup-rows")
+"""The tables of the stage `entities` that are mapped."""
+
+
 class EntityLookup:
     """The entity table of a finished `entities` stage, by title."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.schema import check_version
+from leia_beam.sealed_json import seal, unseal
 
 MANIFEST_NAME = "_manifest.json"
 FORMAT = "leia-manifest"
@@ -63,7 +64,7 @@ class Manifest:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest as it stands on disk: sorted keys, UTF-8, one trailing newline."""
+    """The manifest as it stands on disk, with a checksum over itself."""
     content = {
         "format": FORMAT,
         "stage": manifest.stage,
@@ -78,19 +79,20 @@ def manifest_bytes(manifest: Manifest) -> bytes:
         "warnings": list(manifest.warnings),
         "details": dict(manifest.details),
     }
-    return (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+    return seal(content)
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """A manifest from its bytes; `where` names it in messages.
 
-    Raises: DamagedInput if it is no manifest; UsageError if it is of another schema version.
+    Raises: DamagedInput if it is no manifest or a bit of it is another; UsageError if it is of another schema version.
     """
     try:
         loaded = json.loads(content)
         if loaded["format"] != FORMAT:
             raise ValueError(f"format is {loaded['format']!r}")
         check_version(loaded["schema_version"], where)
+        loaded = unseal(content)
         return Manifest(
             stage=loaded["stage"],
             fingerprint=loaded["fingerprint"],
@@ -105,7 +107,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
             details=loaded["details"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedInput(f"{where}: not a manifest of a stage ({error}); run `leia-beam finish` again") from error
+        raise DamagedInput(
+            f"{where}: not a manifest of a stage ({error}); copy it again, or run `leia-beam finish`"
+        ) from error
 
 
 def read_manifest(stage_folder: str | Path) -> Manifest:
@@ -122,9 +126,13 @@ def read_manifest(stage_folder: str | Path) -> Manifest:
 def check_file(stage_folder: str | Path, file: StageFile) -> Path:
     """The path of a file of the stage, after its size and SHA-256 were found to be as recorded.
 
-    Raises: DamagedInput with both values.
+    Raises: DamagedInput with both values; UsageError if it is a link that leads out of the folder.
     """
     path = Path(stage_folder) / file.path
+    if not path.resolve().is_relative_to(Path(stage_folder).resolve()):
+        raise UsageError(
+            f"{path}: is a link to a file outside of its folder; copy the folder with the files themselves"
+        )
     if not path.is_file():
         raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the build again or run the build again")
     size_bytes = path.stat().st_size

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from leia_beam.records import LATER_MENTION, PROSE
+from leia_beam.records import LATER_MENTION, PROSE, Anchor
 
 MIN_CHARACTERS = 2
 _COUNTED = re.compile(r"[^\s\u3041-\u309f]")
@@ -24,33 +23,31 @@ _UNPARTED = re.compile(
 """Scripts in which words touch, or (Hangul) take on particles: Thai, Lao, Burmese, Khmer, kana, Han, Hangul."""
 
 
-def later_mentions(
-    text: str, anchors: Sequence[Mapping[str, Any]], linked: Sequence[Mapping[str, Any]]
-) -> list[tuple[dict[str, Any], int]]:
+def later_mentions(text: str, anchors: Sequence[Anchor], linked: Sequence[Anchor]) -> list[tuple[Anchor, int]]:
     """(a new anchor, the start of the one that it repeats) for each mention of one of the `linked` among all anchors.
 
     Anchors are sorted and apart, and so are mentions, also from anchors that are not linked. A text that leads to
     several places leads where the last of them before the mention does.
     """
-    linked_starts = {anchor["start_char"] for anchor in linked}
+    linked_starts = {anchor.start_char for anchor in linked}
     lengths = _lengths_by_first_characters(text, linked)
-    found: list[tuple[dict[str, Any], int]] = []
-    latest: dict[str, Mapping[str, Any]] = {}
+    found: list[tuple[Anchor, int]] = []
+    latest: dict[str, Anchor] = {}
     for gap_start, gap_end, anchor in _gaps(len(text), anchors):
         found += _mentions_in(text, gap_start, gap_end, lengths, latest)
-        if anchor is not None and anchor["start_char"] in linked_starts:
-            shown = text[anchor["start_char"] : anchor["end_char"]]
+        if anchor is not None and anchor.start_char in linked_starts:
+            shown = text[anchor.start_char : anchor.end_char]
             if _can_be_mentioned(shown):
                 latest[shown] = anchor
     return found
 
 
-def _gaps(end: int, anchors: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int, Mapping[str, Any] | None]]:
+def _gaps(end: int, anchors: Sequence[Anchor]) -> Iterator[tuple[int, int, Anchor | None]]:
     """(start, end, the anchor behind it) of what stands before, between and behind anchors."""
     at = 0
     for anchor in anchors:
-        yield at, anchor["start_char"], anchor
-        at = anchor["end_char"]
+        yield at, anchor.start_char, anchor
+        at = anchor.end_char
     yield at, end, None
 
 
@@ -58,25 +55,25 @@ def _can_be_mentioned(shown: str) -> bool:
     return len(_COUNTED.findall(shown)) >= MIN_CHARACTERS
 
 
-def _lengths_by_first_characters(text: str, anchors: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+def _lengths_by_first_characters(text: str, anchors: Sequence[Anchor]) -> dict[str, list[int]]:
     """How long the texts are that begin with two characters, the longest first: few, however many the texts."""
     grouped: defaultdict[str, set[int]] = defaultdict(set)
-    for shown in {text[anchor["start_char"] : anchor["end_char"]] for anchor in anchors}:
+    for shown in {text[anchor.start_char : anchor.end_char] for anchor in anchors}:
         if _can_be_mentioned(shown):
             grouped[shown[:2]].add(len(shown))
     return {first: sorted(lengths, reverse=True) for first, lengths in grouped.items()}
 
 
 def _mentions_in(
-    text: str, start: int, end: int, lengths: Mapping[str, list[int]], latest: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[dict[str, Any], int]]:
+    text: str, start: int, end: int, lengths: Mapping[str, list[int]], latest: Mapping[str, Anchor]
+) -> Iterator[tuple[Anchor, int]]:
     at = start
     while at < end - 1:
         for length in lengths.get(text[at : at + 2], ()):
             anchor = latest.get(text[at : at + length]) if at + length <= end else None
             if anchor is not None and _stands_alone(text, at, at + length):
-                place = {"start_char": at, "end_char": at + length, "kind": LATER_MENTION, "block": PROSE}
-                yield {**anchor, **place}, anchor["start_char"]
+                mention = anchor._replace(start_char=at, end_char=at + length, kind=LATER_MENTION, block=PROSE)
+                yield mention, anchor.start_char
                 at += length
                 break
         else:

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 
-from leia_beam.arguments import not_negative, positive, share, size_bytes
+from leia_beam.arguments import Parser, not_negative, positive, share, size_bytes
+
+PROFILES: Mapping[str, Mapping[str, object]] = {
+    "default": {},
+    "reference": {
+        "align": "strict",
+        "name_space": "no",
+        "lists": False,
+        "name_parentheses": "all",
+        "label_case": False,
+        "name_source": "sitelink",
+        "section_links": "refuse",
+        "drop_articles": "no-link",
+        "equal_names": "keep",
+    },
+}
+"""Values of options, by profile: what a command has of them."""
 
 
 def add_pages(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +41,7 @@ def add_pages(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-siteinfo", action="store_true", help="keep to the package's facts about the wiki")
     group.add_argument("--tables", action="store_true", help="keep the text of tables")
     group.add_argument("--captions", action="store_true", help="keep the captions of files")
-    group.add_argument("--no-lists", action="store_true", help="drop lists")
+    group.add_argument("--lists", action=argparse.BooleanOptionalAction, default=True, help="keep lists")
     group.add_argument("--no-headings", action="store_true", help="drop headings")
     group.add_argument(
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
@@ -92,7 +109,16 @@ def add_names(parser: argparse.ArgumentParser) -> None:
         help="the title of the linked article, Wikidata's label, or the label where there is no article",
     )
     group.add_argument(
-        "--no-label-case", action="store_true", help="keep the title's case where the label has another (Dog, dog)"
+        "--label-case",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write a name as the label has it where the two differ by case alone (Dog, dog)",
+    )
+    group.add_argument(
+        "--name-parentheses",
+        choices=("trailing", "all"),
+        default="trailing",
+        help="which parentheses are taken off a title: the last, where a space stands before it, or all",
     )
     group.add_argument("--refuse-numbers", action="store_true", help="give bare numbers, years and dates no name")
     group.add_argument(
@@ -133,9 +159,10 @@ def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--align",
-        choices=("edge", "strict"),
+        choices=("edge", "split", "expand", "strict"),
         default="edge",
-        help="anchors off token edges: widen a bad start and refuse a bad end, or drop the anchor",
+        help="anchors off token edges: widen a bad start and refuse a bad end; force a token boundary; "
+        "take the tokens that cover them; or drop the anchor",
     )
     group.add_argument(
         "--equal-names",
@@ -154,6 +181,31 @@ def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--document-start", choices=("auto", "bos", "eos", "none"), default="auto", help="the token before each article"
     )
+    group.add_argument("--eos", action="store_true", help="put the end-of-text token behind each article")
+    group.add_argument(
+        "--drop-articles",
+        metavar="KIND[,KIND…]",
+        default="no-link",
+        help="articles left out: no-link, disambiguation, list, duplicate (an earlier article has the same text); or none",
+    )
+    group.add_argument(
+        "--min-length", metavar="N", type=not_negative, default=0, help="leave out articles of fewer tokens"
+    )
+    group.add_argument(
+        "--max-length", metavar="N", type=positive, help="cut articles at this many tokens (default: no limit)"
+    )
+
+
+def add_profile(parser: Parser) -> None:
+    """A name for the values of many options; an option that is given counts more."""
+    parser.profiles = PROFILES
+    parser.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        default="default",
+        help="reference: strict alignment, names encoded alone, no lists, all parentheses off names, titles in their own "
+        "case, no names for section links, articles without any link left out; options given beside it count more",
+    )
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -164,13 +216,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=positive,
-        help=f"processes, or the parallelism on Flink (default: all cores, {os.cpu_count() or 1}; on a cluster all free slots)",
+        help=f"processes, parallelism on Flink, machines on Dataflow (default: all cores, {os.cpu_count() or 1}; all free slots)",
     )
     group.add_argument(
         "--runner",
         metavar="NAME",
         default="local",
-        help="local, flink, or a runner of Beam by name; what follows -- goes to Beam",
+        help="local, flink, dataflow, or a runner of Beam by name; what follows -- goes to Beam",
     )
     group.add_argument(
         "--range-bytes", metavar="SIZE", type=size_bytes, default="48MiB", help="compressed bytes of a unit of work"

@@ -17,6 +17,7 @@ from typing import Any
 from leia_beam.errors import DamagedInput, OtherBuild, UsageError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.schema import SCHEMA_VERSION
+from leia_beam.sealed_json import seal, unseal
 from leia_beam.storage import LocalStorage, Storage
 
 PLAN_NAME = "_plan.json"
@@ -51,7 +52,7 @@ def identity_of(
     return {
         "stage": stage,
         "inputs": inputs,
-        "options": dict(options),
+        "options": json.loads(json.dumps(dict(options))),  # as it is read back: lists for tuples
         "versions": current_versions(packages),
         "schema_version": SCHEMA_VERSION,
     }
@@ -78,7 +79,7 @@ def read_plan(storage: Storage, folder: str) -> StagePlan | None:
     if content is None:
         return None
     try:
-        return StagePlan(**json.loads(content))
+        return StagePlan(**unseal(content))
     except (ValueError, TypeError) as error:
         raise DamagedInput(f"{folder}/{PLAN_NAME}: damaged ({error}); replace this stage with --overwrite") from error
 
@@ -116,8 +117,7 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
         "required_counter": plan.required_counter,
         "details": dict(plan.details),
     }
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    storage.write(f"{folder}/{PLAN_NAME}", text.encode())
+    storage.write(f"{folder}/{PLAN_NAME}", seal(content))
 
 
 def clear_folder(storage: Storage, folder: str) -> None:
@@ -153,12 +153,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def upstream(folder: str, stage: str) -> dict[str, Any]:
+def upstream(folder: str, stage: str, storage: Storage | None = None) -> dict[str, Any]:
     """A finished stage as an input of the next: by the sum of its manifest, which holds the sums of its files.
 
     Raises: UsageError if the stage is not finished.
     """
-    content = LocalStorage().read(f"{folder}/{MANIFEST_NAME}")
+    content = (storage or LocalStorage()).read(f"{folder}/{MANIFEST_NAME}")
     if content is None:
         raise UsageError(
             f"{folder}: the stage {stage} is not finished; run `leia-beam {stage}` with this --output first"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from leia_beam.errors import UsageError
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "2.0"
 """``major.minor``: a reader takes its own major version, and every minor version that it knows."""
 
 ANCHOR = pa.struct(
@@ -73,10 +73,12 @@ ARTICLES = pa.schema(
         _optional("revision_id", pa.int64()),
         _column("title", pa.string()),
         _column("text", pa.string()),
+        _column("text_hash", pa.binary(16)),
         _column("anchors", _list_of(ANCHOR)),
         _column("flags", _list_of(pa.string())),
     ]
 )
+"""`text_hash` is the BLAKE2b of the text's UTF-8 bytes, by which repeated texts are found."""
 
 REDIRECTS = pa.schema(
     [

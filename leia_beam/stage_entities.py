@@ -22,6 +22,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,9 @@ from leia_beam.manifest import read_manifest
 from leia_beam.plans import StagePlan, identity_of, upstream
 from leia_beam.schema import DUPLICATES, ENTITIES, HELD_OUT_NAMES
 from leia_beam.siteinfo import SiteInfo, wiki_with
+from leia_beam.stage_folders import local_copy, stage_manifest
 from leia_beam.storage import LocalStorage, Storage
-from leia_beam.title_parts import TITLES, TitleParts, follow_chains, open_title_parts
+from leia_beam.title_parts import TITLE_TABLES, TITLES, TitleParts, follow_chains, open_title_parts
 from leia_beam.title_rows import (
     FILTERED,
     PAGE,
@@ -107,14 +109,17 @@ class TitlesStage:
     def folder(self) -> str:
         return f"{self.build_folder}/_titles"
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
-        links = read_manifest(self.sitelinks_folder).stage
+        links = stage_manifest(self.storage, self.sitelinks_folder).stage
         return StagePlan(
             stage="titles",
             identity=identity_of(
                 "titles",
-                [upstream(self.articles_folder, "articles"), upstream(self.sitelinks_folder, links)],
+                [
+                    upstream(self.articles_folder, "articles", self.storage),
+                    upstream(self.sitelinks_folder, links, self.storage),
+                ],
                 {
                     "wiki": self.wiki_code,
                     "name_wikis": list(self.name_wikis),
@@ -132,12 +137,14 @@ class TitlesStage:
 
     def _row_count(self) -> int:
         """About how many rows there are: each page may have an item."""
-        articles = read_manifest(self.articles_folder)
+        articles = stage_manifest(self.storage, self.articles_folder)
         return 2 * articles.rows_of("articles") + articles.rows_of("redirects")
 
     def sources(self) -> list[TitleSource]:
         """The files that have rows about titles."""
-        articles, links = read_manifest(self.articles_folder), read_manifest(self.sitelinks_folder)
+        articles, links = (
+            stage_manifest(self.storage, folder) for folder in (self.articles_folder, self.sitelinks_folder)
+        )
         langlinks = tuple(f"{self.sitelinks_folder}/{file.path}" for file in links.files_of("langlinks"))
         facts = {file.unit: f"{self.sitelinks_folder}/{file.path}" for file in links.files_of("facts")}
         pages = [
@@ -164,6 +171,7 @@ class TitlesStage:
             rules=self.rules,
             holdout=self.holdout,
             bucket_count=self.bucket_count,
+            storage=self.storage,
         )
         return reader.read(source, buckets)
 
@@ -214,12 +222,17 @@ class RedirectsStage:
         """Where step 1 stands."""
         return f"{self.build_folder}/_titles"
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         options = {"sections": self.sections, "items": self.items}
         return StagePlan(
             stage="redirects",
-            identity=identity_of("redirects", [upstream(self.titles_folder, "titles")], options, (*VERSIONS, "numpy")),
+            identity=identity_of(
+                "redirects",
+                [upstream(self.titles_folder, "titles", self.storage)],
+                options,
+                (*VERSIONS, "numpy"),
+            ),
             unit_count=1,
         )
 
@@ -228,7 +241,7 @@ class RedirectsStage:
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Turn redirects into numbers, follow them all, write the array; find pages that share an id."""
-        parts = TitleParts(self.titles_folder)
+        parts = TitleParts(local_copy(self.storage, self.titles_folder, TITLE_TABLES))
         wiki = wiki_with(self.wiki_code, self.siteinfo)
         following = np.arange(parts.size + len(ENDS), dtype=np.int32)
         for bucket, offset in enumerate(parts.offsets[:-1]):
@@ -261,14 +274,19 @@ class EntitiesStage:
     missing_pages: str = NAME_MISSING
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
-        titles, redirects = (read_manifest(f"{self.folder}/{step}").options for step in ("_titles", "_redirects"))
+        titles, redirects = (
+            stage_manifest(self.storage, f"{self.folder}/{step}").options for step in ("_titles", "_redirects")
+        )
         return StagePlan(
             stage="entities",
             identity=identity_of(
                 "entities",
-                [upstream(f"{self.folder}/_titles", "titles"), upstream(f"{self.folder}/_redirects", "redirects")],
+                [
+                    upstream(f"{self.folder}/_titles", "titles", self.storage),
+                    upstream(f"{self.folder}/_redirects", "redirects", self.storage),
+                ],
                 {
                     "wiki": self.wiki_code,
                     "name_wikis": list(self.name_wikis),
@@ -284,15 +302,17 @@ class EntitiesStage:
         )
 
     def units(self) -> list[Unit]:
-        titles = read_manifest(f"{self.folder}/_titles").rows_of("titles-rows")
+        titles = stage_manifest(self.storage, f"{self.folder}/_titles").rows_of("titles-rows")
         return _bucket_units(self.bucket_count, titles * _BYTES_A_TITLE)
 
     def process(self, unit: Unit, output: UnitOutput) -> None:
         """Each title of the bucket: its own item, else where its redirect leads, else the reason why there is none."""
         titles_folder = f"{self.folder}/_titles"
-        parts = open_title_parts(titles_folder, str(upstream(titles_folder, "titles")["manifest_sha256"]))
-        redirects = read_manifest(f"{self.folder}/_redirects").files_of("redirect-ends")[0]
-        ends = np.load(f"{self.folder}/_redirects/{redirects.path}", mmap_mode="r")
+        titles_sum = str(upstream(titles_folder, "titles", self.storage)["manifest_sha256"])
+        parts = open_title_parts(local_copy(self.storage, titles_folder, TITLE_TABLES), titles_sum)
+        redirects_folder = local_copy(self.storage, f"{self.folder}/_redirects", ["redirect-ends"])
+        redirects = read_manifest(redirects_folder).files_of("redirect-ends")[0]
+        ends = np.load(f"{redirects_folder}/{redirects.path}", mmap_mode="r")
         offset, own = parts.offsets[unit.number], parts.rows_of(unit.number)
         own_ends = np.array(ends[offset : offset + own.num_rows], np.int64)
         rows = _entities(own, own_ends, parts, self.missing_pages == REFUSE_MISSING)

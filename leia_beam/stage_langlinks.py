@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
 from leia_beam.errors import DamagedInput, UsageError
@@ -39,7 +40,7 @@ class LangLinksStage:
     salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         return StagePlan(
             stage="langlinks",

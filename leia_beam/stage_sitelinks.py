@@ -8,6 +8,7 @@ own beside them, in the same order, so that who needs the links alone does not r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
 from leia_beam.entities import LINE_END, FilteredLine, ItemParts, RejectedLine, entity_id, entity_json, parse_item
@@ -40,7 +41,7 @@ class SitelinksStage:
     salvage: bool = False
     storage: Storage = field(default_factory=LocalStorage)
 
-    @property
+    @cached_property
     def plan(self) -> StagePlan:
         return StagePlan(
             stage="sitelinks",

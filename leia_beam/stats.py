@@ -22,7 +22,9 @@ from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules, link_anchor
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.shard_statistics import total
 from leia_beam.siteinfo import siteinfo_from_json, wiki_with
+from leia_beam.terminal_text import printable
 
 _LINK_COLUMNS = ("target", "fragment", "kind", "foreign_wiki", "foreign_title")
 _OTHERS = ("titles without", "redirects with", "names equal", "mentions/", "leaks/")
@@ -50,6 +52,10 @@ class BuildStats:
     titles: Mapping[str, int]
     """What became of the wiki's titles, and of its redirects, by outcome."""
     redirects: Mapping[str, int]
+    tokens: Mapping[str, Any]
+    """Tokens, names, lengths of all shards together; see shard_statistics."""
+    shards: Sequence[Mapping[str, Any]]
+    """The same of each shard."""
     others: Mapping[str, int]
     """Titles without a page, redirects with an item, names equal to their anchors, later mentions, leaks of held-out names."""
 
@@ -70,6 +76,8 @@ def build_stats(folder: str, top: int) -> BuildStats:
         name_sources=sources,
         titles=_outcomes(entities.counters, "titles/emitted/"),
         redirects=_outcomes(redirects.counters, "redirects/emitted/"),
+        tokens=total(shards.details.get("statistics", [])),
+        shards=shards.details.get("statistics", []),
         others={
             name: count
             for counters in (entities.counters, redirects.counters, shards.counters)
@@ -141,11 +149,24 @@ def stats_lines(stats: BuildStats) -> list[str]:
         if counts:
             width = max(len(f"{count:,}") for count in counts.values())
             lines += ["", heading, *(f"  {count:>{width},}  {printable(name)}" for name, count in counts.items())]
+    lines += ["", "tokens", *(f"  {line}" for line in _token_lines(stats.tokens))]
     if stats.missed:
         width = max(len(f"{missed.links:,}") for missed in stats.missed)
         lines += ["", "targets most missed"]
         lines += [f"  {each.links:>{width},}  {printable(each.target)}  ({each.reason})" for each in stats.missed]
     return lines
+
+
+def _token_lines(tokens: Mapping[str, Any]) -> list[str]:
+    inserted = ", ".join(f"{share:.2%} at probability {p}" for p, share in tokens["inserted_token_share"].items())
+    lengths = ", ".join(f"≤{int(power):,}: {count:,}" for power, count in tokens["length_histogram"].items())
+    return [
+        f"{tokens['tokens']:,} tokens of {tokens['characters']:,} characters, {tokens['tokens_per_character']:.3f} a character",
+        f"{tokens['names']:,} names of {tokens['name_tokens']:,} tokens; "
+        f"{tokens['share_of_names_cut_otherwise_alone']:.1%} would be cut otherwise alone",
+        f"inserted, with two markers a name: {inserted}",
+        f"tokens an article, {tokens['shortest']:,} to {tokens['longest']:,}: {lengths}",
+    ]
 
 
 def stats_json(stats: BuildStats) -> str:
@@ -183,14 +204,3 @@ def stats_picture(stats: BuildStats) -> str:
 
 
 _PAGE_STEPS = ("pages", "articles", "articles in shards")
-
-
-def printable(text: str) -> str:
-    """Text as it may be shown on a terminal: whatever would move the cursor or the reading direction is escaped.
-
-    >>> printable("東京\\x1b[31m\\u202e")
-    '東京\\\\x1b[31m\\\\u202e'
-    """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-    )

@@ -31,11 +31,27 @@ class FileState:
 class Storage(Protocol):
     """Where a build's folder or a dump lies. Paths are as the user gave them, joined with '/'. Values of it pickle."""
 
+    def __hash__(self) -> int:
+        """Equal storages hash alike, so that what was opened through one is found again."""
+
     def stat(self, path: str) -> FileState | None:
         """Size and version, or None if there is no such file."""
 
     def open(self, path: str) -> BinaryIO:
         """A file to read and seek in."""
+
+    def open_range(self, path: str, start: int, end: int, version: str = "") -> BinaryIO:
+        """A file that stands at `start`, for reading on to `end` and a little further.
+
+        A read may give less than was asked for. Of a remote file hardly more is fetched than is read, and nothing of
+        another version than the one given.
+        """
+
+    def table_file(self, path: str) -> str | BinaryIO:
+        """What a reader of Parquet is given: the path of a local file, else a file."""
+
+    def copies_folder(self, path: str) -> str | None:
+        """Where on this machine copies of remote files are kept for all its processes; None where `path` is local."""
 
     def find(self, pattern: str) -> list[str]:
         """The files that a path with wildcards means, sorted; a path without any means itself."""
@@ -59,6 +75,7 @@ class Storage(Protocol):
         """Remove a file or a folder with all that is in it; nothing if there is none."""
 
 
+@dataclass(frozen=True)
 class LocalStorage:
     """Storage on a local or mounted file system."""
 
@@ -80,6 +97,17 @@ class LocalStorage:
             return open(path, "rb")
         except OSError as error:
             raise MissingResource(f"{path}: cannot be read ({error.strerror or error})") from error
+
+    def open_range(self, path: str, start: int, end: int, version: str = "") -> BinaryIO:
+        file = self.open(path)
+        file.seek(start)
+        return file
+
+    def table_file(self, path: str) -> str | BinaryIO:
+        return path
+
+    def copies_folder(self, path: str) -> str | None:
+        return None
 
     def find(self, pattern: str) -> list[str]:
         if os.path.lexists(pattern) or not has_magic(pattern):

@@ -102,12 +102,12 @@ class SequentialStream:
     the last member.
     """
 
-    def __init__(self, file: BinaryIO, name: str, format_: str, encoding: str):
+    def __init__(self, file: BinaryIO, name: str, format_: str, encoding: str, chunks_ahead: int = CHUNKS_AHEAD):
         self.position = 0
         self.compressed_position = 0
         self.warnings: list[str] = []
         self._file, self._name, self._format, self._encoding = file, name, format_, encoding
-        self._queue: queue.Queue[Chunk | BaseException | None] = queue.Queue(CHUNKS_AHEAD)
+        self._queue: queue.Queue[Chunk | BaseException | None] = queue.Queue(chunks_ahead)
         self._closing = threading.Event()
         self._ended: BaseException | bool | None = False
         self._thread = threading.Thread(target=self._decode_ahead, name=f"decode {name}", daemon=True)

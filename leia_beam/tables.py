@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -139,7 +139,7 @@ def _leaves(field: pa.Field, path: str, name: str | None = None) -> Iterator[tup
         yield path, name
 
 
-def read_rows(path: str, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(path: str | BinaryIO, columns: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a file, one row group in memory at a time."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=1024, columns=list(columns) if columns is not None else None):

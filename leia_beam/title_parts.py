@@ -34,6 +34,10 @@ TITLES = pa.schema(
 """One row a title. `qid` is an item's number, 0 where only a link between wikis names the page (`has_item` holds)."""
 
 
+TITLE_TABLES = ("titles-trie", "titles-rows")
+"""The tables of step 1 that are mapped."""
+
+
 class TitleParts:
     """The buckets of step 1. A title's number in the whole is its bucket's offset plus its number in the trie.
 

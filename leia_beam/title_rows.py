@@ -14,8 +14,8 @@ import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from leia_beam.entity_names import DISAMBIGUATION, HELD_OUT, INSTANCE_OF, Name, NameRules, choose_name
 from leia_beam.holdout import Holdout
 from leia_beam.lookup import bucket_of
+from leia_beam.storage import LocalStorage, Storage
 from leia_beam.titles import normalise_title, title_fault
 from leia_beam.wikis import Wiki, fold_namespace, label_language
 
@@ -147,6 +148,7 @@ class TitleReader:
     rules: NameRules
     holdout: Holdout
     bucket_count: int
+    storage: Storage = field(default_factory=LocalStorage)
 
     def read(self, source: TitleSource, buckets: Collection[int]) -> Iterator[tuple[int, bytes]]:
         """(bucket, packed rows) of a file; the rows of other buckets are left out."""
@@ -165,7 +167,7 @@ class TitleReader:
         if source.table == "sitelinks":
             yield from self._sitelink_rows(source, buckets)
             return
-        rows = _page_rows(source) if source.table == "articles" else _redirect_rows(source)
+        rows = self._page_rows(source) if source.table == "articles" else self._redirect_rows(source)
         if source.langlinks:
             rows = self._with_langlinks(rows, source.langlinks)
         yield from self._in_buckets(rows, buckets)
@@ -195,7 +197,7 @@ class TitleReader:
         )
         found: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
         for path in paths:
-            for link in pq.read_table(path, filters=wanted).to_pylist():
+            for link in pq.read_table(self.storage.table_file(path), filters=wanted).to_pylist():
                 found[link["page_id"]].append((prefixes[link["language"]], link["title"]))
         return found
 
@@ -206,10 +208,10 @@ class TitleReader:
                 yield bucket, row
 
     def _sitelink_rows(self, source: TitleSource, buckets: Collection[int]) -> Iterator[tuple[int, TitleRow]]:
-        facts = _Facts(source.facts_path)
+        facts = _Facts(None if source.facts_path is None else self.storage.table_file(source.facts_path))
         codes = [wiki.code for wiki in self.name_wikis]
         languages = [label_language(code) for code in codes]
-        with pq.ParquetFile(source.path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(self.storage.table_file(source.path), page_checksum_verification=True) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 qids = batch.column("qid").to_pylist()
                 facts.take(batch.column("qid"))
@@ -232,6 +234,29 @@ class TitleReader:
                     types, aliases = facts_of.get(qids[at], ((), ()))
                     name = choose_name(titles.get(at, ()), labels_of.get(at, ()), self.name_wikis, self.rules, types)
                     yield bucket, self.named_row(title, int(qids[at][1:]), name, bool(types), aliases)
+
+    def _page_rows(self, source: TitleSource) -> Iterator[TitleRow]:
+        for row, (title, page_id, flags) in enumerate(self._columns(source.path, ["title", "page_id", "flags"])):
+            reason = DISAMBIGUATION if "disambiguation" in flags else None
+            yield TitleRow(title, PAGE, page_id, place_of("articles", source.unit, row), reason)
+
+    def _redirect_rows(self, source: TitleSource) -> Iterator[TitleRow]:
+        rows = self._columns(source.path, ["from", "page_id", "to", "fragment", "to_interwiki"])
+        for row, (title, page_id, to, fragment, interwiki) in enumerate(rows):
+            yield TitleRow(
+                title,
+                REDIRECT,
+                page_id,
+                place_of("redirects", source.unit, row),
+                redirect_to=to,
+                redirect_fragment=fragment,
+                redirect_interwiki=interwiki,
+            )
+
+    def _columns(self, path: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        with pq.ParquetFile(self.storage.table_file(path), page_checksum_verification=True) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+                yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
 
     def _title(self, raw: str) -> tuple[str, str | None]:
         """(the normalised title, None), or (the title as it is, why it is filtered)."""
@@ -259,32 +284,6 @@ class TitleReader:
         return TitleRow(title, SITELINK, number, reason=HELD_OUT, typed=typed, held_out=held_out)
 
 
-def _page_rows(source: TitleSource) -> Iterator[TitleRow]:
-    for row, (title, page_id, flags) in enumerate(_columns(source.path, ["title", "page_id", "flags"])):
-        reason = DISAMBIGUATION if "disambiguation" in flags else None
-        yield TitleRow(title, PAGE, page_id, place_of("articles", source.unit, row), reason)
-
-
-def _redirect_rows(source: TitleSource) -> Iterator[TitleRow]:
-    rows = _columns(source.path, ["from", "page_id", "to", "fragment", "to_interwiki"])
-    for row, (title, page_id, to, fragment, interwiki) in enumerate(rows):
-        yield TitleRow(
-            title,
-            REDIRECT,
-            page_id,
-            place_of("redirects", source.unit, row),
-            redirect_to=to,
-            redirect_fragment=fragment,
-            redirect_interwiki=interwiki,
-        )
-
-
-def _columns(path: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
-            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-
-
 def _members(lists: pa.ListArray, key: str, value: str, wanted: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     """(row, key, value) of the members of a list of structs whose key is wanted, in order."""
     flat, rows = lists.flatten(), pc.list_parent_indices(lists)
@@ -303,7 +302,7 @@ def _by_row(members: Iterable[tuple[int, str, str]]) -> Mapping[int, list[tuple[
 class _Facts:
     """The facts beside a file of sitelinks, read along with it: both are in the dump's order, facts for some rows only."""
 
-    def __init__(self, path: str | None):
+    def __init__(self, path: str | BinaryIO | None):
         self._file = None if path is None else pq.ParquetFile(path, page_checksum_verification=True)
         self._batches = iter(()) if self._file is None else self._file.iter_batches(_BATCH_ROWS)
         self._pending: list[pa.RecordBatch] = []

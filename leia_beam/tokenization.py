@@ -1,87 +1,192 @@
-"""From text and character spans to token ids and token spans, and from a name to the ids it has in running text.
+"""From text to token ids with the characters of each, and from a name to the ids that it has in running text.
 
 Encoded is with a copy of the tokenizer that has no added tokens, so that a literal `</s>` or `<think>` in an article is
 ordinary text (`encode_special_tokens` still turns Qwen3's `<think>` into one token). What the tokenizer itself puts
-before a document is put there by id.
+before a document is put there by id. Batches are encoded in one thread: Beam's processes use the cores already.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import chain, islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from leia_beam.errors import UsageError
-from leia_beam.tokenizer_identity import TokenizerFiles, identify
+from leia_beam.token_offsets import piece_lengths
+from leia_beam.tokenizer_identity import TokenizerFiles, TokenizerIdentity, identify
 
-EDGE, STRICT = "edge", "strict"
-ALIGNMENTS = (EDGE, STRICT)
 NAME_SPACES = ("auto", "yes", "no")
 DOCUMENT_STARTS = ("auto", "bos", "eos", "none")
 
-EXACT = "exact"
-START_WIDENED = "start widened"
-END_REFUSED = "end refused"
-START_WIDENED_END_REFUSED = "start widened, end refused"
-
-NO_TOKEN = "no token"
-SHARED_TOKEN = "token shared with the anchor before"
-NOT_ON_EDGES = "not on token edges"
-UNALIGNED = (NO_TOKEN, SHARED_TOKEN, NOT_ON_EDGES)
+PIECE_CHARACTERS = 1 << 20
+"""Longer texts are encoded in pieces that end with a line: a tokenizer takes some hundred bytes of memory a character."""
 
 _PROBE_NAMES = ("Tokyo", "Japan", "Paris", "Water", "Albert Einstein", "1984")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSpan:
-    """The tokens [start, end) that cover an anchor, and how its edges fall on theirs."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodingOptions:
+    """What stands around a document, and whether a space stands before a name."""
 
-    start: int
-    end: int
-    edge: str
+    name_space: str = "auto"
+    document_start: str = "auto"
+    eos: bool = False
+    """Whether the end-of-text token stands after each article."""
+
+    def __post_init__(self) -> None:
+        if self.name_space not in NAME_SPACES:
+            raise UsageError(f"name space {self.name_space!r}: give one of {', '.join(NAME_SPACES)}")
+        if self.document_start not in DOCUMENT_STARTS:
+            raise UsageError(f"document start {self.document_start!r}: give one of {', '.join(DOCUMENT_STARTS)}")
+
+
+class EncodedText(NamedTuple):
+    """Ids (T,) int32 of a text and, for each token, its characters [start, end) in the text, (T, 2) int32."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+
+class EncodedName(NamedTuple):
+    """The ids of a name, and whether it would be cut into other pieces if it stood alone."""
+
+    ids: tuple[int, ...]
+    is_cut_otherwise_alone: bool
 
 
 class TextEncoder:
     """Encodes articles and names with one tokenizer."""
 
-    def __init__(self, files: TokenizerFiles, name_space: str, document_start: str):
-        # Beam's processes use the cores already; threads of their own in each process would fight over them.
+    def __init__(self, files: TokenizerFiles, options: EncodingOptions):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self.identity = identify(files)
-        self.document_start_ids = _document_start(files, document_start)
-        self.added_ids = _added_ids(files)
+        identity = identify_once(files)
+        self.document_start_ids = _document_start(files, identity, options.document_start)
+        self.document_end_ids = _document_end(files, identity, options.eos)
+        self.added_ids = added_ids_of(files.tokenizer_json)
+        self._is_added = np.zeros(max(identity.vocabulary_size, int(self.added_ids.max(initial=0)) + 1), bool)
+        self._is_added[self.added_ids] = True
         self._tokenizer = without_added_tokens(files.tokenizer_json)
-        self.spaced_names = _names_take_a_space(self._tokenizer) if name_space == "auto" else name_space == "yes"
-        self._encode_name = lru_cache(maxsize=1 << 16)(self._encode_name_uncached)
+        self._within = without_added_tokens(files.tokenizer_json, within_text=True)
+        self._piece_lengths = piece_lengths(files.tokenizer_json)
+        self._spaced_in_text = _names_take_a_space(self._tokenizer)
+        self.spaced_names = self._spaced_in_text if options.name_space == "auto" else options.name_space == "yes"
+        self.encode_name = lru_cache(maxsize=1 << 16)(self._encode_name)
 
-    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (T,) int32 and, for each token, its characters [start, end) in the text, (T, 2) int32."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-        return np.array(encoding.ids, dtype=np.int32), offsets
+    def encode(self, text: str, cuts: Sequence[int] = ()) -> EncodedText:
+        """A text as `encode_batch` gives it."""
+        return self.encode_batch([text], [cuts])[0]
 
-    def encode_name(self, name: str) -> list[int]:
+    def encode_batch(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> list[EncodedText]:
+        """Each text with a token boundary at each of its cuts, which are sorted characters of it.
+
+        A piece behind a cut is encoded as it stands within a text: no space is put before it.
+        """
+        bounds = [_bounds(text, of_text) for text, of_text in zip(texts, cuts, strict=True)]
+        firsts = self._encode_pieces(self._tokenizer, [text[: of[1]] for text, of in zip(texts, bounds, strict=True)])
+        within = [text[a:b] for text, of in zip(texts, bounds, strict=True) for a, b in pairwise(of[1:])]
+        others = iter(self._encode_pieces(self._within, within))
+        return [_joined([first, *islice(others, len(of) - 2)], of) for first, of in zip(firsts, bounds, strict=True)]
+
+    def _encode_pieces(self, tokenizer: Tokenizer, pieces: Sequence[str]) -> Iterator[EncodedText]:
+        if self._piece_lengths is None:
+            for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False):
+                yield EncodedText(np.array(encoding.ids, dtype=np.int32), _offsets(encoding))
+            return
+        for piece, encoding in zip(pieces, tokenizer.encode_batch_fast(pieces, add_special_tokens=False), strict=True):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            offsets = self._piece_lengths.offsets(ids, piece)
+            if offsets is None:
+                offsets = _offsets(tokenizer.encode(piece, add_special_tokens=False))
+            yield EncodedText(ids, offsets)
+
+    def added_in(self, ids: np.ndarray) -> list[int]:
+        """The ids of added tokens among a text's ids: there must be none."""
+        found = self._is_added[ids]
+        return np.unique(ids[found]).tolist() if found.any() else []
+
+    def _encode_name(self, name: str) -> EncodedName:
         """A name's ids as it stands in running text: with its word-initial pieces, without special tokens."""
-        return list(self._encode_name(name))
+        alone = self._tokenizer.encode(name, add_special_tokens=False)
+        spaced = self._tokenizer.encode(" " + name, add_special_tokens=False)
+        ends_alone = {end for _, end in alone.offsets}
+        ends_in_text = {end - 1 for _, end in spaced.offsets if end > 1} if self._spaced_in_text else ends_alone
+        return EncodedName(tuple((spaced if self.spaced_names else alone).ids), ends_in_text != ends_alone)
 
-    def _encode_name_uncached(self, name: str) -> tuple[int, ...]:
-        text = " " + name if self.spaced_names else name
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+def _bounds(text: str, cuts: Sequence[int]) -> list[int]:
+    """0, the cuts within the text, its length: with more of them where a piece is too long."""
+    bounds = [0]
+    for end in (*cuts, len(text)):
+        while end - bounds[-1] > PIECE_CHARACTERS:
+            limit = bounds[-1] + PIECE_CHARACTERS
+            bounds.append(_last_line_start(text, bounds[-1], limit) or limit)
+        if end > bounds[-1] or len(bounds) == 1:
+            bounds.append(end)
+    return bounds
 
 
-def without_added_tokens(tokenizer_json: bytes) -> Tokenizer:
-    """The tokenizer without its added tokens, post-processor, truncation and padding."""
+def _last_line_start(text: str, start: int, limit: int) -> int | None:
+    """Where the last line begins that has a letter first: there no tokenizer known to us has a token on both sides."""
+    at = text.rfind("\n", start, limit)
+    while at >= start:
+        if not text[at + 1].isspace():
+            return at + 1
+        at = text.rfind("\n", start, at)
+    return None
+
+
+def _joined(pieces: Sequence[EncodedText], starts: Sequence[int]) -> EncodedText:
+    """A text of its pieces, of which each begins at a character of it."""
+    if len(pieces) == 1:
+        return pieces[0]
+    offsets = [piece.offsets + np.int32(start) for piece, start in zip(pieces, starts)]
+    return EncodedText(np.concatenate([piece.ids for piece in pieces]), np.concatenate(offsets))
+
+
+def _offsets(encoding: Encoding) -> np.ndarray:
+    pairs = encoding.offsets
+    return np.fromiter(chain.from_iterable(pairs), dtype=np.int32, count=2 * len(pairs)).reshape(-1, 2)
+
+
+@lru_cache(maxsize=4)
+def identify_once(files: TokenizerFiles) -> TokenizerIdentity:
+    """`identify`, once a process: with a vocabulary of 150,000 it takes a second."""
+    return identify(files)
+
+
+def without_added_tokens(tokenizer_json: bytes, within_text: bool = False) -> Tokenizer:
+    """The tokenizer without its added tokens, post-processor, truncation and padding.
+
+    `within_text`: nor does it put a space before a text.
+    """
     content = json.loads(tokenizer_json)
     added = {token["id"] for token in content.get("added_tokens") or ()}
     _hide_pieces(content["model"], added)
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    if within_text:
+        content["normalizer"] = _without_prefix(content.get("normalizer"))
+        content["pre_tokenizer"] = _without_prefix(content.get("pre_tokenizer"))
     return Tokenizer.from_str(json.dumps(content))
+
+
+def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer that puts nothing before a text."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Sequence":
+        key = "normalizers" if "normalizers" in part else "pretokenizers"
+        kept = [each for each in map(_without_prefix, part[key]) if each is not None]
+        return {**part, key: kept} if kept else None
+    if part["type"] == "Metaspace":
+        return {**{k: v for k, v in part.items() if k != "add_prefix_space"}, "prepend_scheme": "never"}
+    return {**part, "add_prefix_space": False} if "add_prefix_space" in part else part
 
 
 def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
@@ -100,18 +205,19 @@ def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
         model["vocab"] = kept | hidden
 
 
-def _added_ids(files: TokenizerFiles) -> np.ndarray:
+def added_ids_of(tokenizer_json: bytes) -> np.ndarray:
     """The ids that no text may come to: all added tokens but the one for unknown letters."""
-    tokenizer = Tokenizer.from_buffer(files.tokenizer_json)
-    model = json.loads(files.tokenizer_json)["model"]
+    content = json.loads(tokenizer_json)
+    model, added = content["model"], content.get("added_tokens") or ()
     unknown = model.get("unk_id")
     if unknown is None and isinstance(model.get("unk_token"), str):
-        unknown = tokenizer.token_to_id(model["unk_token"])
-    return np.array(sorted(set(tokenizer.get_added_tokens_decoder()) - {unknown}), dtype=np.int32)
+        vocabulary = model["vocab"] if isinstance(model["vocab"], dict) else {}
+        of_added = {token["content"]: token["id"] for token in added}
+        unknown = of_added.get(model["unk_token"], vocabulary.get(model["unk_token"]))
+    return np.array(sorted({token["id"] for token in added} - {unknown}), dtype=np.int32)
 
 
-def _document_start(files: TokenizerFiles, document_start: str) -> tuple[int, ...]:
-    identity = identify(files)
+def _document_start(files: TokenizerFiles, identity: TokenizerIdentity, document_start: str) -> tuple[int, ...]:
     if document_start == "none":
         return ()
     if document_start in ("auto", "bos") and identity.document_start_ids:
@@ -123,6 +229,14 @@ def _document_start(files: TokenizerFiles, document_start: str) -> tuple[int, ..
     raise UsageError(
         f"--document-start {document_start}: the tokenizer {files.name} has no such token; give none or auto"
     )
+
+
+def _document_end(files: TokenizerFiles, identity: TokenizerIdentity, eos: bool) -> tuple[int, ...]:
+    if not eos:
+        return ()
+    if identity.eos_id is None:
+        raise UsageError(f"--eos: the tokenizer {files.name} has no end-of-text token; leave --eos out")
+    return (identity.eos_id,)
 
 
 def _names_take_a_space(tokenizer: Tokenizer) -> bool:
@@ -140,50 +254,3 @@ def _names_take_a_space(tokenizer: Tokenizer) -> bool:
         alone += ids(name) == within[len(before) :]
         spaced += ids(" " + name) == within[len(before) :]
     return spaced > alone
-
-
-def align_spans(
-    offsets: np.ndarray, text: str, spans: Sequence[tuple[int, int]], alignment: str
-) -> list[TokenSpan | str]:
-    """For each character span, sorted and apart, the tokens that cover it, or the reason why it is dropped.
-
-    `offsets` (T, 2) are the characters of each token. White space that a token takes in before a span (`▁Tokyo`) is no
-    bad edge. Alignment `edge`: a bad start is widened to the token's, a bad end is marked as refused, so that each
-    strategy of the trainer refuses only the edge that it needs. `strict`: both edges must be exact.
-
-    >>> align_spans(np.array([[0, 2], [2, 5]]), "ab cd", [(0, 2), (3, 5)], "edge")
-    [TokenSpan(start=0, end=1, edge='exact'), TokenSpan(start=1, end=2, edge='exact')]
-    """
-    token_starts, token_ends = offsets[:, 0], offsets[:, 1]
-    starts = np.array([start for start, _ in spans], dtype=np.int64)
-    ends = np.array([end for _, end in spans], dtype=np.int64)
-    firsts = np.searchsorted(token_ends, starts, side="right")
-    lasts = np.searchsorted(token_starts, ends, side="left") - 1
-    aligned: list[TokenSpan | str] = []
-    previous_end = 0
-    for start, end, first, last in zip(starts.tolist(), ends.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
-        if first > last or start >= end:
-            aligned.append(NO_TOKEN)
-            continue
-        edge = _edge(int(token_starts[first]), int(token_ends[last]), start, end, text)
-        if alignment == STRICT and edge != EXACT:
-            aligned.append(NOT_ON_EDGES)
-        elif first < previous_end:
-            aligned.append(SHARED_TOKEN)
-        else:
-            aligned.append(TokenSpan(start=first, end=last + 1, edge=edge))
-            previous_end = last + 1
-    return aligned
-
-
-def _edge(token_start: int, token_end: int, start: int, end: int, text: str) -> str:
-    bad_start = token_start < start and not text[token_start:start].isspace()
-    bad_end = token_end != end
-    if bad_start:
-        return START_WIDENED_END_REFUSED if bad_end else START_WIDENED
-    return END_REFUSED if bad_end else EXACT
-
-
-def find_added_ids(ids: np.ndarray, added_ids: np.ndarray) -> Iterable[int]:
-    """The ids of added tokens among a text's ids: there must be none."""
-    return [int(token_id) for token_id in np.unique(ids[np.isin(ids, added_ids)])]

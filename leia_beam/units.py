@@ -135,6 +135,8 @@ class UnitOutput:
         self.stream_check: StreamCheck | None = None
         self.bad_blocks: list[tuple[int, int]] = []
         self.salvaged: str | None = None
+        self.statistics: Mapping[str, Any] = {}
+        """What the stage says of the unit's rows beside its counters."""
         self._unit = unit
         self._suffix = f"{unit.number:05d}-of-{unit.count:05d}-{fingerprint[:8]}"
         self._scratch = scratch
@@ -271,6 +273,7 @@ def run_unit(stage: AnyStage, unit: Unit, work: Callable[[Unit, UnitOutput], Non
             files=[file for file, _ in finished],
             counters=dict(sorted(output.counters.items())),
             tallies={kind: most_frequent(names, MAX_TALLIED) for kind, names in sorted(output.tallies.items())},
+            statistics=output.statistics,
             start=output.start,
             end=output.end,
             ends_input=output.ends_input,

@@ -15,17 +15,21 @@ from leia_beam.errors import DamagedInput, MissingResource
 from leia_eval.cache import Answer, AnswerCache, request_key
 
 if TYPE_CHECKING:
-    from leia_eval.models import ScoringModel
+    from leia_eval.scoring_model import ScoringModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRequest:
-    """A request as token ids. `continuation_ids` is None where the model is to write; `where` is for messages."""
+    """A request as token ids. `continuation_ids` is None where the model is to write; `where` is for messages.
+
+    cut: how many tokens of the context's beginning were left out.
+    """
 
     context_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...] | None
     until: tuple[str, ...] = ()
     max_new_tokens: int = 0
+    cut: int = field(default=0, compare=False)
     where: str = field(compare=False, repr=False)
 
     def description(self) -> dict[str, Any]:

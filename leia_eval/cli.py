@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = _Parser(prog=PROGRAM, description="Scores language models on multiple-choice tasks, and compares them.")
+    parser = _Parser(
+        prog=PROGRAM, description="Scores language models on choices and on generated answers, and compares them."
+    )
     parser.add_argument("--version", action="store_true", help="print the version and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
@@ -64,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         run, "--shots", type=int, metavar="N", help="solved items before each (default: 0, or the paper's in reference)"
     )
     _add(run, "--pmi", action="store_true", help="also score each choice after nothing, for PMI")
-    _add(run, "--limit", type=int, metavar="N", help="score the first N items of each task (default: all)")
+    _add(run, "--limit", type=int, metavar="N", help="score N items of each task, drawn by their ids (default: all)")
+    _add(run, "--limit-seed", type=int, default=42, metavar="N", help="seed that draws them")
     _add(run, "--seed", type=int, default=42, metavar="N", help="seed that chooses the shots")
     _add(run, "--batch-size", type=int, default=8, metavar="N", help="requests at once; halved when memory runs out")
     _add(run, "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N, mps, or auto: spread over all GPUs")
@@ -174,19 +177,25 @@ def _ls(options: argparse.Namespace) -> None:
     if options.data_dir is not None and not options.data_dir.is_dir():
         raise UsageError(f"--data-dir {options.data_dir} is not a folder")
     width = max(map(len, catalog))
+    lines = []
     for entry in catalog.values():
+        rank = 2
         if entry.source is None:
             note = "lm-eval's own, from the hub"
         else:
             note = " or ".join([*entry.data_files, *([f"hub: {entry.source.hub}"] if entry.source.hub else [])])
             if entry.source.shot_files:
                 note += f"; shots: {' or '.join(entry.source.shot_files)}"
+            rank = 1
             if options.data_dir is not None:
                 try:
                     note = f"data: {find_data_file(options.data_dir, entry.data_files, entry.name)}"
+                    rank = 0
                 except UsageError:
                     note = f"no data: {note}"
-        print(f"{entry.name:<{width}}  tag {','.join(entry.tags)}  version {entry.version}  {note}")
+        lines.append((rank, f"{entry.name:<{width}}  tag {','.join(entry.tags)}  version {entry.version}  {note}"))
+    for _, line in sorted(lines, key=lambda line: line[0]):  # what can be run now, then our own, then lm-eval's
+        print(line)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -200,6 +209,7 @@ def _run(options: argparse.Namespace) -> None:
         data_dir=options.data_dir,
         shots=options.shots,
         limit=options.limit,
+        limit_seed=options.limit_seed,
         seed=options.seed,
         profile=options.profile,
         pmi=options.pmi,
@@ -246,8 +256,9 @@ def _compare(options: argparse.Namespace) -> None:
     if options.output is not None and options.output.suffix not in (*OUTPUT_FORMS, ""):
         raise UsageError(f"--output {options.output} must end in {', '.join(OUTPUT_FORMS)}, or in nothing for a folder")
 
-    from leia_eval import recipe, report
+    from leia_eval import comparison_report, recipe
     from leia_eval.comparison import CompareOptions, Primary, compare_arms
+    from leia_eval.report_parts import page
     from leia_eval.run_folder import read_run, to_json, write_file
 
     arms = [(name, [read_run(folder) for folder in folders]) for name, folders in named.items()]
@@ -259,12 +270,12 @@ def _compare(options: argparse.Namespace) -> None:
     )
     comparison = compare_arms(arms, compare_options)
     if options.output is None:
-        print(report.comparison_markdown(comparison), end="")
+        print(comparison_report.comparison_markdown(comparison), end="")
         return
-    fragment = report.comparison_html(comparison, {name: runs[0].samples for name, runs in arms})
+    fragment = comparison_report.comparison_html(comparison, {name: runs[0].samples for name, runs in arms})
     contents = {
-        ".md": report.comparison_markdown(comparison).encode(),
-        ".html": report.page("leia-eval compare", fragment).encode(),
+        ".md": comparison_report.comparison_markdown(comparison).encode(),
+        ".html": page("leia-eval compare", fragment).encode(),
         ".json": to_json(comparison),
     }
     if options.output.suffix:
@@ -279,14 +290,15 @@ def _report(options: argparse.Namespace) -> None:
     if not options.runs:
         raise UsageError(f"no run was given; {PROGRAM} report DIR")
     from leia_eval import report
+    from leia_eval.report_parts import page
     from leia_eval.run_folder import read_run, write_file
 
     for folder in options.runs:
         run = read_run(folder)
         text = report.run_markdown(run.results)
-        page = report.page("leia-eval run", report.run_html(run.results, run.samples))
+        html = page("leia-eval run", report.run_html(run.results, run.samples))
         write_file(folder / "report.md", text.encode())
-        write_file(folder / "report.html", page.encode())
+        write_file(folder / "report.html", html.encode())
         print(text, end="")
 
 
@@ -305,12 +317,9 @@ def _contamination(options: argparse.Namespace) -> None:
         items = read_source(entry.source, options.data_dir, entry.name).items
         asked = [contamination.item_of(document) for document in items.documents]
         searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
-    for text in contamination.shard_texts(options.shards):  # one pass for all tasks
-        for _, _, search in searches:
-            search.read(text)
+    results = contamination.look_for([search for _, _, search in searches], contamination.shard_texts(options.shards))
     found = {}
-    for entry, items, search in searches:
-        seen = search.result()
+    for (entry, items, _), seen in zip(searches, results, strict=True):
         from_wikipedia = bool(entry.metadata.get("from_wikipedia"))
         found[entry.name] = {**seen, "data_sha256": items.sha256, "from_wikipedia": from_wikipedia}
         question, answer = (f"{100 * seen['share'][part]:.1f} %" for part in contamination.PARTS)

@@ -15,7 +15,8 @@ from leia_eval import stats
 from leia_eval.run_folder import FORMAT, Json, StoredRun
 
 _MUST_AGREE = ("data_sha256", "prompts_sha256", "version")
-_BINARY = ("acc", "acc_norm", "acc_bytes", "acc_pmi", "exact_match")
+_BINARY = ("acc", "acc_norm", "acc_bytes", "acc_pmi", "exact_match", "jasquad_match")
+ENGLISH_TASKS = ("leia_xcsqa_en", "leia_xcodah_en", "leia_xnli_en")
 
 Arms = Sequence[tuple[str, Sequence[StoredRun]]]
 
@@ -67,7 +68,7 @@ def compare_arms(arms: Arms, options: CompareOptions) -> Json:
         row
         for task in shared
         for base, other in contrasts
-        for metric in _metrics(first, task)
+        for metric in _metrics(named, task)
         for row in _rows_of(task, metric, base, by_name[base], other, by_name[other], options)
     ]
     primary = _primary_row(by_name, shared, first, options)
@@ -79,7 +80,10 @@ def compare_arms(arms: Arms, options: CompareOptions) -> Json:
         "base": arms[0][0],
         "arms": {name: [_run_name(name, i, runs) for i in range(len(runs))] for name, runs in arms},
         "runs": {name: {part: run.results[part] for part in ("model", "options", "versions")} for name, run in named},
-        "tasks": {task: _task_facts(_task(first, task), options) for task in shared},
+        "tasks": {
+            task: {**_task_facts(_task(first, task), options), "metric": next(iter(_metrics(named, task)), None)}
+            for task in shared
+        },
         "flags": {
             task: {name: run_task["flags"] for name, run in named if (run_task := _task(run, task))["flags"]}
             for task in shared
@@ -105,11 +109,15 @@ def _contrasts(names: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _metrics(run: StoredRun, task: str) -> list[str]:
-    scores = _task(run, task)["scores"]
-    main = _task(run, task)["metric"]
+def _metrics(named: Sequence[tuple[str, StoredRun]], task: str) -> list[str]:
+    """The metrics that all runs have (JaSQuAD's need packages that one machine may lack), the task's main one first."""
+    first = named[0][1]
+    scores = [
+        name for name in _task(first, task)["scores"] if all(name in _task(run, task)["scores"] for _, run in named)
+    ]
+    main = _task(first, task)["metric"]
     ordered = [*(name for name in _BINARY if name in scores), *(name for name in scores if name not in _BINARY)]
-    return [main, *(metric for metric in ordered if metric != main)]
+    return [*([main] if main in scores else []), *(metric for metric in ordered if metric != main)]
 
 
 def _check_comparable(base_name: str, base: StoredRun, name: str, run: StoredRun, shared: Sequence[str]) -> None:
@@ -212,8 +220,11 @@ def _primary_row(
     clustered = []
     for task in chosen:
         metric = primary.metric or _task(first, task)["metric"]
-        if metric not in _task(first, task)["scores"]:
-            raise UsageError(f"the primary endpoint's metric {metric!r} is none of {task}'s; change the recipe")
+        of_both = [run for name in (primary.against, primary.arm) for run in arms[name]]
+        if any(metric not in _task(run, task)["scores"] for run in of_both):
+            raise UsageError(
+                f"the primary endpoint's metric {metric!r} is none of {task}'s in all runs; name another in the recipe"
+            )
         samples = first.samples[task]
         indices = range(len(samples))
         base, other = (_scores(arms[name], task, metric, indices) for name in (primary.against, primary.arm))
@@ -265,6 +276,13 @@ def _notes(
             f"One checkpoint an arm ({', '.join(alone)}): the intervals are over items, and the noise of training is not "
             "in them."
         )
+    if not any(_task(named[0][1], task)["language"] == "en" for task in shared):
+        groups = {_task(named[0][1], task)["group"] for task in shared}
+        own = [name for name in ENGLISH_TASKS if name.rpartition("_")[0] in groups]
+        notes.append(
+            "No English task (regression): what the training cost in English is not seen; run every arm on "
+            f"{' and '.join(own or ENGLISH_TASKS[:1])} too."
+        )
     notes.append("Holm's p values are adjusted over all rows of the table; the primary endpoint is not among them.")
     if primary is None:
         wanted = options.primary
@@ -284,7 +302,7 @@ def _notes(
                 notes.append(
                     f"{package}: {base_name} ran with {version}, {name} with {run.results['versions'].get(package)}."
                 )
-        for part in ("stored_dtypes", "tokenizer_sha256", "parameters"):
+        for part in ("stored_dtypes", "tokenizer_sha256", "settings_sha256", "parameters"):
             if run.results["model"][part] != base.results["model"][part]:
                 notes.append(
                     f"{base_name} and {name} differ in {part}: {_plain(base.results['model'][part])} and "
@@ -302,6 +320,10 @@ def _notes(
         left_out = sorted(set(run.samples) - set(shared))
         if left_out:
             notes.append(f"Not in all runs, left out: {', '.join(left_out)} of {name}.")
+        for task in shared:
+            lacking = sorted(set(_task(run, task)["scores"]) - set(_metrics(named, task)))
+            if lacking:
+                notes.append(f"Not in all runs, left out: {', '.join(lacking)} of {task} of {name}.")
     return notes
 
 

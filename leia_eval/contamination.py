@@ -3,14 +3,15 @@
 Texts are compared by n-grams: of words, or of characters for scripts without spaces, after NFKC and case folding and
 without punctuation. A part of an item is seen when at least half of its n-grams occur somewhere in the shards; a part
 that is shorter than n is one gram of its own length. The grams of the items are few, so they are kept and the corpus
-streams by: the units of an article become 64-bit numbers, every window of a length is hashed at once by prefix sums
-(sum of unit j times q^j, modulo 2^64), and what hits is compared letter by letter, so a collision counts for nothing.
+streams by, once for all tasks: the units of an article become 64-bit numbers, every window of a length is hashed at
+once by prefix sums (sum of unit j times q^j, modulo 2^64), and what hits is compared letter by letter, so a collision
+counts for nothing.
 """
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _number_of(unit: str) -> int:
 
 
 class Search:
-    """The items of one task, and which of them the texts that it read hold."""
+    """The items of one task, and which of them texts hold."""
 
     def __init__(self, items: Sequence[Item], *, language: str | None, n: int | None = None):
         self._items = items
@@ -129,15 +130,20 @@ class Search:
             for item in items
             for part in PARTS
         }
-        self._finder = GramFinder((gram for of in self._grams.values() for gram in of), characters=self._characters)
 
-    def read(self, text: str) -> None:
-        """Looks at one text of the corpus."""
-        self._finder.read(text)
+    @property
+    def characters(self) -> bool:
+        """Whether grams are of characters."""
+        return self._characters
 
-    def result(self) -> dict[str, Any]:
-        """The share and the ids of items whose question, and whose answer, the texts hold."""
-        ids = {part: [item.id for item in self._items if self._is_seen(item, part)] for part in PARTS}
+    @property
+    def grams(self) -> set[Gram]:
+        """All that is looked for."""
+        return {gram for of in self._grams.values() for gram in of}
+
+    def result(self, found: Collection[Gram]) -> dict[str, Any]:
+        """The share and the ids of items whose question, and whose answer, texts with the grams `found` hold."""
+        ids = {part: [item.id for item in self._items if self._is_seen(item, part, found)] for part in PARTS}
         return {
             "items": len(self._items),
             "n": self._n,
@@ -146,9 +152,24 @@ class Search:
             "share": {part: len(ids[part]) / len(self._items) for part in PARTS},
         }
 
-    def _is_seen(self, item: Item, part: str) -> bool:
+    def _is_seen(self, item: Item, part: str, found: Collection[Gram]) -> bool:
         wanted = self._grams[item.id, part]
-        return bool(wanted) and len(wanted & self._finder.found) >= SEEN_SHARE * len(wanted)
+        return bool(wanted) and sum(gram in found for gram in wanted) >= SEEN_SHARE * len(wanted)
+
+
+def look_for(searches: Sequence[Search], texts: Iterable[str]) -> list[dict[str, Any]]:
+    """The result of every search, from one pass over the texts: each is cut into units once for all languages of a kind."""
+    finders = {
+        characters: GramFinder(
+            (gram for search in searches if search.characters == characters for gram in search.grams),
+            characters=characters,
+        )
+        for characters in sorted({search.characters for search in searches})
+    }
+    for text in texts:
+        for finder in finders.values():
+            finder.read(text)
+    return [search.result(finders[search.characters].found) for search in searches]
 
 
 def item_of(document: dict[str, Any]) -> Item:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from leia_beam.errors import DamagedInput, MissingResource, UsageError
-from leia_eval.forms import Document, Row, form_named
+from leia_eval.data_files import Row
+from leia_eval.forms import Document, form_named
 
 SPLIT = "validation"
 SHOT_SPLIT = "shots"

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leia_beam.errors import DamagedInput, UsageError
+from leia_beam.errors import DamagedInput, MissingResource, UsageError
+from leia_eval import jasquad
 from leia_eval.catalog import TASKS_FOLDER, TaskEntry, read_catalog, select_tasks
 from leia_eval.documents import SHOT_SPLIT, SPLIT, ItemFile, TaskData, read_source
 from leia_eval.forms import Document
@@ -24,12 +25,16 @@ LONGEST_ANSWER = 256
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
-    """What decides the prompts. `data_dir` None: from the hub. `shots` None: none, or in `reference` the paper's."""
+    """What decides the prompts. `data_dir` None: from the hub. `shots` None: none, or in `reference` the paper's.
+
+    limit: at most so many items of each task, drawn by `limit_seed`.
+    """
 
     tasks: tuple[str, ...]
     data_dir: Path | None = None
     shots: int | None = None
     limit: int | None = None
+    limit_seed: int = 42
     seed: int = 42
     profile: str = "standard"
     pmi: bool = False
@@ -39,8 +44,9 @@ class PromptOptions:
             raise UsageError(f"--shots {self.shots} must be 0 or more")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit} must be 1 or more")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed} must be 0 or more")
+        for option, seed in (("--seed", self.seed), ("--limit-seed", self.limit_seed)):
+            if seed < 0:
+                raise UsageError(f"{option} {seed} must be 0 or more")
         if self.profile not in PROFILES:
             raise UsageError(f"--profile {self.profile} is none of {', '.join(PROFILES)}")
 
@@ -71,6 +77,7 @@ class PreparedTask:
     task: Any = field(repr=False)
     shots: int
     shots_from: str
+    profile: str
     requests: list[Request] = field(repr=False)
     prompts_sha256: str
 
@@ -80,9 +87,14 @@ class PreparedTask:
         return self.data.items
 
     @property
+    def scored(self) -> list[int]:
+        """Which items are scored, in the data's order."""
+        return sorted({request.item_index for request in self.requests})
+
+    @property
     def n(self) -> int:
         """How many items are scored."""
-        return len({request.item_index for request in self.requests})
+        return len(self.scored)
 
     def id_of(self, index: int) -> str:
         """The id of item `index`."""
@@ -138,7 +150,7 @@ def dry_run(options: PromptOptions, n: int = PROMPTS_IN_DRY_RUN) -> str:
     lines = []
     for task in prepare_tasks(options):
         lines.append(f"== {task.entry.name}: {task.n} items of {task.items.name}, {task.shots} shots{task.shots_from}")
-        for index in range(min(n, task.n)):
+        for index in task.scored[:n]:
             document = task.items.documents[index]
             requests = [request for request in task.requests if request.item_index == index]
             lines += [f"-- item {document['id']!r}", requests[0].context]
@@ -158,9 +170,24 @@ def gold_index(task: Any, document: Document) -> int:
     return int(gold) if isinstance(gold, int) else list(task.doc_to_choice(document)).index(gold)
 
 
+def draw_items(ids: Sequence[str], n: int, seed: int) -> list[int]:
+    """The places of `n` of the items, in order: those whose SHA-256 of seed and id is least.
+
+    So a set in order of articles (JSQuAD) is drawn from all of them, the same items are drawn in every language and in
+    every order of the file, and fewer are a part of more.
+    """
+    ranked = sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{seed}\0{ids[i]}".encode()).digest())
+    return sorted(ranked[:n])
+
+
 def _check_profile(entry: TaskEntry, options: PromptOptions) -> None:
     if options.profile == "reference" and "reference_shots" not in entry.metadata:
         raise UsageError(f"the reference profile has no {entry.name}: the paper did not score it so; use standard")
+    if options.profile == "reference" and entry.metadata.get("scorer") == "jasquad" and not jasquad.is_installed():
+        raise MissingResource(
+            f"the reference profile scores {entry.name} by JaSQuAD's rule, whose packages are not installed; "
+            f"{jasquad.INSTALL}, or use standard"
+        )
     if options.data_dir is not None and entry.source is None:
         raise UsageError(f"{entry.name} is lm-eval's own and reads the hub; leave --data-dir away to run it")
 
@@ -218,7 +245,12 @@ def _prepare(
         task.sampler = GivenShots(shots)
     else:
         task.set_fewshot_seed(options.seed)  # once, in one process: the requests are the same at any number of them
-    task.build_all_requests(limit=options.limit, rank=0, world_size=1)
+    indices = list(range(len(data.items.documents)))
+    if options.limit is not None:
+        indices = draw_items([document["id"] for document in data.items.documents], options.limit, options.limit_seed)
+    task.build_all_requests(samples=indices, rank=0, world_size=1)
+    for instance in task.instances:
+        instance.doc_id = indices[instance.doc_id]  # lm-eval counts within the samples
     requests = [
         request
         for instance in task.instances
@@ -240,6 +272,7 @@ def _prepare(
         task=task,
         shots=n or 0,
         shots_from=shots_from,
+        profile=options.profile,
         requests=requests,
         prompts_sha256=digest.hexdigest(),
     )

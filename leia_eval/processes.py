@@ -7,7 +7,10 @@ PartialState.
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+
+_LONGEST_WAIT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -41,5 +44,6 @@ def join(device: str) -> Processes:
         return Processes(0, 1, 0)
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
+    # one may have much more left to answer than another after an interruption, and NCCL gives up after ten minutes
+    state = PartialState(cpu=device == "cpu", timeout=_LONGEST_WAIT)
     return Processes(state.process_index, state.num_processes, state.local_process_index, state)

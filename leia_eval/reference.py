@@ -7,6 +7,8 @@ Facts of the paper's evaluation, kept apart from what is thought right today:
 - NIILC's and JEMHopQA's shots are the first n of a fixed list;
 - context and answer are tokenised apart, without BOS; an empty context is the EOS token, and X-CODAH and XNLI are
   whole texts after it;
+- a context that is too long loses its beginning, so that with the answer it fits; one that a text is generated from
+  keeps 256 tokens free, whatever the answer's length may be;
 - a generated answer to JSQuAD may be as long as its longest gold answer, which gives away a part of it.
 """
 
@@ -17,6 +19,8 @@ from leia_beam.errors import UsageError
 from leia_eval.forms import Document
 
 SEED = 42
+KEPT_FREE = 256
+"""Tokens that a prompt to be continued leaves of the context."""
 
 
 def draw_shots(
@@ -70,6 +74,19 @@ def encode_pair(
 ) -> tuple[list[int], list[int]]:
     """Token ids of a request; `encode` adds no special token."""
     return encode(context) if context else [eos_token_id], encode(continuation)
+
+
+def cut_context(context: Sequence[int], continuation: Sequence[int] | None, max_length: int) -> list[int]:
+    """The end of `context` that fits; `continuation` None where the model is to write.
+
+    The last token of a continuation is only predicted, so one token more than `max_length` fits.
+
+    Raises: ValueError where nothing of the context would be left.
+    """
+    room = max_length - KEPT_FREE if continuation is None else max_length - len(continuation) + 1
+    if room < 1:
+        raise ValueError(f"no token of the context fits {max_length}")
+    return list(context[-room:])
 
 
 def generation_length(encode: Callable[[str], list[int]], answers: Sequence[str]) -> int:

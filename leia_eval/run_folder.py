@@ -20,7 +20,7 @@ from typing import Any
 from leia_beam.errors import DamagedInput, OtherBuild, UsageError
 
 RESULTS = "results.json"
-FORMAT = 2
+FORMAT = 3
 
 Json = dict[str, Any]
 Samples = dict[str, list[Json]]  # by task, in the data file's order

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leia_beam.errors import UsageError
-from leia_eval import scoring
+from leia_eval import jasquad, scoring
 from leia_eval.answering import Answerer, EncodedRequest
 from leia_eval.cache import Answer, AnswerCache, request_key
 from leia_eval.chatter import ProgressLine, chatter_to
@@ -26,7 +26,9 @@ from leia_eval.processes import Processes, join
 from leia_eval.run_folder import FORMAT, Json, Samples, prepare_folder, write_run
 
 if TYPE_CHECKING:
-    from leia_eval.models import ModelIdentity, RequestEncoder, ScoringModel
+    from leia_eval.checkpoints import ModelIdentity
+    from leia_eval.encoders import RequestEncoder
+    from leia_eval.scoring_model import ScoringModel
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BACKENDS = ("hf", "vllm")
@@ -72,13 +74,13 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
         go_offline()
     with chatter_to(None):
         prepared = prepare_tasks(prompts)
-        from leia_eval import models
+        from leia_eval import checkpoints, encoders, models
 
         if options.device != "auto":
             models.check_device(options.device)
-        folder = models.find_checkpoint(str(options.model))
-        identity = models.identify_model(folder, options.untrained_seed)
-        encoder = models.load_encoder(folder, prompts.profile)
+        folder = checkpoints.find_checkpoint(str(options.model))
+        identity = checkpoints.identify_model(folder, options.untrained_seed)
+        encoder = encoders.load_encoder(folder, prompts.profile, options.backend)
         encoded = [encode_requests(task, encoder) for task in prepared]
         processes = join(options.device)
     key = _key(prompts, options, prepared, identity)
@@ -105,7 +107,8 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
         for task, requests in zip(prepared, encoded, strict=True)
     }
     about = About(**cache[_about_key(identity, options)])
-    results = _results(key, prepared, samples, identity, about)
+    cut = {task.entry.name: _items_cut(task, requests) for task, requests in zip(prepared, encoded, strict=True)}
+    results = _results(key, prepared, samples, identity, about, cut)
     work = {
         "started_unix_s": round(started, 3),
         "elapsed_s": round(time.time() - started, 3),
@@ -121,9 +124,9 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
 
 
 def encode_requests(task: PreparedTask, encoder: "RequestEncoder") -> list[EncodedRequest]:
-    """Token ids of all requests.
+    """Token ids of all requests; in the reference profile what is too long is cut from the left, as the reference did.
 
-    Raises: UsageError for the first request that the model cannot read whole (lm-eval would cut it from the left).
+    Raises: UsageError for the first request that the model cannot read whole otherwise (lm-eval would cut it unsaid).
     """
     return [_encode(task, request, encoder) for request in task.requests]
 
@@ -152,37 +155,47 @@ def own_version() -> str:
 
 
 def _encode(task: PreparedTask, request: Request, encoder: "RequestEncoder") -> EncodedRequest:
-    from leia_eval.reference import generation_length
+    from leia_eval import reference
 
     where = task.where(request)
+    most, continuation = 0, None
     if request.continuation is None:
-        context = encoder.encode_prompt(request.context)
-        most = request.max_new_tokens or generation_length(encoder.encode_plain, request.length_of)
-        encoded = EncodedRequest(
-            context_ids=tuple(context), continuation_ids=None, until=request.until, max_new_tokens=most, where=where
-        )
-        ids, length = context, len(context) + most
+        whole = encoder.encode_prompt(request.context)
+        most = request.max_new_tokens or reference.generation_length(encoder.encode_plain, request.length_of)
+        longest = encoder.max_length - most
     else:
-        context, continuation = encoder.encode_pair(request.context, request.continuation)
-        encoded = EncodedRequest(context_ids=tuple(context), continuation_ids=tuple(continuation), where=where)
-        ids, length = [*context, *continuation], len(context) + len(continuation) - 1  # the last is predicted only
+        whole, continuation = encoder.encode_pair(request.context, request.continuation)
+        longest = encoder.longest_pair - len(continuation)
         if not continuation:
             raise UsageError(
                 f"{where} has no token of its own: {request.continuation!r} after the "
                 "prompt changes nothing in the tokenizer's output"
             )
-    if length > encoder.max_length:
+    context = whole
+    if encoder.profile == "reference":
+        with contextlib.suppress(ValueError):  # said below
+            context = reference.cut_context(whole, continuation, encoder.max_length)
+    if len(context) > longest:
+        more = most if continuation is None else len(continuation) - 1  # the last is predicted only
         raise UsageError(
-            f"{where} is {length} tokens long with its shots"
-            + ("" if request.continuation is not None else " and its longest answer")
-            + f", and the model reads {encoder.max_length}; lower --shots or leave the item out"
+            f"{where} is {len(context) + more} tokens long with its shots"
+            + (" and its longest answer" if continuation is None else "")
+            + f", and the model reads {longest + more}; lower --shots or leave the item out"
         )
+    ids = [*context, *(continuation or ())]
     if max(ids) >= encoder.vocabulary_size:
         raise UsageError(
             f"{where} holds token id {max(ids)}, and the model "
             f"has {encoder.vocabulary_size} embeddings; its tokenizer is another model's"
         )
-    return encoded
+    return EncodedRequest(
+        context_ids=tuple(context),
+        continuation_ids=None if continuation is None else tuple(continuation),
+        until=request.until,
+        max_new_tokens=most,
+        cut=len(whole) - len(context),
+        where=where,
+    )
 
 
 def _score_item(task: PreparedTask, index: int, found: Sequence[tuple[Request, Answer]]) -> scoring.Row:
@@ -191,7 +204,15 @@ def _score_item(task: PreparedTask, index: int, found: Sequence[tuple[Request, A
     id_, prompt = task.id_of(index), asked[0][0].context
     if asked[0][0].continuation is None and task.entry.source is not None:
         answer = asked[0][1]
-        return scoring.generation_row(document, id_=id_, generated=answer["text"], ended=answer["ended"], prompt=prompt)
+        return scoring.generation_row(
+            document,
+            id_=id_,
+            generated=answer["text"],
+            ended=answer["ended"],
+            prompt=prompt,
+            by_words=_by_words(task),
+            keep_names=task.profile == "reference",
+        )
     if asked[0][0].continuation is None or task.task.multiple_input:
         return _score_by_lm_eval(task, document, id_, asked)
     unconditional = [answer["log_likelihood"] for request, answer in found if request.unconditional]
@@ -206,6 +227,17 @@ def _score_item(task: PreparedTask, index: int, found: Sequence[tuple[Request, A
         unconditional=unconditional or None,
         prompt=prompt,
     )
+
+
+def _by_words(task: PreparedTask) -> bool:
+    """Whether the task's answers are also scored by JaSQuAD's rule."""
+    return task.entry.metadata.get("scorer") == "jasquad" and jasquad.is_installed()
+
+
+def _items_cut(task: PreparedTask, requests: Sequence[EncodedRequest]) -> int:
+    """How many items lost a part of their context."""
+    pairs = zip(task.requests, requests, strict=True)
+    return len({request.item_index for request, encoded in pairs if encoded.cut})
 
 
 def _score_by_lm_eval(
@@ -244,10 +276,10 @@ def _load(
     cache: AnswerCache,
     identity: "ModelIdentity",
 ) -> "ScoringModel":
-    from leia_eval import models
+    from leia_eval import models, vllm_model
 
     if options.backend == "vllm":
-        model: ScoringModel = models.load_vllm(encoder, dtype=options.dtype)
+        model: ScoringModel = vllm_model.load_vllm(encoder, dtype=options.dtype)
     else:
         model = models.load_model(
             encoder,
@@ -266,6 +298,7 @@ def _model_key(identity: "ModelIdentity", options: ModelOptions) -> Json:
         "weights": identity.weights_sha256,
         "config": identity.config_sha256,
         "tokenizer": identity.tokenizer_sha256,
+        "settings": identity.settings_sha256,
         "dtype": options.dtype,
         "device": options.device.split(":")[0],
         "backend": options.backend,
@@ -279,10 +312,13 @@ def _about_key(identity: "ModelIdentity", options: ModelOptions) -> str:
 def _key(prompts: PromptOptions, model: ModelOptions, tasks: Sequence[PreparedTask], identity: "ModelIdentity") -> Json:
     """What must be equal for two runs to be the same run."""
     return {
-        "model": [identity.weights_sha256, identity.config_sha256, identity.tokenizer_sha256],
+        "model": [
+            identity.weights_sha256, identity.config_sha256, identity.tokenizer_sha256, identity.settings_sha256
+        ],
         "tasks": {task.entry.name: [task.items.sha256, task.prompts_sha256] for task in tasks},
         "options": {
-            "profile": prompts.profile, "shots": prompts.shots, "limit": prompts.limit, "seed": prompts.seed,
+            "profile": prompts.profile, "shots": prompts.shots, "seed": prompts.seed,
+            "limit": prompts.limit, "limit_seed": None if prompts.limit is None else prompts.limit_seed,
             "pmi": prompts.pmi, "batch_size": model.batch_size, "device": model.device, "dtype": model.dtype,
             "backend": model.backend, "untrained_seed": model.untrained_seed,
         },
@@ -290,10 +326,17 @@ def _key(prompts: PromptOptions, model: ModelOptions, tasks: Sequence[PreparedTa
 
 
 def _results(
-    key: Json, prepared: Sequence[PreparedTask], samples: Samples, identity: "ModelIdentity", about: About
+    key: Json,
+    prepared: Sequence[PreparedTask],
+    samples: Samples,
+    identity: "ModelIdentity",
+    about: About,
+    cut: dict[str, int],
 ) -> Json:
     versions = {"leia": own_version(), "python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in PACKAGES}
+    if any(map(_by_words, prepared)):
+        versions |= jasquad.versions()
     return {
         "format": FORMAT,
         "key": key,
@@ -301,14 +344,16 @@ def _results(
         "options": key["options"],
         "interval": "95 %: Wilson for right or wrong, else a bootstrap over clusters of items",
         "versions": versions,
-        "tasks": [_task_result(task, samples[task.entry.name]) for task in prepared],
+        "tasks": [_task_result(task, samples[task.entry.name], cut[task.entry.name]) for task in prepared],
     }
 
 
-def _task_result(task: PreparedTask, rows: list[scoring.Row]) -> Json:
+def _task_result(task: PreparedTask, rows: list[scoring.Row], cut: int) -> Json:
     from leia_eval.stats import score_interval
 
     metadata_ = task.entry.metadata
+    preferred = metadata_.get("reference_metric") if task.profile == "reference" else None
+    lacks_words = metadata_.get("scorer") == "jasquad" and not _by_words(task)
     return {
         "name": task.entry.name,
         "version": task.entry.version,
@@ -322,9 +367,11 @@ def _task_result(task: PreparedTask, rows: list[scoring.Row]) -> Json:
         "shots": task.shots,
         "shots_from": task.shots_from.removeprefix(",").strip(),
         "chance": scoring.chance_of(rows),
-        "metric": scoring.main_metric(rows),
+        "metric": scoring.main_metric(rows, preferred),
         "scores": {metric: asdict(score_interval(rows, metric)) for metric in scoring.metrics_of(rows)},
         "flags": scoring.flag_shares(rows),
+        "cut": cut,
+        "left_out": f"JaSQuAD's scores need packages that are not installed: {jasquad.INSTALL}" if lacks_words else "",
         "ties": sum(row.get("tied", False) for row in rows),
         "from_wikipedia": bool(metadata_.get("from_wikipedia")),
         "data_file": task.items.name,
@@ -336,9 +383,10 @@ def _task_result(task: PreparedTask, rows: list[scoring.Row]) -> Json:
 
 def _write(output: Path, results: Json, samples: Samples, work: dict[str, Any]) -> Json:
     from leia_eval import report
+    from leia_eval.report_parts import page
 
     pages = {
         "report.md": report.run_markdown(results).encode(),
-        "report.html": report.page("leia-eval run", report.run_html(results, samples)).encode(),
+        "report.html": page("leia-eval run", report.run_html(results, samples)).encode(),
     }
     return write_run(output, results, samples, pages, work)

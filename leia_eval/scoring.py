@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leia_eval import answers
+from leia_eval import answers, jasquad
 from leia_eval.forms import Document
 
 Row = dict[str, Any]
 
 CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes", "acc_pmi")
-GENERATION_METRICS = answers.SCORES
+GENERATION_METRICS = (*answers.SCORES, *jasquad.SCORES)
 
 _CLUSTER_FIELDS = ("cluster", "link", "passage_id", "InputStoryid", "sample_id")
 """Where sets that lm-eval brings name what items have in common: belebele's article, xstorycloze's story, MMLU's item."""
@@ -57,17 +57,31 @@ def choices_row(
     }
 
 
-def generation_row(document: Document, *, id_: str, generated: str, ended: bool, prompt: str) -> Row:
-    """An item that the model answers in its own words."""
+def generation_row(
+    document: Document,
+    *,
+    id_: str,
+    generated: str,
+    ended: bool,
+    prompt: str,
+    by_words: bool = False,
+    keep_names: bool = False,
+) -> Row:
+    """An item that the model answers in its own words.
+
+    by_words: also by JaSQuAD's scores, which need their packages. keep_names: as the reference read answers.
+    """
     gold = document["answers"]
+    prediction = answers.first_line(generated, keep_names=keep_names)
     flags = answers.flags(generated, ended=ended, language=document["lang"], question=document["question"], gold=gold)
     return {
         **_about(document, id_, prompt),
         "answers": list(gold),
         "generated": generated,
-        "prediction": answers.first_line(generated),
+        "prediction": prediction,
         "flags": flags,
-        **answers.score_answer(generated, gold),
+        **answers.score_answer(prediction, gold),
+        **(jasquad.score(prediction, gold) if by_words else {}),
     }
 
 
@@ -77,10 +91,10 @@ def other_row(document: Document, *, id_: str, scores: Mapping[str, Any], prompt
     return {**_about(document, id_, prompt), "response": response, **numbers}
 
 
-def main_metric(rows: Sequence[Row]) -> str:
-    """The metric that a task's first column shows: the paper's, else the first that lm-eval gives."""
+def main_metric(rows: Sequence[Row], preferred: str | None = None) -> str:
+    """The metric that a task's first column shows: the preferred, else the paper's, else the first that lm-eval gives."""
     metrics = metrics_of(rows)
-    return next((name for name in ("acc", "char_f1", "exact_match") if name in metrics), metrics[0])
+    return next((name for name in (preferred, "acc", "char_f1", "exact_match") if name in metrics), metrics[0])
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:

@@ -22,15 +22,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from leia_beam.errors import MissingResource
 
 VARLEN = "leia_varlen"
-IMPLEMENTATIONS = {
-    "flash": "flash_attention_2",
-    "varlen": VARLEN,
-    "flex": "flex_attention",
-    "sdpa": "sdpa",
-    "eager": "eager",
-}
-"""Our names, and those of transformers."""
-_WITH_OFFSETS = ("flash_attention_2", "flash_attention_3", VARLEN)
+_IMPLEMENTATIONS = {"varlen": VARLEN, "flex": "flex_attention"}
+"""Our names, and those of transformers where they are others."""
+_FLASH = (("flash_attention_3", (9, 0)), ("flash_attention_2", (8, 0)), ("flash_attention_4", (9, 0)))
+"""Packages of flash-attn in the order in which they are taken, and the compute capability that each needs."""
+_WITH_OFFSETS = (*(name for name, _ in _FLASH), VARLEN)
 _PROBE_LENGTHS = (7, 1, 12, 5)
 MAX_RELATIVE_DIFFERENCE = 1e-3
 """Of packed and separate logits in float32, by their standard deviation: rounding gives 1e-5, a leak above 0.1."""
@@ -42,10 +38,18 @@ Contexts = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """A kernel, and why it may be taken here."""
+    """A kernel by our name and transformers', and why it may be taken here."""
 
     name: str
+    implementation: str
     reason: str
+
+
+def _choice(name: str, reason: str) -> Choice:
+    implementation = (
+        (_flash_installed() or "flash_attention_2") if name == "flash" else _IMPLEMENTATIONS.get(name, name)
+    )
+    return Choice(name=name, implementation=implementation, reason=reason)
 
 
 def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]:
@@ -59,20 +63,32 @@ def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]
     if requested != "auto":
         if hindered.get(requested):
             raise MissingResource(f"--attention {requested}: {hindered[requested]}; --attention auto takes what works")
-        return [Choice(name=requested, reason="asked for")]
-    found = [Choice(name=name, reason="boundaries are passed explicitly") for name, why in hindered.items() if not why]
+        return [_choice(requested, "asked for")]
+    found = [_choice(name, "boundaries are passed explicitly") for name, why in hindered.items() if not why]
     why_not = ", ".join(f"no {name}: {why}" for name, why in hindered.items() if why)
-    return [*found, *(Choice(name=name, reason=why_not) for name in ("sdpa", "eager"))]
+    return [*found, *(_choice(name, why_not) for name in ("sdpa", "eager"))]
 
 
 def flash_hindrance(device: torch.device, dtype: str) -> str | None:
     """Why flash-attn cannot be used here; None where it can."""
-    from transformers.utils.import_utils import is_flash_attn_2_available
-
     why = _gpu_hindrance(device, dtype)
-    if why is None and not is_flash_attn_2_available():
-        why = "flash-attn is not installed (pip install 'leia-lm[flash]')"
+    if why is None and _flash_installed() is None:
+        why = "flash-attn is not installed for this GPU (pip install 'leia-lm[flash]')"
     return why
+
+
+def _flash_installed() -> str | None:
+    """transformers' name of the package of flash-attn that is installed and made for this GPU."""
+    from transformers.utils import import_utils
+
+    if not torch.cuda.is_available():
+        return None
+    capability = torch.cuda.get_device_capability()
+    for name, needed in _FLASH:
+        is_available = getattr(import_utils, f"is_flash_attn_{name[-1]}_available")
+        if capability >= needed and is_available():
+            return name
+    return None
 
 
 def varlen_hindrance(device: torch.device, dtype: str) -> str | None:
@@ -242,7 +258,7 @@ def settle(
     for choice in choices:
         last = choice is choices[-1]
         try:
-            model.set_attn_implementation(IMPLEMENTATIONS[choice.name])
+            model.set_attn_implementation(choice.implementation)
             error = check_isolation(model, vocabulary_size, context, dtype) if isolated else None
         except (MissingResource, ImportError, ValueError, RuntimeError, NotImplementedError) as failure:
             line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]

@@ -28,7 +28,8 @@ from leia_train.insertion import MARKER, NAME
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.packing import IGNORED
 from leia_train.plan import TrainingPlan
-from leia_train.store import open_shards, open_store, store_fingerprint
+from leia_train.shard_folders import open_shards
+from leia_train.store import open_store, store_fingerprint
 
 Report = Callable[[str], None]
 MANIFEST_NAME = "_bake.json"

@@ -96,11 +96,10 @@ def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointToke
 
 
 def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:
-    import torch
     from safetensors.torch import save_file
 
     (folder / "training").mkdir()
-    tensors: dict[str, Tensor] = {"random.torch": torch.get_rng_state()}
+    tensors: dict[str, Tensor] = {}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in values.items()}
     save_file(tensors, folder / _OPTIMIZER)
@@ -185,15 +184,13 @@ def step_checkpoints(output: Path) -> list[Checkpoint]:
 
 
 def load_training(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Put the state of a checkpoint into the optimizer and torch's generator.
+    """Put the state of a checkpoint into the optimizer.
 
     Not with load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
     """
-    import torch
     from safetensors.torch import load_file
 
     tensors = load_file(checkpoint.path / _OPTIMIZER)
-    torch.set_rng_state(tensors.pop("random.torch"))
     inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
     weights = [weight for group in inner.param_groups for weight in group["params"]]
     for name, tensor in tensors.items():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
@@ -198,7 +199,7 @@ def _train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         from leia_train.launcher import is_launched, launch
 
         if config.run.nproc > 1 and not is_launched(os.environ):
-            return launch(list(arguments), config.run.nproc)
+            return launch(list(arguments), config.run.nproc, Path(config.run.output))
         from leia_train.train import train
     _no_bars()
     result = train(config, report=_say, progress=_progress(config))

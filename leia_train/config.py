@@ -27,7 +27,9 @@ FORMS = ("rows", "axolotl", "text")
 FILE_FORMATS = ("parquet", "jsonl")
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
+EVAL_PROFILES = ("standard", "reference")
 TINY_LLAMA = "tiny-llama"
+_MAX_DOSES = 256
 
 
 def option(
@@ -114,6 +116,8 @@ class DataConfig:
         _check_choice("names", self.names, NAMES)
         _check_choice("budget", self.budget, BUDGETS)
         _check_choice("compat", self.compat, COMPATS)
+        doses = len(self.probability_buckets)
+        _check(doses <= _MAX_DOSES, "probability-buckets", f"with {doses} values", f"at most {_MAX_DOSES} of them")
         for value in self.probability_buckets:
             _check(0 <= value <= 1, "probability-buckets", value, "from 0 to 1")
         _check(self.max_length >= 2, "max-length", self.max_length, "at least 2 tokens")
@@ -254,6 +258,15 @@ class RunConfig:
     )
     eval_shards: tuple[str, ...] = option("folders of shards that are evaluated too", default=(), metavar="DIR")
     eval_inserted: bool = option("the validation articles with names inserted as a second figure", default=True)
+    eval_tasks: tuple[str, ...] = option(
+        "tasks of leia-eval that the final model is scored on; see leia-eval ls", default=(), metavar="TASK"
+    )
+    eval_tasks_every: int = option("steps between two scorings of --eval-tasks; 0 for one at the end", default=0)
+    eval_tasks_data: str = option("folder of the tasks' data; empty for the hub", default="")
+    eval_tasks_profile: str = option("leia-eval's own rules, or the paper's", default="standard", choices=EVAL_PROFILES)
+    eval_tasks_shots: int = option("solved items before each; -1 for the profile's own", default=-1)
+    eval_tasks_limit: int = option("first items of each task that are scored; 0 for all", default=0)
+    eval_tasks_batch: int = option("requests that are answered at once", default=8)
     tracker: str = option("where metrics go too; auto: TensorBoard if installed", default="auto", choices=TRACKERS)
     spike: float = option(
         "warn of a loss above so many times the median of the last 20 steps; 0 for never", default=2.0
@@ -267,6 +280,11 @@ class RunConfig:
         _check(self.keep >= 1, "keep", self.keep, "at least 1")
         _check(self.nproc >= 0, "nproc", self.nproc, "0 or above")
         _check(self.eval_every >= 0, "eval-every", self.eval_every, "0 or above")
+        _check(self.eval_tasks_every >= 0, "eval-tasks-every", self.eval_tasks_every, "0 or above")
+        _check_choice("eval-tasks-profile", self.eval_tasks_profile, EVAL_PROFILES)
+        _check(self.eval_tasks_shots >= -1, "eval-tasks-shots", self.eval_tasks_shots, "-1 or above")
+        _check(self.eval_tasks_limit >= 0, "eval-tasks-limit", self.eval_tasks_limit, "0 or above")
+        _check(self.eval_tasks_batch >= 1, "eval-tasks-batch", self.eval_tasks_batch, "at least 1")
         _check(math.isfinite(self.spike) and self.spike >= 0, "spike", self.spike, "0 or above")
         _check_choice("tracker", self.tracker, TRACKERS)
         _check_choice("device", self.device, DEVICES)

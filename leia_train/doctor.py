@@ -19,7 +19,7 @@ from leia_train.attention import candidates, flash_hindrance, varlen_hindrance
 from leia_train.tracking import choose_tracker
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "pyarrow", "numpy")
-_OPTIONAL = ("flash-attn", "tensorboard", "wandb", "trackio", "PyYAML")
+_OPTIONAL = ("tensorboard", "flash-attn", "wandb", "trackio", "PyYAML")
 _TESTED = {"torch": (2, 10), "transformers": (5, 0), "accelerate": (1, 12)}
 _GIB = 1 << 30
 

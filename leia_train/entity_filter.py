@@ -10,13 +10,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
 from leia_train.insertion import EDGE_BITS
-from leia_train.store import NO_QID, Store
+from leia_train.store import Store
+from leia_train.store_columns import NO_QID
 
 Bools = NDArray[np.bool_]
 
@@ -26,15 +28,15 @@ _EDGE_WORDS = tuple(sorted(EDGE_BITS, key=lambda word: EDGE_BITS[word]))
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
-def kept_entities(store: Store, conditions: Sequence[str]) -> Bools:
-    """Which entities (E,) fulfil all conditions.
+def kept_entities(store: Store, conditions: Sequence[str], chosen: slice) -> Bools:
+    """Which entities of a range fulfil all conditions.
 
     Raises: UsageError for an unknown column, or a value that no entity of these shards has.
     """
-    kept = np.ones(len(store.entity_ordinals), bool)
+    kept = np.ones(len(store.entity_ordinals[chosen]), bool)
     for condition in conditions:
         column, sign, values = parse_condition(condition)
-        kept &= _among(store, column, values, condition) == (sign == "=")
+        kept &= _among(store, column, values, condition, chosen) == (sign == "=")
     return kept
 
 
@@ -58,21 +60,23 @@ def parse_condition(condition: str) -> tuple[str, str, list[str]]:
     return column, sign, [value.strip() for value in values.split(",")]
 
 
-def _among(store: Store, column: str, values: list[str], condition: str) -> Bools:
-    """Which entities have one of the values."""
+def _among(store: Store, column: str, values: list[str], condition: str, chosen: slice) -> Bools:
+    """Which entities of a range have one of the values."""
     if column == "qids":
-        return np.isin(store.entity_qids, [_qid_number(value, condition) for value in values])
+        return np.isin(store.entity_qids[chosen], [_qid_number(value, condition) for value in values])
     if column == "ordinals":
-        found = np.zeros(len(store.entity_ordinals), bool)
+        ordinals = store.entity_ordinals[chosen]
+        found = np.zeros(len(ordinals), bool)
         for value in values:
             first, last = _ordinal_range(value, condition)
-            found |= (store.entity_ordinals >= first) & (store.entity_ordinals <= last)
+            found |= (ordinals >= first) & (ordinals <= last)
         return found
     if column == "edges":
-        codes, words = np.asarray(store.entity_edge_bits), _EDGE_WORDS
+        codes: NDArray[Any] = store.entity_edge_bits[chosen]
+        words = _EDGE_WORDS
     else:
         category = store.categories[f"entity_{column}"]
-        codes, words = np.asarray(category.codes), category.words
+        codes, words = category.codes[chosen], category.words
     unknown = [value for value in values if value not in words]
     if unknown:
         raise UsageError(

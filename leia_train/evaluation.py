@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from leia_beam.errors import UsageError
 from leia_train.insertion import NAME, TEXT, insert_names
 from leia_train.packing import IGNORED
-from leia_train.store import BuildTokenizer, Store
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,19 +58,26 @@ class Text:
 
 
 def evaluate(
-    token_loss: nn.Module, texts: Sequence[Text], max_length: int, accelerator: Accelerator, *, share_rows: bool
+    token_loss: nn.Module,
+    texts: Sequence[Text],
+    max_length: int,
+    accelerator: Accelerator,
+    *,
+    share_rows: bool,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """The loss on some texts; None where they have no bytes. `share_rows`: rows hold several documents."""
+    """The loss on some texts; None where a process was told to stop. `share_rows`: rows hold several documents."""
     size_bytes = sum(text.size_bytes for text in texts)
-    if size_bytes == 0:
-        return None
     windows = [window for text in texts for window in windows_of(text, max_length)]
-    sums = np.zeros(4)  # nats and tokens of text, nats and tokens of names
+    sums = np.zeros(5)  # nats and tokens of text, nats and tokens of names, processes that were told to stop
     was_training = token_loss.training
     token_loss.eval()
     with torch.no_grad():
         rows = list(pack_windows(windows, max_length if share_rows else 1))
         for input_ids, position_ids, labels, names in rows[accelerator.process_index :: accelerator.num_processes]:
+            if stopped():
+                sums[4] = 1
+                break
             tensors = (
                 torch.from_numpy(part)[None].to(accelerator.device) for part in (input_ids, position_ids, labels)
             )
@@ -82,12 +90,14 @@ def evaluate(
     if accelerator.num_processes > 1:
         total = torch.from_numpy(sums).to(accelerator.device)
         sums = accelerator.reduce(total, "sum").cpu().numpy()
-    nats, tokens, name_nats, name_tokens = sums.tolist()
+    nats, tokens, name_nats, name_tokens, told_to_stop = sums.tolist()
+    if told_to_stop:
+        return None
     return Evaluation(
         documents=len(texts),
         tokens=int(tokens),
         size_bytes=size_bytes,
-        bits_per_byte=nats / math.log(2) / size_bytes,
+        bits_per_byte=nats / math.log(2) / max(size_bytes, 1),
         name_tokens=int(name_tokens),
         nats_per_name_token=name_nats / name_tokens if name_tokens else None,
     )

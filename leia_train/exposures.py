@@ -26,7 +26,8 @@ from leia_train.markers import add_markers
 from leia_train.names import name_keys
 from leia_train.plan import Epoch, TrainingPlan
 from leia_train.runs import RUN_NAME, read_run, read_status
-from leia_train.store import NO_QID, reopen_store
+from leia_train.store import reopen_store, spans_of
+from leia_train.store_columns import NO_QID
 
 Ints = NDArray[np.int64]
 _SHOWN = 20
@@ -36,18 +37,18 @@ _SHOWN = 20
 class Counts:
     """Of each entity (E,) of the store, until some token of the stream."""
 
-    occurrences: Ints
-    insertions: Ints
-    inserted_tokens: Ints
+    occurrences: NDArray[np.int32]
+    insertions: NDArray[np.int32]
+    inserted_tokens: NDArray[np.int32]
 
 
 def count_exposures(plan: TrainingPlan, end: int) -> Counts:
     """The exposures in the first `end` tokens of the stream."""
     size = len(plan.store.entity_ordinals)
     counts = Counts(
-        occurrences=np.zeros(size, np.int64),
-        insertions=np.zeros(size, np.int64),
-        inserted_tokens=np.zeros(size, np.int64),
+        occurrences=np.zeros(size, np.int32),
+        insertions=np.zeros(size, np.int32),
+        inserted_tokens=np.zeros(size, np.int32),
     )
     number = 0
     while number == 0 or plan.epoch(number).start < end:
@@ -67,11 +68,12 @@ def _add_articles(plan: TrainingPlan, epoch: Epoch, articles: Ints, counts: Coun
     """Add what is in whole articles."""
     seen = np.zeros(len(plan.store), bool)
     seen[articles] = True
-    of_seen = np.repeat(seen, np.diff(plan.store.documents.entity_offsets))
-    inserted = of_seen & epoch.inserted
-    counts.occurrences[:] += of_seen
-    counts.insertions[:] += inserted
-    counts.inserted_tokens[:] += np.where(inserted, plan.inserted_lengths, 0)
+    for part, entities in plan.parts():
+        of_seen = seen[part].repeat(spans_of(plan.store.documents.entity_offsets, part)[1])
+        inserted = of_seen & epoch.inserted[entities]
+        counts.occurrences[entities] += of_seen
+        counts.insertions[entities] += inserted
+        counts.inserted_tokens[entities] += np.where(inserted, plan.inserted_lengths(entities), 0).astype(np.int32)
 
 
 def _add_cut_article(plan: TrainingPlan, epoch: Epoch, article: int, length: int, counts: Counts) -> None:
@@ -81,14 +83,14 @@ def _add_cut_article(plan: TrainingPlan, epoch: Epoch, article: int, length: int
     inserted = epoch.inserted[entities]
     starts = documents.entity_starts[entities].astype(np.int64)
     ends = documents.entity_ends[entities].astype(np.int64)
-    grown = np.where(inserted, plan.growth[entities], 0)
+    grown = np.where(inserted, plan.growth(entities), 0)
     before = np.cumsum(grown) - grown
-    sizes = np.where(inserted, plan.inserted_lengths[entities], 0)
+    sizes = np.where(inserted, plan.inserted_lengths(entities), 0)
     insertion_at = before + (ends if plan.data.strategy == "right" else starts)
     anchor_at = before + starts + (sizes if plan.data.strategy == "left" else 0)
     counts.occurrences[entities] += anchor_at < length
     counts.insertions[entities] += inserted & (insertion_at < length)
-    counts.inserted_tokens[entities] += np.clip(length - insertion_at, 0, sizes)
+    counts.inserted_tokens[entities] += np.clip(length - insertion_at, 0, sizes).astype(np.int32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,13 +107,13 @@ class Exposure:
 def by_entity(plan: TrainingPlan, counts: Counts) -> Iterator[Exposure]:
     """The exposures of each qid and name, the most frequent first."""
     store = plan.store
-    keys = name_keys(store)
+    keys = name_keys(store, 0, len(store.entity_ordinals))
     order = np.lexsort((keys, store.entity_qids))
     if not len(order):
         return
     qids, sorted_keys = store.entity_qids[order], keys[order]
     begins = np.flatnonzero(np.append(True, (qids[1:] != qids[:-1]) | (sorted_keys[1:] != sorted_keys[:-1])))
-    sums = [np.add.reduceat(getattr(counts, field.name)[order], begins) for field in fields(Counts)]
+    sums = [np.add.reduceat(getattr(counts, field.name)[order], begins, dtype=np.int64) for field in fields(Counts)]
     tokenizer = Tokenizer.from_buffer(store.tokenizer.tokenizer_json)
     first = np.minimum.reduceat(order, begins)
     for group in np.lexsort((first, -sums[0])).tolist():

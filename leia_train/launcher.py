@@ -1,28 +1,33 @@
-"""From `--nproc N` to N processes of one command on this machine, and their end to one exit code.
+"""From `--nproc N` to N processes of one command on this machine, started by torchrun, and their end to one exit code.
 
-torchrun's agent and its store listen on all network interfaces, which users cannot close. These processes find each other
-through a file instead, and gloo and NCCL are told to use the loopback interface alone. torchrun and accelerate launch work
-too: then `--nproc` only says how many processes there must be.
+torchrun's own store, and the one it gives to its workers, listen on all network interfaces. Here torchrun keeps its state in
+a file (the c10d rendezvous with `store_type=file`, and no store shared with the workers), the processes meet through another
+file, and gloo and NCCL are told to use the loopback interface alone: no port is open to others. torchrun and accelerate
+launch by hand work too: then `--nproc` only says how many processes there must be, and their ports are their own.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from leia_beam.errors import Interrupted
+from leia_train.runs import STATUS_NAME, read_status
 
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
-_GRACE_S = 60.0
-_LOOK_S = 0.1
+_PR_SET_PDEATHSIG = 1
+_SAVING_S = 3600
+"""How long processes may take to end after a signal: the step in progress is finished and all of its state is saved. One
+that failed takes the others with it after torchrun's 30 seconds."""
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
@@ -30,63 +35,83 @@ def is_launched(environment: Mapping[str, str]) -> bool:
     return any(name in environment for name in _LAUNCHED_BY)
 
 
-def launch(arguments: list[str], processes: int) -> int:
+def launch(arguments: list[str], processes: int, output: Path) -> int:
     """Run `leia-train ARGUMENTS` in so many processes; 75 where they were interrupted, else the first one's error."""
-    with tempfile.TemporaryDirectory(prefix="leia-train-") as folder:
-        started = [_start(arguments, number, processes, Path(folder)) for number in range(processes)]
-        before = {number: signal.signal(number, _pass_on(started)) for number in (signal.SIGTERM, signal.SIGINT)}
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # each process says itself what went wrong
+    with tempfile.TemporaryDirectory(prefix="leia-train-") as folder, _environment(Path(folder), processes):
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id="leia-train",
+            rdzv_backend="c10d",
+            rdzv_endpoint=str(Path(folder) / "torchrun"),
+            rdzv_configs={"store_type": "file"},
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            shutdown_timeout=_SAVING_S,
+        )
+        before = _written_ns(output)
         try:
-            return _wait(started)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            _end(started)
+            elastic_launch(config, sys.executable)("-m", "leia_train", *arguments)
+        except ChildFailedError as error:
+            return exit_code(error.failures.values())
+        except SignalException as error:
+            status = read_status(output) if _written_ns(output) != before else {}
+            return signalled(status, int(error.sigval))
+    return 0
 
 
-def _start(arguments: list[str], number: int, processes: int, folder: Path) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "RANK": str(number),
-        "LOCAL_RANK": str(number),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        RENDEZVOUS: str(folder / "rendezvous"),
-    }
-    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    # A group of its own: a Ctrl-C reaches the launcher alone, which passes it on once.
-    return subprocess.Popen([sys.executable, "-m", "leia_train", *arguments], env=environment, start_new_session=True)
+def end_with_launcher() -> None:
+    """Have this process told to stop, as by a signal, where its launcher dies without a word (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _pass_on(started: list[subprocess.Popen[bytes]]) -> Callable[[int, FrameType | None], None]:
-    def handler(number: int, frame: FrameType | None) -> None:
-        for process in started:
-            if process.poll() is None:
-                process.send_signal(number)
+def exit_code(failures: Iterable[Any]) -> int:
+    """One exit code for those of torchrun's failed processes: 75 where one was interrupted, else the first one's.
 
-    return handler
-
-
-def _wait(started: list[subprocess.Popen[bytes]]) -> int:
-    """Wait for all; one that fails takes the others with it after a grace period."""
-    failed_s: float | None = None
-    while any(process.poll() is None for process in started):
-        if failed_s is None and any(process.returncode for process in started):
-            failed_s = time.monotonic()
-        if failed_s is not None and time.monotonic() - failed_s > _GRACE_S:
-            _end(started)
-        time.sleep(_LOOK_S)
-    codes = [process.returncode for process in started]
+    A process that failed by itself goes before those that a signal ended, which torchrun sends to the others.
+    """
+    codes = [failure.exitcode for failure in sorted(failures, key=lambda found: (found.timestamp, found.local_rank))]
     if Interrupted.exit_code in codes:
         return Interrupted.exit_code
-    first = next((code for code in codes if code), 0)
+    first: int = next((code for code in codes if code > 0), codes[0])
     return 128 - first if first < 0 else first
 
 
-def _end(started: list[subprocess.Popen[bytes]]) -> None:
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def signalled(status: Mapping[str, Any], number: int) -> int:
+    """The exit code after a signal to torchrun, which keeps those of its processes to itself: by the status they left."""
+    return {"interrupted": Interrupted.exit_code, "finished": 0}.get(str(status.get("status")), 128 + number)
+
+
+def _written_ns(output: Path) -> int:
+    """When the run's status was written; 0 while there is none."""
+    path = output / STATUS_NAME
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@contextmanager
+def _environment(folder: Path, processes: int) -> Iterator[None]:
+    """What the processes inherit, for the time of a `with` block."""
+    wanted = {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        RENDEZVOUS: str(folder / "rendezvous"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1))),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

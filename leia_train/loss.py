@@ -8,6 +8,7 @@ whole: only tokens with a label are multiplied with the output embeddings, some 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from leia_train.attention import packed_hidden_states, packed_logits
+from leia_train.attention import Contexts, packed_hidden_states, packed_logits
 from leia_train.packing import IGNORED
 
 CHUNK_BYTES = 256 << 20
 """Of float32 logits that are in memory at once, unless --loss-chunk says otherwise."""
-_MAX_DIFFERENCE = 1e-4
+_MAX_DIFFERENCE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Of losses in nats; a scale or a cap of the logits that is not known here changes them by more."""
 
 
 class TokenLoss(nn.Module):
@@ -92,21 +94,22 @@ def _scaled(logits: Tensor, config: Any) -> Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def agrees(model: Any, vocabulary_size: int) -> bool:
-    """Whether the chunked loss is the one of the model's own logits, tried on a few tokens."""
+def agrees(model: Any, vocabulary_size: int, context: Contexts = nullcontext, dtype: str = "float32") -> bool:
+    """Whether the chunked loss is the one of the model's own logits, tried on a few tokens in the training's context."""
     device = next(model.parameters()).device
     ids = torch.arange(16, device=device)[None] % vocabulary_size
     positions = torch.arange(16, device=device)[None]
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), context():
             chunked, whole = (TokenLoss(model, chunked=way)(ids, positions, ids) for way in (True, False))
     except (AttributeError, TypeError):
         return False
     finally:
         model.train(was_training)
-    return bool(torch.allclose(chunked, whole, rtol=_MAX_DIFFERENCE, atol=_MAX_DIFFERENCE))
+    limit = _MAX_DIFFERENCE[dtype]
+    return bool(torch.allclose(chunked, whole, rtol=limit, atol=limit))
 
 
 def step_loss(losses_BT: Tensor, label_count: int, row_label_counts_B: Tensor | None = None, rows: int = 1) -> Tensor:

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer
 from leia_beam.errors import UsageError
 from leia_beam.tokenizer_identity import MARKERS
 from leia_train.insertion import Markers
-from leia_train.store import BuildTokenizer
+from leia_train.shard_folders import BuildTokenizer
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _UNUSED = re.compile(

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from leia_beam.errors import DamagedInput, UsageError
-from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer, identify
+from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
 from leia_train.checkpoints import COMPLETE_NAME, MARKERS_NAME, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
-from leia_train.store import BuildTokenizer
+from leia_train.shard_folders import BuildTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -198,7 +199,11 @@ def _compare_tokenizer(
         )
     warnings: tuple[str, ...] = ()
     if identity.probe_fingerprint != build.probe_fingerprint:
-        warnings = (f"the tokenizer of {where} has the vocabulary of the shards' {build.name} but encodes otherwise",)
+        text, theirs, ours = first_difference(files.tokenizer_json, build.tokenizer_json)
+        warnings = (
+            f"the tokenizer of {where} has the vocabulary of the shards' {build.name} but encodes otherwise: {text!r} is "
+            f"{theirs} with it, {ours} in the shards",
+        )
     found = _markers_of(where, files.tokenizer_json, tokenizer.kind)
     if found is not None and tokenizer.marker_ids is not None and found != tokenizer.marker_ids:
         raise UsageError(
@@ -206,6 +211,20 @@ def _compare_tokenizer(
             f"{tokenizer.marker_ids}; build the shards with --tokenizer {where}"
         )
     return warnings, found is not None
+
+
+def first_difference(one: bytes, other: bytes) -> tuple[str, list[int], list[int]]:
+    """The first of the probe texts that two tokenizers encode otherwise, and its ids in both; the first one if none is."""
+    first, second = Tokenizer.from_buffer(one), Tokenizer.from_buffer(other)
+    found = [
+        (
+            text,
+            first.encode(text, add_special_tokens=False).ids,
+            second.encode(text, add_special_tokens=False).ids,
+        )
+        for text in PROBES
+    ]
+    return next((probe for probe in found if probe[1] != probe[2]), found[0])
 
 
 def _markers_of(where: str, tokenizer_json: bytes, kind: str) -> tuple[int, int] | None:

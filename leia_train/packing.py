@@ -23,11 +23,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Tokens of the stream, what each is, and its distance from the beginning of its document."""
+    """Tokens of the stream, what each is, and whether a document begins with it."""
 
     tokens: NDArray[np.int32]  # (B * T,)
     kinds: NDArray[np.uint8]  # (B * T,)
-    positions: NDArray[np.int64]  # (B * T,)
+    begins: NDArray[np.bool_]  # (B * T,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +99,11 @@ def pack(
     """Rows of `length` tokens from a stretch of whole rows; with `reference`, labelled as the reference does."""
     input_ids = stretch.tokens.astype(np.int64).reshape(-1, length)
     kinds = stretch.kinds.reshape(-1, length)
-    columns = np.broadcast_to(np.arange(length), input_ids.shape)
+    columns = np.arange(length)
     if cross_document:
-        position_ids = columns.copy()
+        position_ids = np.tile(columns, (len(input_ids), 1))
     else:
-        position_ids = columns - _segment_starts(stretch.positions.reshape(-1, length), columns)
+        position_ids = columns - _segment_starts(stretch.begins.reshape(-1, length), columns)
     if reference is None:
         ignored = (position_ids == 0) | (kinds == MARKER)
         if not name_loss:
@@ -118,9 +118,9 @@ def pack(
     )
 
 
-def _segment_starts(positions: Ints, columns: Ints) -> Ints:
-    """For each token (B, T) the column where its segment begins: its document's first token, or the row's."""
-    return np.maximum.accumulate(np.where(positions == 0, columns, 0), axis=1)
+def _segment_starts(begins: Bools, columns: Ints) -> Ints:
+    """For each token (B, T) the column (T,) where its segment begins: its document's first token, or the row's."""
+    return np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
 
 
 def _ignored_by_reference(input_ids: Ints, columns: Ints, reference: ReferenceLabels, name_loss: bool) -> Bools:

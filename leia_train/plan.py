@@ -3,18 +3,22 @@
 An epoch is all training articles in an order of its own with draws of its own; the stream is epoch after epoch, and row i
 is its tokens [i x T, (i + 1) x T), so what is left at an epoch's end is carried over. A plan knows the length of each
 augmented article before any is made, so resume costs nothing, and any world size that divides the batch has the same rows.
+It keeps 3 bytes an entity (which are usable; which get their names in the two epochs at hand).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
 from leia_train.config import DataConfig
-from leia_train.draws import INSERTION, ORDER, VALIDATION, document_keys, entity_draws, shuffled, uniform
+from leia_train.draws import INSERTION, ORDER, VALIDATION, Floats, document_keys, entity_draws, shuffled, uniform
 from leia_train.entity_filter import kept_entities
 from leia_train.insertion import (
     END,
@@ -24,16 +28,19 @@ from leia_train.insertion import (
     Markers,
     growth,
     insert_names,
+    lengths_of,
     offsets_of,
     usable,
 )
-from leia_train.names import insertion_probabilities, name_spans
+from leia_train.names import dose_numbers, entity_names
 from leia_train.packing import PackedRows, ReferenceLabels, Stretch, pack
 from leia_train.reference_stream import ReferenceDraws, reference_order
-from leia_train.store import Store, padding_id
+from leia_train.shard_folders import padding_id
+from leia_train.store import Picked, Store, spans_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+_PART_ENTITIES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +81,10 @@ class TrainingPlan:
         held_out = validation_mask(store, data.validation_share)
         self.training_documents = np.flatnonzero(~held_out)
         self.validation_documents = np.flatnonzero(held_out)
-        documents = store.documents
-        name_lengths = np.diff(documents.name_offsets)
-        self.usable = usable(data.strategy, store.entity_edge_bits, name_lengths) & kept_entities(store, data.entities)
-        self.names = name_spans(store, data.names, seed)
-        lengths = name_lengths if self.names is None else self.names.lengths
-        self.growth = growth(self.insertion, documents.entity_starts, documents.entity_ends, lengths)
-        self.inserted_lengths = lengths + (sum(map(len, markers)) if markers is not None else 0)
-        self._probabilities = insertion_probabilities(store, data.probability, data.probability_buckets, seed)
+        self.usable = self._usable()
+        self.names = entity_names(store, data.names, seed)
+        doses = data.probability_buckets
+        self._doses = dose_numbers(store, len(doses), seed) if doses else None
         self._epoch_starts = [0]
         self._cached: dict[int, Epoch] = {}
         if self.epoch(0).end == 0:
@@ -94,6 +97,24 @@ class TrainingPlan:
     def usable_entities(self) -> int:
         """Entities that the strategy can insert at."""
         return int(self.usable.sum())
+
+    def inserted_lengths(self, picked: Picked) -> Ints:
+        """The tokens that each of some entities adds to the stream if its name is inserted, the markers among them."""
+        markers = self.insertion.markers
+        return self.names.spans(picked)[1] + (sum(map(len, markers)) if markers is not None else 0)
+
+    def growth(self, picked: Picked) -> Ints:
+        """By how many tokens each of some entities lengthens its article if its name is inserted."""
+        documents = self.store.documents
+        lengths = self.names.spans(picked)[1]
+        return growth(self.insertion, documents.entity_starts[picked], documents.entity_ends[picked], lengths)
+
+    def parts(self) -> Iterator[tuple[slice, slice]]:
+        """All articles in ranges with about a million entities, and the range of these: memory does not grow with E."""
+        offsets = self.store.documents.entity_offsets
+        cuts = offsets.searchsorted(np.arange(_PART_ENTITIES, int(offsets[-1]), _PART_ENTITIES)).tolist()
+        for first, last in pairwise([0, *cuts, len(self.store)]):
+            yield slice(first, last), slice(int(offsets[first]), int(offsets[last]))
 
     def rows(self, first: int, count: int) -> PackedRows:
         """The rows [first, first + count) of the stream."""
@@ -140,7 +161,7 @@ class TrainingPlan:
     def epoch_counts(self, number: int) -> EpochCounts:
         """The sizes of an epoch."""
         epoch = self.epoch(number)
-        per_article = self._per_article(epoch.inserted.astype(np.int64))
+        per_article = self._per_article(lambda chosen: epoch.inserted[chosen].astype(np.int64))
         return EpochCounts(
             articles=len(epoch.order),
             tokens=epoch.end - epoch.start,
@@ -150,12 +171,15 @@ class TrainingPlan:
 
     def target_lengths(self, inserted: Bools) -> Ints:
         """The tokens of each article (D,) of the store that are its own or its EOS and stay in the stream."""
-        lengths = np.diff(self.store.documents.token_offsets) + (self.insertion.end_id is not None)
+        documents = self.store.documents
+        lengths = lengths_of(documents.token_offsets) + (self.insertion.end_id is not None)
         if self.data.strategy != "replace":
             return lengths
-        documents = self.store.documents
-        anchors = documents.entity_ends.astype(np.int64) - documents.entity_starts
-        return np.asarray(lengths - self._per_article(np.where(inserted, anchors, 0)))
+
+        def replaced(chosen: slice) -> Ints:
+            return np.where(inserted[chosen], documents.entity_ends[chosen] - documents.entity_starts[chosen], 0)
+
+        return np.asarray(lengths - self._per_article(replaced))
 
     def epoch_of_row(self, row: int) -> int:
         """The epoch in which a row begins."""
@@ -170,7 +194,7 @@ class TrainingPlan:
         """The epoch that holds a token of the stream."""
         while self._epoch_starts[-1] <= position:
             self.epoch(len(self._epoch_starts) - 1)
-        return self.epoch(int(np.searchsorted(self._epoch_starts, position, "right")) - 1)
+        return self.epoch(bisect_right(self._epoch_starts, position) - 1)
 
     def epoch(self, number: int) -> Epoch:
         """An epoch; the two last ones used are kept, and the start of the next is noted."""
@@ -193,26 +217,29 @@ class TrainingPlan:
             stop = min(end, epoch.end)
             pieces.append(self._stretch_of_epoch(epoch, start - epoch.start, stop - epoch.start))
             start = stop
+        if len(pieces) == 1:
+            return pieces[0]
         return Stretch(
             tokens=np.concatenate([piece.tokens for piece in pieces]),
             kinds=np.concatenate([piece.kinds for piece in pieces]),
-            positions=np.concatenate([piece.positions for piece in pieces]),
+            begins=np.concatenate([piece.begins for piece in pieces]),
         )
 
     def _stretch_of_epoch(self, epoch: Epoch, start: int, end: int) -> Stretch:
         """The tokens [start, end) of an epoch: the articles that they touch are made, and cut."""
-        first = int(np.searchsorted(epoch.offsets, start, "right")) - 1
-        last = int(np.searchsorted(epoch.offsets, end, "left"))
+        first = int(epoch.offsets.searchsorted(start, "right")) - 1
+        last = int(epoch.offsets.searchsorted(end, "left"))
         made = self.augmented(epoch, first, last)
-        positions = np.arange(len(made.tokens)) - np.repeat(made.offsets[:-1], np.diff(made.offsets))
+        begins = np.zeros(len(made.tokens) + 1, bool)
+        begins[made.offsets] = True  # an empty article begins where the next one does
         cut = slice(start - int(epoch.offsets[first]), end - int(epoch.offsets[first]))
-        return Stretch(tokens=made.tokens[cut], kinds=made.kinds[cut], positions=positions[cut])
+        return Stretch(tokens=made.tokens[cut], kinds=made.kinds[cut], begins=begins[cut])
 
     def _make_epoch(self, number: int) -> Epoch:
         order = self._order(number)
-        inserted = self.usable & self._drawn(number, order)
-        lengths = np.diff(self.store.documents.token_offsets) + (self.insertion.end_id is not None)
-        lengths += self._per_article(np.where(inserted, self.growth, 0))
+        inserted = self._inserted(number, order)
+        lengths = lengths_of(self.store.documents.token_offsets) + (self.insertion.end_id is not None)
+        lengths += self._per_article(lambda chosen: np.where(inserted[chosen], self.growth(chosen), 0))
         return Epoch(
             number=number,
             start=self._epoch_starts[number],
@@ -229,18 +256,45 @@ class TrainingPlan:
         keys = document_keys(store.wiki_keys[picked], store.page_ids[picked], ORDER, self.seed, number)
         return np.asarray(picked[shuffled(keys)])
 
-    def _drawn(self, number: int, order: Ints) -> Bools:
-        """Which entities (E,) are drawn in an epoch: below the probability; the reference takes an equal draw too."""
-        store, offsets = self.store, self.store.documents.entity_offsets
-        if self._draws is not None:
-            return np.asarray(self._draws.of_epoch(number, order, offsets) <= self._probabilities)
-        keys = document_keys(store.wiki_keys, store.page_ids, INSERTION, self.seed, number)
-        return np.asarray(entity_draws(keys, np.diff(offsets), store.entity_ordinals) < self._probabilities)
+    def _usable(self) -> Bools:
+        """Which entities (E,) the strategy can insert at, and the options want."""
+        store, found = self.store, np.empty(len(self.store.entity_ordinals), bool)
+        for _, chosen in self.parts():
+            name_lengths = store.own_names.spans(chosen)[1]
+            found[chosen] = usable(self.data.strategy, store.entity_edge_bits[chosen], name_lengths)
+            found[chosen] &= kept_entities(store, self.data.entities, chosen)
+        return found
 
-    def _per_article(self, values: Ints) -> Ints:
-        """The sum of the entities' values (E,) in each article (D,)."""
-        sums, offsets = offsets_of(values), self.store.documents.entity_offsets
-        return sums[offsets[1:]] - sums[offsets[:-1]]
+    def _inserted(self, number: int, order: Ints) -> Bools:
+        """Which entities (E,) get their names in an epoch: draws below the probability; the reference takes equal ones."""
+        store, offsets = self.store, self.store.documents.entity_offsets
+        inserted = np.empty(len(store.entity_ordinals), bool)
+        if self._draws is not None:
+            for entities, draws in self._draws.of_epoch(number, order, offsets):
+                inserted[entities] = self.usable[entities] & (draws <= self.data.probability)
+            return inserted
+        wiki_keys = store.wiki_keys
+        for articles, chosen in self.parts():
+            keys = document_keys(wiki_keys[articles], store.page_ids[articles], INSERTION, self.seed, number)
+            draws = entity_draws(keys, spans_of(offsets, articles)[1], store.entity_ordinals[chosen])
+            inserted[chosen] = self.usable[chosen] & (draws < self._probabilities(chosen))
+        return inserted
+
+    def _probabilities(self, chosen: slice) -> Floats | float:
+        """The probability of each entity of a range: its name's dose where there are doses."""
+        if self._doses is None:
+            return self.data.probability
+        return np.asarray(self.data.probability_buckets, np.float64)[self._doses[chosen]]
+
+    def _per_article(self, values: Callable[[slice], Ints]) -> Ints:
+        """The sum of the entities' values in each article (D,); `values` gives those of a range of entities."""
+        offsets, totals = self.store.documents.entity_offsets, np.empty(len(self.store), np.int64)
+        for articles, chosen in self.parts():
+            sums = offsets_of(values(chosen))
+            starts, lengths = spans_of(offsets, articles)
+            starts = starts - chosen.start
+            totals[articles] = sums[starts + lengths] - sums[starts]
+        return totals
 
 
 def _end_id(store: Store, data: DataConfig) -> int | None:

@@ -25,8 +25,9 @@ from leia_train.model import check_model, tiny_config
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
 from leia_train.schedule import learning_rate
+from leia_train.shard_folders import open_shards
 from leia_train.speed import flops_per_token
-from leia_train.store import open_shards, open_store, store_fingerprint
+from leia_train.store import open_store, store_fingerprint
 from leia_train.tracking import choose_tracker
 
 _GIB = 1 << 30
@@ -179,6 +180,4 @@ def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPl
     }
     if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
         parts["rounding"] = weights * _BFLOAT16
-    if config.run.nproc > 1:
-        parts["gradient buckets"] = weights * size
     return parts

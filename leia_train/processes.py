@@ -12,12 +12,19 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+)
 
 from leia_beam.errors import LeiaError, UsageError
 from leia_train.config import TrainConfig
-from leia_train.launcher import RENDEZVOUS
+from leia_train.launcher import RENDEZVOUS, end_with_launcher
 
 Result = TypeVar("Result")
+_FOREIGN = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
 _TIMEOUT = timedelta(hours=2)  # of the slowest thing that one process does alone: building a store
 
 
@@ -28,6 +35,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """
     on_cpu = config.run.device == "cpu" or not torch.cuda.is_available()
     if RENDEZVOUS in os.environ and not torch.distributed.is_initialized():
+        end_with_launcher()
         torch.distributed.init_process_group(
             "gloo" if on_cpu else "nccl",
             init_method=f"file://{os.environ[RENDEZVOUS]}",
@@ -36,8 +44,21 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             timeout=_TIMEOUT,
         )
     accelerator = Accelerator(
-        cpu=config.run.device == "cpu", mixed_precision="bf16" if config.model.dtype == "bfloat16" else "no"
+        cpu=config.run.device == "cpu",
+        mixed_precision="bf16" if config.model.dtype == "bfloat16" else "no",
+        # Said here, because accelerate would divide each loss by what `accelerate config` or its launcher was told.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=_TIMEOUT),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # no second copy of all gradients
+        ],
     )
+    kind = accelerator.distributed_type
+    if kind in _FOREIGN:
+        raise UsageError(
+            f"accelerate was told to use {kind.value}: this trainer runs the same model in each process; "
+            "run accelerate config again, or start it with torchrun"
+        )
     processes = accelerator.num_processes
     if config.run.nproc and config.run.nproc != processes:
         raise UsageError(

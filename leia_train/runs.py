@@ -19,11 +19,14 @@ from leia_train.files import disk_errors, write_json
 RUN_NAME = "_run.json"
 STATUS_NAME = "_status.json"
 LOCK_NAME = ".lock"
-_OWN_PREFIXES = ("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl", "bad-rows-", "tensorboard")
+_OWN_PREFIXES = (
+    *("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl", "bad-rows-", "tensorboard", "wandb", "trackio"),
+    "tasks",
+)
 CODE = "code"
 _CODE_MODULES = (
-    *("draws", "entity_filter", "insertion", "loss", "markers", "names", "optimizer", "packing", "plan"),
-    *("reference_stream", "schedule", "store"),
+    *("draws", "entity_filter", "insertion", "loss", "markers", "model", "names", "optimizer", "packing", "plan"),
+    *("reference_stream", "schedule", "store", "store_columns", "updates"),
 )
 
 
@@ -133,6 +136,10 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def requested(self) -> bool:
+        """Whether this process was told to stop."""
+        return self.signal_name is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal_name == "SIGINT":

@@ -1,11 +1,13 @@
 """From a model and a step's time to floating-point operations a second, and the share of what the device can do (MFU).
 
 A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width x length for the
-attention, halved because it is causal; recomputation is not counted. Peaks are the makers' dense bfloat16 figures.
+attention, halved because it is causal; recomputation is not counted, and of experts those alone that a token is sent to.
+Peaks are the makers' dense bfloat16 figures.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -15,11 +17,13 @@ _PEAK_TFLOPS = {
     "A800": 312,
     "A40": 150,
     "A10": 125,
+    "L40S": 362,
     "L40": 181,
     "L4": 121,
     "H100 PCIe": 756,
     "H100": 989,
     "H200": 989,
+    "GH200": 989,
     "H800": 989,
     "B200": 2250,
     "RTX 4090": 165,
@@ -30,8 +34,12 @@ _PEAK_TFLOPS = {
 def flops_per_token(model: Any, length: int) -> float:
     """Operations for one token of rows of `length`, forward and backward."""
     looked_up = model.get_input_embeddings().weight.numel() if not _tied(model) else 0
-    weights = sum(parameter.numel() for parameter in model.parameters()) - looked_up
     config = model.config
+    experts, used = getattr(config, "num_experts", None) or 0, getattr(config, "num_experts_per_tok", None) or 0
+    share = used / experts if experts and used else 1.0
+    weights = -looked_up + sum(
+        parameter.numel() * (share if ".experts." in name else 1) for name, parameter in model.named_parameters()
+    )
     attention = 6 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * length
     return float(6 * weights + attention)
 
@@ -46,7 +54,8 @@ def peak_tflops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((float(peak) for known, peak in _PEAK_TFLOPS.items() if known in name), None)
+    known = (peak for kind, peak in _PEAK_TFLOPS.items() if re.search(rf"\b{kind}\b", name))
+    return next((float(peak) for peak in known), None)
 
 
 def utilisation(tokens_per_s: float, flops: float, processes: int, peak: float | None) -> float | None:

@@ -6,6 +6,7 @@ they are asked for.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from leia_beam.errors import MissingResource
 
+PROJECT = "leia"
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
@@ -38,16 +40,8 @@ class Tracking:
         self._tracker: Any = None
         if name is None:
             return
-        import accelerate.tracking as trackers
-
-        made: Any
-        if name == "tensorboard":
-            made = trackers.TensorBoardTracker("tensorboard", logging_dir=output)
-        elif name == "wandb":
-            made = trackers.WandBTracker(output.resolve().name)
-        else:
-            made = trackers.TrackioTracker(output.resolve().name)
-        made.start()
+        made = _make(name, output.resolve())
+        _start(name, made)
         made.store_init_configuration({key: value for key, value in options.items() if _plain(value)})
         self._tracker = made
         report(f"metrics go to {name} too")
@@ -62,6 +56,35 @@ class Tracking:
         """Write what is left."""
         if self._tracker is not None:
             self._tracker.finish()
+
+
+def _make(name: str, output: Path) -> Any:
+    """A tracker that is not started. A run that goes on stays one run: its name and id are those of its folder."""
+    import accelerate.tracking as trackers
+
+    if name == "tensorboard":
+        return trackers.TensorBoardTracker("tensorboard", logging_dir=output)
+    if name == "trackio":
+        return trackers.TrackioTracker(PROJECT, name=output.name, resume="allow")
+    number = hashlib.sha256(str(output).encode()).hexdigest()[:16]
+    return trackers.WandBTracker(PROJECT, name=output.name, id=number, resume="allow", dir=str(output))
+
+
+def _start(name: str, made: Any) -> None:
+    """Begin a tracker's run.
+
+    Raises: MissingResource where W&B has no account to send it to.
+    """
+    if name != "wandb":
+        made.start()
+        return
+    import wandb
+
+    try:
+        made.start()
+    except wandb.Error as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MissingResource(f"--tracker wandb: {line}; WANDB_MODE=offline keeps the run in files") from error
 
 
 def _plain(value: Any) -> bool:

@@ -24,35 +24,35 @@ from leia_beam.errors import MissingResource, UsageError
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.holdout import Holdout
-from leia_beam.linking import LinkRules
 from leia_beam.log_file import write_log_to
-from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.manifest import MANIFEST_NAME, Manifest
+from leia_beam.planning import needs_of
 from leia_beam.plans import claim_folder
-from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
-from leia_beam.sources import is_remote, storage_of
+from leia_beam.shard_rows import RowOptions
+from leia_beam.sources import is_remote, storage_for, storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
 from leia_beam.stage_entities import (
     NAME_MISSING,
     NO_SECTIONS,
     OWN_ITEM,
-    SECTIONS_AS_ARTICLES,
-    EntitiesStage,
-    RedirectsStage,
-    TitlesStage,
-    default_bucket_count,
 )
+from leia_beam.stage_folders import stage_manifest
 from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.storage import Storage
 from leia_beam.sums import check_sum, stated_sum
-from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
+from leia_beam.tokenization import EncodingOptions
+from leia_beam.tokenizer_identity import TokenizerFiles
 from leia_beam.units import AnyStage
 from leia_beam.wikis import label_language, wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, entities, langlinks, shards, sitelinks
+from pipelines.dataflow import DATAFLOW, Job, run_dataflow
 from pipelines.engine import Engine, Graph
+from pipelines.late_stages import EntitySteps, ShardsStep, StoredTokenizer, find_tokenizer_at
 from pipelines.lock import StageLock
+from pipelines.one_job import JobRules
 from pipelines.progress import Progress
 from pipelines.runners import RunnerOptions, open_engine, run_units
 
@@ -93,7 +93,21 @@ class Build:
     @property
     def storage(self) -> Storage:
         """What the output folder lies on."""
-        return storage_of(self.options.output, self.options.beam_options)
+        return self.storage_with(self.options.output)
+
+    def storage_with(self, *folders: str) -> Storage:
+        """A storage of the output folder and of other folders."""
+        return storage_for([self.options.output, *folders], self.options.beam_options)
+
+    def manifest(self, folder: str) -> Manifest:
+        """The manifest of a finished stage."""
+        return stage_manifest(self.storage_with(folder), folder)
+
+    def is_stage(self, path: str) -> bool:
+        """Whether a path is no file but the folder of a stage."""
+        if not is_remote(path):
+            return Path(path).is_dir()
+        return self.storage_with(path).size(f"{path.rstrip('/')}/{MANIFEST_NAME}") is not None
 
     @property
     def engine(self) -> Engine:
@@ -112,17 +126,6 @@ class Build:
         if not self.options.dry_run and not is_remote(self.options.output):
             check_output(self.options.output)
             write_log_to(self.options.output)
-
-    def needs_local_output(self) -> None:
-        """Refuse an object store as output, for the stages that cannot read one yet.
-
-        Raises: UsageError.
-        """
-        if is_remote(self.options.output):
-            raise UsageError(
-                f"--output {self.options.output}: only `sitelinks` and `articles` write to an object store so far; "
-                "give a local folder"
-            )
 
     def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
         """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
@@ -270,8 +273,8 @@ def sitelinks_stage(
 
     Raises: UsageError, DamagedInput.
     """
-    if len(wikidata) == 1 and Path(wikidata[0]).is_dir():
-        manifest = read_manifest(wikidata[0])
+    if len(wikidata) == 1 and build.is_stage(wikidata[0]):
+        manifest = build.manifest(wikidata[0])
         if manifest.stage != "sitelinks":
             raise UsageError(f"--wikidata {wikidata[0]}: a finished stage {manifest.stage}, not sitelinks")
         _check_finished(wikidata[0], manifest, options)
@@ -300,8 +303,8 @@ def langlinks_stage(build: Build, tables: Sequence[str], wiki: str, range_bytes:
     Raises: UsageError, DamagedInput.
     """
     code = wiki_code(wiki)
-    if len(tables) == 1 and Path(tables[0]).is_dir():
-        manifest = read_manifest(tables[0])
+    if len(tables) == 1 and build.is_stage(tables[0]):
+        manifest = build.manifest(tables[0])
         if manifest.stage != "langlinks" or manifest.options.get("wiki") != code:
             raise UsageError(
                 f"--langlinks {tables[0]}: a finished stage {manifest.stage} of "
@@ -398,92 +401,62 @@ def run_entities(
     build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
 ) -> None:
     """The three steps of `entities`."""
-    build.needs_local_output()
-    code, wikis = wiki_code(wiki), name_wikis(languages)
     build.prepare_output()
-    articles_folder = build.folder("articles")
-    manifest = read_manifest(articles_folder)
-    siteinfo = _siteinfo_of(manifest, code)
-    count = options.buckets or default_bucket_count(manifest.rows_of("articles") + manifest.rows_of("redirects"))
-    titles = TitlesStage(
-        build_folder=build.folder("entities"),
-        articles_folder=articles_folder,
+    made = entity_steps(build, wiki, languages, sitelinks_folder, options)
+    build.run(made.titles(), entities.titles_graph)
+    build.run(made.redirects(), entities.redirects_graph)
+    build.run(made.table(), entities.graph)
+
+
+def entity_steps(
+    build: Build, wiki: str, languages: Sequence[str], sitelinks_folder: str, options: EntityOptions
+) -> EntitySteps:
+    """The steps of `entities`, to be made when what they read is finished."""
+    return EntitySteps(
+        output=build.options.output.rstrip("/"),
         sitelinks_folder=sitelinks_folder,
-        wiki_code=code,
-        siteinfo=siteinfo,
-        name_wikis=wikis,
-        bucket_count=count,
+        wiki_code=wiki_code(wiki),
+        name_wikis=name_wikis(languages),
+        buckets=options.buckets,
         rules=options.names,
         holdout=options.holdout,
-    )
-    build.run(titles, entities.titles_graph)
-    redirects = RedirectsStage(
-        build_folder=build.folder("entities"),
-        wiki_code=code,
-        siteinfo=siteinfo,
         sections=options.sections,
-        items=options.redirect_items,
-    )
-    build.run(redirects, entities.redirects_graph)
-    table = EntitiesStage(
-        folder=build.folder("entities"),
-        wiki_code=code,
-        name_wikis=wikis,
-        bucket_count=count,
+        redirect_items=options.redirect_items,
         missing_pages=options.missing_pages,
+        storage=build.storage_with(sitelinks_folder),
     )
-    build.run(table, entities.graph)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """How texts and names become tokens, and what is decided link by link."""
+    """How texts and names become tokens, which articles become rows, and what is decided link by link."""
 
-    alignment: str
-    name_space: str
-    document_start: str
+    encoding: EncodingOptions = field(default_factory=EncodingOptions)
+    rows: RowOptions = field(default_factory=RowOptions)
     skip_equal: bool = False
-    later_mentions: bool = False
 
 
 def run_shards(build: Build, tokenizer: TokenizerFiles, options: ShardOptions) -> Manifest | None:
     """The stage `shards`, and the funnel of the whole build."""
-    build.needs_local_output()
     build.prepare_output()
-    articles_folder, entities_folder = build.folder("articles"), build.folder("entities")
-    entity_options = read_manifest(entities_folder).options
-    if not {"names", "holdout", "sections"} <= set(entity_options):
-        raise UsageError(f"{entities_folder}: made by an earlier version; run `leia-beam entities` again, --overwrite")
-    articles_manifest = read_manifest(articles_folder)
-    stage = ShardsStage(
-        folder=build.folder("shards"),
-        articles_folder=articles_folder,
-        entities_folder=entities_folder,
-        wiki_code=entity_options["wiki"],
-        siteinfo=_siteinfo_of(articles_manifest, entity_options["wiki"]),
-        name_wikis=tuple(entity_options["name_wikis"]),
-        tokenizer=tokenizer,
-        alignment=options.alignment,
-        name_space=options.name_space,
-        document_start=options.document_start,
-        rules=LinkRules(
-            sections=entity_options["sections"] == SECTIONS_AS_ARTICLES,
-            skip_equal=options.skip_equal,
-            names=NameRules(**entity_options["names"]),
-            holdout=Holdout(**entity_options["holdout"]),
-        ),
-        later_mentions=options.later_mentions,
-    )
-    manifest = build.run(stage, shards.graph)
+    made = shards_step(build, tokenizer, options)
+    manifest = build.run(made.stage(), shards.graph)
     if manifest is not None:
-        print("\n".join(funnel_lines(funnel(articles_manifest.counters, manifest.counters))))
+        articles_counters = build.manifest(build.folder("articles")).counters
+        print("\n".join(funnel_lines(funnel(articles_counters, manifest.counters))))
     return manifest
 
 
-def _siteinfo_of(articles_manifest: Manifest, code: str) -> SiteInfo | None:
-    if articles_manifest.options["wiki"] != code:
-        raise UsageError(f"--wiki {code}: the articles in this folder are of {articles_manifest.options['wiki']}")
-    return siteinfo_from_json(articles_manifest.options["siteinfo"])
+def shards_step(build: Build, tokenizer: TokenizerFiles | StoredTokenizer, options: ShardOptions) -> ShardsStep:
+    """The stage `shards`, to be made when what it reads is finished."""
+    return ShardsStep(
+        output=build.options.output.rstrip("/"),
+        tokenizer=tokenizer,
+        encoding=options.encoding,
+        rows=options.rows,
+        skip_equal=options.skip_equal,
+        storage=build.storage,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -509,8 +482,7 @@ class BuildInputs:
 
 def run_build(build: Build, inputs: BuildInputs) -> None:
     """Dumps → shards. All inputs are looked at before the first stage begins."""
-    build.needs_local_output()
-    tokenizer = find_tokenizer(inputs.tokenizer)
+    tokenizer = find_tokenizer_at(inputs.tokenizer, build.storage_with(inputs.tokenizer))
     first = _links_stage(build, inputs)
     second = articles_stage(
         build,
@@ -522,12 +494,18 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         inputs.ignore_siteinfo,
     )
     given = inputs.langlinks or inputs.wikidata
-    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(first, given))
+    apart = dates_apart([dump.name for dump in second.dumps], _dump_names(build, first, given))
     if apart is not None and build.options.strict_dates:
         raise UsageError(f"--strict-dates: {apart}; take dumps of one month")
     build.prepare_output()
     if apart is not None:
         build.say(f"warning: {apart}; pages without an item there will have no name")
+    sitelinks_folder = first.folder if first is not None else given[0]
+    if build.options.runner.name == DATAFLOW and not build.options.dry_run:
+        _run_on_dataflow(
+            build, inputs, [stage for stage in (first, second) if stage is not None], sitelinks_folder, tokenizer
+        )
+        return
     if first is not None:
         build.run(first, langlinks.graph if isinstance(first, LangLinksStage) else sitelinks.graph)
     build.run(second, articles.graph)
@@ -535,13 +513,37 @@ def run_build(build: Build, inputs: BuildInputs) -> None:
         build.say("entities   would read the titles of both into the entity table")
         build.say(f"shards     would tokenize with {tokenizer.name}")
         return
-    sitelinks_folder = first.folder if first is not None else given[0]
     run_entities(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities)
     manifest = run_shards(build, tokenizer, inputs.shards)
     if apart is not None and manifest is not None:
         build.say(
             f"warning: {apart}; {_share_without_item(manifest.counters):.1%} of the anchors have no item or sitelink"
         )
+
+
+def _run_on_dataflow(
+    build: Build,
+    inputs: BuildInputs,
+    first: Sequence[SitelinksStage | LangLinksStage | ArticlesStage],
+    sitelinks_folder: str,
+    tokenizer: TokenizerFiles,
+) -> None:
+    """All stages as one job."""
+    output = build.options.output.rstrip("/")
+    job = Job(
+        output=output,
+        first=first,
+        entities=entity_steps(build, inputs.wiki, inputs.name_languages, sitelinks_folder, inputs.entities),
+        shards=shards_step(build, StoredTokenizer.put(build.storage, output, tokenizer), inputs.shards),
+        rules=JobRules(
+            max_rejects=build.options.max_rejects,
+            tolerance=build.options.tolerance,
+            overwrite=build.options.overwrite,
+        ),
+        storage=build.storage,
+        needs=needs_of(sum(len(stage.units()) for stage in first)),
+    )
+    run_dataflow(job, build.options.runner.workers, build.options.beam_options, build.say)
 
 
 def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLinksStage | None:
@@ -553,11 +555,11 @@ def _links_stage(build: Build, inputs: BuildInputs) -> SitelinksStage | LangLink
     return sitelinks_stage(build, inputs.wikidata, items, inputs.range_bytes)
 
 
-def _dump_names(stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
+def _dump_names(build: Build, stage: SitelinksStage | LangLinksStage | None, given: Sequence[str]) -> list[str]:
     """The names of the dumps that the links between languages are from."""
     if stage is not None:
         return [dump.name for dump in stage.dumps]
-    return [str(entry["name"]) for entry in read_manifest(given[0]).inputs]
+    return [str(entry["name"]) for entry in build.manifest(given[0]).inputs]
 
 
 def _share_without_item(counters: Mapping[str, int]) -> float:

@@ -9,17 +9,20 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from leia_beam.article_filters import ArticleFilters
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
 from leia_beam.finish import MaxRejects
 from leia_beam.holdout import Holdout
-from leia_beam.tokenizer_identity import find_tokenizer
+from leia_beam.shard_rows import RowOptions
+from leia_beam.tokenization import EncodingOptions
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
 from pipelines import build as steps
 from pipelines.build import Build, EntityOptions, RunOptions, ShardOptions
 from pipelines.flink import FlinkOptions
+from pipelines.late_stages import find_tokenizer_at
 from pipelines.runners import RunnerOptions
 
 
@@ -107,7 +110,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
         languages = _list(options.name_languages)
         steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
-        tokenizer = find_tokenizer(options.tokenizer)
+        tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
         steps.run_shards(build, tokenizer, _shard_options(options))
 
 
@@ -131,7 +134,10 @@ def _entity_options(options: argparse.Namespace) -> EntityOptions:
     return EntityOptions(
         buckets=options.buckets,
         names=NameRules(
-            source=options.name_source, label_case=not options.no_label_case, refuse_numbers=options.refuse_numbers
+            source=options.name_source,
+            label_case=options.label_case,
+            refuse_numbers=options.refuse_numbers,
+            parentheses=options.name_parentheses,
         ),
         holdout=Holdout(share=options.holdout, seed=options.seed),
         sections=options.section_links,
@@ -141,14 +147,21 @@ def _entity_options(options: argparse.Namespace) -> EntityOptions:
 
 
 def _shard_options(options: argparse.Namespace) -> ShardOptions:
-
     return ShardOptions(
-        alignment=options.align,
-        name_space=options.name_space,
-        document_start=options.document_start,
+        encoding=EncodingOptions(name_space=options.name_space, document_start=options.document_start, eos=options.eos),
+        rows=RowOptions(
+            alignment=options.align,
+            filters=ArticleFilters(drop=_kinds(options.drop_articles), min_length=options.min_length),
+            later_mentions=options.link_later_mentions,
+            max_length=options.max_length,
+        ),
         skip_equal=options.equal_names == "skip",
-        later_mentions=options.link_later_mentions,
     )
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    """The kinds of --drop-articles, none of them for `none`."""
+    return tuple(sorted({part.strip() for part in text.split(",") if part.strip()} - {"none"}))
 
 
 def _links_between_languages(options: argparse.Namespace) -> list[str]:
@@ -196,7 +209,7 @@ def _extraction(options: argparse.Namespace) -> ExtractionOptions:
     return ExtractionOptions(
         tables=options.tables,
         captions=options.captions,
-        lists=not options.no_lists,
+        lists=options.lists,
         headings=not options.no_headings,
         end_matter=options.end_matter,
         as_rendered=options.as_rendered,

@@ -1,4 +1,4 @@
-"""From a runner's name to what runs the units of a stage: `local`, `flink`, or any runner of Beam by its own name."""
+"""From a runner's name to what runs the units of a stage: `local`, `flink`, `dataflow`, or any runner of Beam by its own name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from leia_beam.commits import read_done_record
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.units import AnyStage, Unit
+from pipelines.dataflow import DATAFLOW, DataflowEngine
 from pipelines.engine import Engine, Graph, beams_errors, listening_note
 from pipelines.flink import FlinkEngine, FlinkOptions
 from pipelines.local import LocalEngine
@@ -39,6 +40,8 @@ def open_engine(options: RunnerOptions, output: str, say: Callable[[str], None])
         return LocalEngine(options.workers or cores, options.beam_options)
     if options.name == FLINK:
         return FlinkEngine(options.flink, options.workers, options.beam_options, output, say)
+    if options.name == DATAFLOW:
+        return DataflowEngine(options.workers, options.beam_options)
     return NamedEngine(options.name, options.beam_options, say)
 
 

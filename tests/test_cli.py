@@ -144,7 +144,7 @@ def test_a_folder_with_another_build_is_refused_with_what_differs(
     assert code == 6 and "options.range_bytes: 50331648 there, 4096 here" in line and "--overwrite" in line
     assert _manifests(output) == before
     code, line = _fails([*sample.build_arguments("jawiki", output), "--align", "strict"], capsys)
-    assert code == 6 and "options.align: edge there, strict here" in line
+    assert code == 6 and "options.rows.alignment: edge there, strict here" in line
     assert main([*sample.build_arguments("jawiki", output), "--align", "strict", "--overwrite"]) == 0
     assert capsys.readouterr().err.count("finished before, skipped") == 5
 

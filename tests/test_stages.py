@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,6 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             entities_folder=f"{out}/entities",
             name_wikis=("dewiki",),
             tokenizer=find_tokenizer(str(folder / "tok")),
-            alignment="edge",
-            name_space="auto",
-            document_start="auto",
             **common,
         ),
     ]
@@ -198,6 +196,8 @@ def _anchor(start: int, end: int, target: str, fragment: str | None = None) -> d
 def test_articles_has_text_and_anchors_and_redirects_lead_on(build: dict[str, Any]) -> None:
     """Every page is an article, a redirect, or filtered."""
     articles = rows_of(build["folder"], "articles", "articles")
+    for article in articles:
+        assert article.pop("text_hash") == hashlib.blake2b(article["text"].encode(), digest_size=16).digest()
     common = {"wiki": "simplewiki", "flags": []}
     assert articles == [
         {

@@ -208,7 +208,7 @@ def _report_links(arms: Iterable[str]) -> str:
 
 def _comparison_html(comparison: Path) -> str:
     """The comparison's own report, from its file and the samples of the runs beside it."""
-    from leia_eval.report import comparison_html
+    from leia_eval.comparison_report import comparison_html
     from leia_eval.run_folder import read_run
 
     found = json.loads(comparison.read_bytes())

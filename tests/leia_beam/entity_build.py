@@ -11,6 +11,7 @@ from leia_beam.holdout import Holdout
 from leia_beam.lookup import EntityLookup
 from leia_beam.plans import StagePlan, claim_folder, identity_of
 from leia_beam.schema import ARTICLES, FACTS, REDIRECTS, SITELINKS
+from leia_beam.stage_articles import text_hash
 from leia_beam.stage_entities import NAME_MISSING, NO_SECTIONS, OWN_ITEM, EntitiesStage, RedirectsStage, TitlesStage
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
@@ -63,7 +64,8 @@ class Rules:
 def article(title, page_id, wiki="jawiki", **fields):
     """A row of the stage `articles`."""
     row = {"wiki": wiki, "page_id": page_id, "revision_id": 1, "title": title, "text": "", "anchors": [], "flags": []}
-    return {**row, **fields}
+    row |= fields
+    return {"text_hash": text_hash(row["text"]), **row}
 
 
 def write_stages(folder, pages, redirects, items, wiki="jawiki"):

@@ -21,6 +21,7 @@ from leia_beam.manifest import (
     read_manifest,
 )
 from leia_beam.schema import SCHEMA_VERSION
+from leia_beam.sealed_json import seal
 
 CONTENT = b"content of a file"
 FILE = StageFile(
@@ -80,7 +81,7 @@ def test_a_file_outside_the_folder_is_refused(path):
     content = json.loads(manifest_bytes(MANIFEST))
     content["files"][0]["path"] = path
     with pytest.raises(UsageError, match="outside its folder"):
-        parse_manifest(json.dumps(content).encode(), "x")
+        parse_manifest(sealed(content), "x")
 
 
 @pytest.mark.parametrize("path", ["data/x", "x", "a..b/c", ".x", "data/東京"])
@@ -92,7 +93,12 @@ def test_an_ordinary_path_is_taken(path):
 def changed(**changes):
     content = json.loads(manifest_bytes(MANIFEST))
     content.update(changes)
-    return json.dumps({key: value for key, value in content.items() if value is not ...}).encode()
+    return sealed({key: value for key, value in content.items() if value is not ...})
+
+
+def sealed(content):
+    content.pop("~sha256", None)
+    return seal(content)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +124,17 @@ def test_what_is_no_manifest_is_damage(content):
     """Cut short, another file, missing or unknown fields: one line that names it."""
     with pytest.raises(DamagedInput, match=r"^here/_manifest\.json: not a manifest of a stage \("):
         parse_manifest(content, "here/_manifest.json")
+
+
+def test_every_bit_of_a_manifest_counts():
+    """A flipped one is damage, another version, or another place: never another manifest."""
+    content = manifest_bytes(MANIFEST)
+    for at in range(len(content)):
+        for bit in (0, 3, 7):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << bit
+            with pytest.raises((DamagedInput, UsageError)):
+                parse_manifest(bytes(flipped), "x")
 
 
 def test_a_manifest_of_another_schema_is_refused_with_both_versions():
@@ -173,3 +190,17 @@ def test_a_manifest_holds_nothing_of_where_or_when(tmp_path):
     """No path, host or time of this run is in the bytes."""
     text = manifest_bytes(MANIFEST).decode()
     assert not any(word in text for word in (os.getcwd(), os.uname().nodename, str(tmp_path), "time"))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
+    """A folder that was tampered with cannot lead a reader elsewhere; a link within it may stay."""
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    folder = tmp_path / "stage"
+    (folder / FILE.path).parent.mkdir(parents=True)
+    (folder / FILE.path).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link to a file outside of its folder"):
+        check_file(folder, FILE)
+    (folder / "inside").write_bytes(CONTENT)
+    (folder / FILE.path).unlink()
+    (folder / FILE.path).symlink_to(folder / "inside")
+    assert check_file(folder, FILE) == folder / FILE.path

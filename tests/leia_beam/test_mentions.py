@@ -7,7 +7,7 @@ import random
 import pytest
 
 from leia_beam.mentions import later_mentions
-from leia_beam.records import LATER_MENTION
+from leia_beam.records import LATER_MENTION, Anchor
 
 
 def anchors_of(marked):
@@ -17,7 +17,7 @@ def anchors_of(marked):
     for number, piece in enumerate(pieces):
         shown, _, target = piece.partition("|")
         if number % 2:
-            found.append({"start_char": len(text), "end_char": len(text) + len(shown), "target": target or shown})
+            found.append(Anchor(len(text), len(text) + len(shown), target or shown))
         text += shown
     return text, found
 
@@ -26,8 +26,8 @@ def mentions(marked, linked=None):
     """[(text, target, start of the anchor it repeats)]."""
     text, anchors = anchors_of(marked)
     found = later_mentions(text, anchors, anchors if linked is None else [anchors[number] for number in linked])
-    assert all(mention["kind"] == LATER_MENTION for mention, _ in found)
-    return [(text[mention["start_char"] : mention["end_char"]], mention["target"], first) for mention, first in found]
+    assert all(mention.kind == LATER_MENTION for mention, _ in found)
+    return [(text[mention.start_char : mention.end_char], mention.target, first) for mention, first in found]
 
 
 @pytest.mark.parametrize(
@@ -74,24 +74,24 @@ def test_mentions_are_what_a_plain_search_finds():
         text, anchors = "", []
         for number, piece in enumerate(pieces):
             if number % 3 == 1:
-                anchors.append({"start_char": len(text), "end_char": len(text) + len(piece), "target": str(number)})
+                anchors.append(Anchor(len(text), len(text) + len(piece), str(number)))
             text += piece
-        expected, at, blocked = [], 0, {a["start_char"]: a for a in anchors}
+        expected, at, blocked = [], 0, {a.start_char: a for a in anchors}
         while at < len(text):
             if at in blocked:
-                at = blocked[at]["end_char"]
+                at = blocked[at].end_char
                 continue
-            room = min([a["start_char"] for a in anchors if a["start_char"] > at], default=len(text))
-            before = [a for a in anchors if a["end_char"] <= at]
-            fitting = {text[a["start_char"] : a["end_char"]]: a for a in before}
+            room = min([a.start_char for a in anchors if a.start_char > at], default=len(text))
+            before = [a for a in anchors if a.end_char <= at]
+            fitting = {text[a.start_char : a.end_char]: a for a in before}
             fitting = {s: a for s, a in fitting.items() if len(s) > 1 and text.startswith(s, at, room)}
             if not fitting:
                 at += 1
                 continue
             shown = max(fitting, key=len)
-            expected.append((at, at + len(shown), fitting[shown]["target"]))
+            expected.append((at, at + len(shown), fitting[shown].target))
             at += len(shown)
-        found = [(m["start_char"], m["end_char"], m["target"]) for m, _ in later_mentions(text, anchors, anchors)]
+        found = [(m.start_char, m.end_char, m.target) for m, _ in later_mentions(text, anchors, anchors)]
         assert found == expected
         exercised += len(found)
     assert exercised > 100
@@ -100,5 +100,5 @@ def test_mentions_are_what_a_plain_search_finds():
 def test_the_time_is_linear():
     """Many anchors and a long text are no trap (a quadratic search would not end)."""
     text = "".join(f"漢字{number:06d}、" for number in range(100_000))
-    anchors = [{"start_char": 9 * n, "end_char": 9 * n + 8, "target": "x"} for n in range(2_000)]
+    anchors = [Anchor(9 * n, 9 * n + 8, "x") for n in range(2_000)]
     assert later_mentions(text, anchors, anchors) == []

@@ -19,7 +19,7 @@ def test_the_columns_are_what_readers_were_promised():
         "sitelinks": ["qid", "sitelinks", "labels"],
         "facts": ["qid", "claims", "aliases"],
         "langlinks": ["page_id", "language", "title"],
-        "articles": ["wiki", "page_id", "revision_id?", "title", "text", "anchors", "flags"],
+        "articles": ["wiki", "page_id", "revision_id?", "title", "text", "text_hash", "anchors", "flags"],
         "redirects": ["wiki", "page_id", "from", "to", "fragment?", "to_interwiki?"],
         "entities": ["title", "page_id?", "resolved_title?", "qid?", "name?", "name_language?", "reason?"],
         "held-out": ["title", "qid?", "name", "name_language", "name_source", "aliases"],

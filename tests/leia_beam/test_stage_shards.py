@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules
+from leia_beam.shard_rows import RowOptions
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.tables import read_rows
+from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import find_tokenizer
 from tests.leia_beam.entity_build import Rules, article, build, run
 
@@ -66,10 +68,11 @@ def shards(folder, tokenizer, pages, entity_rules=Rules(), **options):  # noqa: 
         siteinfo=None,
         name_wikis=("enwiki",),
         tokenizer=tokenizer,
-        alignment="edge",
-        name_space="auto",
-        document_start="none",
-        **{"rules": LinkRules(holdout=entity_rules.holdout), **options},
+        **{
+            "encoding": EncodingOptions(document_start="none"),
+            "rules": LinkRules(holdout=entity_rules.holdout),
+            **options,
+        },
     )
     manifest = run(stage)
     rows = [row for file in manifest.files_of("train") for row in read_rows(f"{folder}/shards/{file.path}")]
@@ -107,7 +110,7 @@ def test_equal_names_are_counted_and_left_out_by_option(tmp_path, tokenizer):
 def test_later_mentions_are_anchors_of_their_own_kind(tmp_path, tokenizer):
     """In the order of the text; their ordinals count on behind the links; counted apart."""
     pages = [linked("A", 1, "Kyoto Tokyo x Kyoto Tokyo Kyoto", "Kyoto", "Tokyo", "x|Nowhere")]
-    rows, counters = shards(tmp_path / "on", tokenizer, pages, later_mentions=True)
+    rows, counters = shards(tmp_path / "on", tokenizer, pages, rows=RowOptions(later_mentions=True))
     row = rows[0]
     assert row["input_ids"] == [3, 2, 0, 3, 2, 3]
     assert row["entity_start_positions"] == [0, 1, 3, 4, 5] and row["entity_end_positions"] == [1, 2, 4, 5, 6]

@@ -13,6 +13,7 @@ from leia_beam.cli import main
 from leia_beam.linking import link_anchor
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import read_manifest
+from leia_beam.shard_statistics import total
 from leia_beam.stats import build_stats, printable, stats_lines, stats_picture
 from leia_beam.wikis import load_wiki
 from tests.build_files import rows_of
@@ -80,6 +81,8 @@ def test_a_picture_of_nothing_and_of_strange_names(build: Path) -> None:
         name_sources={},
         titles={},
         redirects={},
+        tokens=total([]),
+        shards=[],
         others={},
     )
     assert etree.fromstring(stats_picture(empty)) is not None and "<x>" not in stats_picture(empty)

@@ -25,6 +25,8 @@ def value_of(field: pa.Field, rng: random.Random):
         return {child.name: value_of(child, rng) for child in kind}
     if pa.types.is_string(kind):
         return "".join(rng.choice("aé東🗼\n\u0000'\"") for _ in range(rng.randrange(6)))
+    if pa.types.is_fixed_size_binary(kind):
+        return rng.randbytes(kind.byte_width)
     bits = kind.bit_width - 1
     return rng.choice((0, 1, -1, 2**bits - 1, -(2**bits), rng.randrange(1000)))
 

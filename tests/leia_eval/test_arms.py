@@ -1,6 +1,8 @@
 """Arms of several runs are compared by what their samples hold, with the primary endpoint, the floor and seen items."""
 
+import copy
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from leia_beam.errors import UsageError
 from leia_eval import stats
 from leia_eval.cli import main
 from leia_eval.comparison import CompareOptions, Primary, compare_arms
+from leia_eval.comparison_report import comparison_html, comparison_markdown
 from leia_eval.recipe import read_primary
 from leia_eval.run_folder import StoredRun, read_run
 
@@ -55,12 +58,67 @@ def test_the_primary_endpoint_is_leia_minus_plain_over_languages(arms):
     assert all(row["test"] == "bootstrap" and row["only_base"] is None for row in found["rows"])
 
 
+def test_the_page_shows_the_primary_pair_first_and_what_was_compared(arms):
+    """A table a pair of arms and metric, one more interval for the primary endpoint, hashes and versions below."""
+    comparison = compare_arms(arms, CompareOptions(seed=3))
+    page = comparison_html(comparison, {name: runs[0].samples for name, runs in arms})
+    heads = re.findall("<h2>(.*?)</h2>", page)
+    assert heads == ["leia minus plain", "plain minus base", "leia minus base"]
+    assert page.index("Primary endpoint.") < page.index("plain minus base")
+    assert page.count("<svg") == len(comparison["rows"]) + 1
+    assert page.count("<details>") == 3
+    for facts in comparison["tasks"].values():
+        assert f"data {facts['data_sha256'][:12]}, prompts {facts['prompts_sha256'][:12]}." in page
+    model = arms[0][1][0].results["model"]
+    assert f"weights {model['weights_sha256'][:12]}, computed in float32" in page
+    assert "lm_eval 0." in page
+    primary = comparison["primary"]
+    assert f"{100 * primary['difference']:+.1f} [{100 * primary['low']:+.1f}, {100 * primary['high']:+.1f}]" in page
+
+
+def renamed(run: StoredRun, old: str, new: str, language: str) -> StoredRun:
+    """A run whose task has another name and language."""
+    results = copy.deepcopy(run.results)
+    for task in results["tasks"]:
+        if task["name"] == old:
+            task |= {"name": new, "language": language, "group": new.rpartition("_")[0]}
+    samples = {new if name == old else name: rows for name, rows in run.samples.items()}
+    return StoredRun(folder=run.folder, results=results, samples=samples)
+
+
+def test_a_comparison_without_english_says_so_and_one_with_it_marks_the_row(finished_run, other_run):
+    """The line names the English tasks of the groups at hand; with one there is no line."""
+    runs = [read_run(finished_run), read_run(other_run)]
+    named = [("base", [runs[0]]), ("leia", [runs[1]])]
+    (note,) = (note for note in compare_arms(named, CompareOptions())["notes"] if note.startswith("No English task"))
+    assert note.endswith("run every arm on leia_xcsqa_en too.")
+    codah = [(name, [renamed(of[0], "leia_sample_es", "leia_xcodah_es", "es")]) for name, of in named]
+    assert any("on leia_xcodah_en too." in note for note in compare_arms(codah, CompareOptions())["notes"])
+    english = [(name, [renamed(of[0], "leia_sample_es", "leia_xcsqa_en", "en")]) for name, of in named]
+    found = compare_arms(english, CompareOptions())
+    assert not any("No English task" in note for note in found["notes"])
+    assert "leia_xcsqa_en (regression)" in comparison_markdown(found)
+
+
+def test_a_metric_that_one_run_lacks_is_left_out_and_named(finished_run, other_run):
+    """JaSQuAD's scores need packages: a run without them is compared by the others, the main metric too."""
+    base, less = read_run(finished_run), read_run(other_run)
+    for task in less.results["tasks"]:
+        del task["scores"]["acc"]
+    found = compare_arms([("base", [base]), ("less", [less])], CompareOptions())
+    assert {row["metric"] for row in found["rows"]} == {"acc_norm", "acc_bytes"}
+    assert "Not in all runs, left out: acc of leia_sample_ja of base." in found["notes"]
+    assert found["tasks"]["leia_sample_ja"]["metric"] == "acc_norm"
+    with pytest.raises(UsageError, match="the primary endpoint's metric 'acc' is none of leia_sample_ja's in all runs"):
+        compare_arms([("plain", [base]), ("leia", [less])], CompareOptions())
+
+
 def test_without_the_arms_there_is_no_primary_endpoint_and_it_is_said(arms):
     """No leia, or only English tasks."""
     found = compare_arms(arms[:2], CompareOptions())
     assert found["primary"] is None
     assert any(note.startswith("No primary endpoint") for note in found["notes"])
-    with pytest.raises(UsageError, match="the primary endpoint's metric 'char_f1' is none of leia_sample_ja's"):
+    with pytest.raises(UsageError, match="the primary endpoint's metric 'char_f1' is none of leia_sample_ja's in all"):
         compare_arms(arms, CompareOptions(primary=Primary(metric="char_f1")))
 
 

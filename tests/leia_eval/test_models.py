@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from leia_beam.errors import DamagedInput, MissingResource, UsageError
-from leia_eval import models
+from leia_eval import checkpoints, encoders, models
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def checkpoint(model_dir, tmp_path) -> Path:
 
 def load(folder: Path):
     """All steps of loading."""
-    models.identify_model(folder)
-    return models.load_model(models.load_encoder(folder), dtype="float32", device="cpu", batch_size=2)
+    checkpoints.identify_model(folder)
+    return models.load_model(encoders.load_encoder(folder), dtype="float32", device="cpu", batch_size=2)
 
 
 def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
     """No folder, no configuration, no tokenizer, no weights: each is named."""
     with pytest.raises(UsageError, match="is not a folder"):
-        models.identify_model(tmp_path / "none")
+        checkpoints.identify_model(tmp_path / "none")
     for name, message in (
         ("model.safetensors", "holds no weights; looked for model.safetensors"),
         ("tokenizer.json", "has no tokenizer.json"),
@@ -37,7 +37,7 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
     ):
         (checkpoint / name).unlink()
         with pytest.raises(UsageError, match=message):
-            models.identify_model(checkpoint)
+            checkpoints.identify_model(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
@@ -71,7 +71,7 @@ def test_a_weight_file_cut_short_is_damaged(checkpoint):
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DamagedInput, match=r"weight file .*model.safetensors is damaged"):
-        models.identify_model(checkpoint)
+        checkpoints.identify_model(checkpoint)
 
 
 def test_a_missing_weight_is_no_random_weight(checkpoint):
@@ -103,12 +103,12 @@ def test_sharded_weights_are_found_by_their_index(checkpoint):
         save_file({key: tensors[key] for key in keys}, checkpoint / file, {"format": "pt"})
     weight_map = {key: file for file, keys in parts.items() for key in keys}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    assert models.identify_model(checkpoint).weight_files == tuple(sorted(parts))
+    assert checkpoints.identify_model(checkpoint).weight_files == tuple(sorted(parts))
     sharded = load(checkpoint).model.state_dict()
     assert all(torch.equal(whole[key], sharded[key]) for key in whole)
     (checkpoint / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(DamagedInput, match=r"names model-00002-of-00002.safetensors, which is not in the folder"):
-        models.identify_model(checkpoint)
+        checkpoints.identify_model(checkpoint)
 
 
 def test_tied_embeddings_are_not_missing(tmp_path):
@@ -125,17 +125,32 @@ def test_tied_embeddings_are_not_missing(tmp_path):
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(checkpoint, model_dir):
     """A copy has the fingerprint of its origin; one changed bit has another."""
-    assert models.identify_model(checkpoint).weights_sha256 == models.identify_model(model_dir).weights_sha256
+    assert checkpoints.identify_model(checkpoint).weights_sha256 == checkpoints.identify_model(model_dir).weights_sha256
     path = checkpoint / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    assert models.identify_model(checkpoint).weights_sha256 != models.identify_model(model_dir).weights_sha256
+    assert checkpoints.identify_model(checkpoint).weights_sha256 != checkpoints.identify_model(model_dir).weights_sha256
+
+
+def test_what_else_decides_a_text_is_in_the_fingerprint(checkpoint):
+    """A penalty in generation_config.json, or another end token, is another model to the cache; a library's version not."""
+    before = checkpoints.identify_model(checkpoint)
+    path = checkpoint / "generation_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "transformers_version": "0.0"}))
+    assert checkpoints.identify_model(checkpoint) == before
+    path.write_text(json.dumps({**config, "repetition_penalty": 1.5}))
+    other = checkpoints.identify_model(checkpoint).settings_sha256
+    path.write_text(json.dumps(config))
+    tokenizer = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "eos_token": "<s>"}))
+    assert len({before.settings_sha256, other, checkpoints.identify_model(checkpoint).settings_sha256}) == 3
 
 
 def test_token_ids_are_those_of_tokenizer_json(model_dir):
     """The loaded tokenizer encodes as the tokenizers library does, document start included."""
-    encoder = models.load_encoder(model_dir)
+    encoder = encoders.load_encoder(model_dir)
     raw = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     for text in ("Question: a  two\nAnswer:", "東京 は  日本", " x</s>y", "kasa\u3000tana"):
         assert encoder.tok_encode(text) == raw.encode(text).ids
@@ -160,6 +175,6 @@ def test_token_ids_of_mistrals_tokenizer_are_not_changed(tmp_path):
     shutil.copytree(source, tmp_path / "m")
     (tmp_path / "m/config.json").write_text('{"model_type": "llama", "vocab_size": 32000}')
     raw = Tokenizer.from_file(str(source / "tokenizer.json"))
-    encoder = models.load_encoder(tmp_path / "m")
+    encoder = encoders.load_encoder(tmp_path / "m")
     for text in (" x</s>y", "Question: 東京  は?\nAnswer:"):
         assert encoder.tok_encode(text) == raw.encode(text).ids

@@ -71,6 +71,19 @@ def test_real_items_are_scored_offline_with_a_small_random_model(tmp_path, capsy
     assert "without an end" in capsys.readouterr().out
 
 
+def test_jsquad_runs_on_the_published_file_and_a_limit_draws_from_many_articles(tmp_path):
+    """40 of 4,442 questions with a small random model: from far more articles than the first 40, which are of one."""
+    model = save_tiny_model(tmp_path / "model", seed=0, max_length=4096)
+    options = {"--model": model, "--data-dir": DATA, "--output": tmp_path / "out", "--limit": 40, "--batch-size": 40}
+    flat = [str(part) for option in options.items() for part in option]
+    assert main(["run", "--tasks", "leia_jsquad", *flat]) == 0
+    (task,) = json.loads((tmp_path / "out/results.json").read_text())["tasks"]
+    assert (task["n"], task["items_in_file"], task["from_wikipedia"]) == (40, 4442, True)
+    assert task["clusters"] > 20
+    rows = [json.loads(line) for line in (tmp_path / "out/samples/leia_jsquad.jsonl").read_text().splitlines()]
+    assert len({row["prompt_sha256"] for row in rows}) == 40
+
+
 def test_dry_run_of_real_items_prints_whole_prompts(capsys):
     """Three a task, with gold answers or marked choices."""
     assert main(["run", "--dry-run", "--tasks", "leia_niilc,leia_jcommonsenseqa", "--data-dir", str(DATA)]) == 0

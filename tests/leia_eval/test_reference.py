@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eval_fixtures import make_items, write_items
+from eval_fixtures import make_items, save_tiny_model, write_items
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
@@ -127,6 +127,39 @@ def test_shots_from_a_training_set_and_from_a_fixed_list():
         reference.draw_shots(items, 2, train=None, needs_train=True)
     with pytest.raises(UsageError, match="'nobody' is not in the shots' file"):
         reference.draw_shots(items, 1, train=train, fixed_ids=("nobody",))
+
+
+def test_a_context_that_is_too_long_loses_its_beginning(double, tmp_path):
+    """A model of 40 tokens on items with 3 shots: the ends of the prompts by the rules, sums equal, and it is counted."""
+    _, encode = double
+    items = make_items(30, seed=8)
+    write_items(tmp_path / "data/xcsqa_ja.jsonl", items)
+    narrow = save_tiny_model(tmp_path / "narrow", seed=0, max_length=40)
+    rows = reference_run(narrow, tmp_path / "data", tmp_path / "out", "leia_xcsqa_ja", 3)
+    model = LlamaForCausalLM.from_pretrained(narrow, dtype=torch.float64).eval()
+    prompts = rules_prompts(items, 3)
+    for row, item in zip(rows, items, strict=True):
+        for found, text in zip(row["log_likelihoods"], item["question"]["choices"]["text"], strict=True):
+            start, rest = encode(prompts[item["id"]]), encode(f" {text}")
+            if len(start) + len(rest) > 40:
+                start = start[-(40 - len(rest) + 1) :]
+            assert found == pytest.approx(rules_sum(model, start, rest), abs=1e-4)
+    (task,) = json.loads((tmp_path / "out/results.json").read_text())["tasks"]
+    assert task["cut"] == 30
+    assert (
+        "30 items cut from the left to the context, as the reference does." in (tmp_path / "out/report.md").read_text()
+    )
+
+
+def test_a_prompt_to_be_continued_keeps_256_tokens_free_and_one_that_leaves_nothing_is_refused():
+    """`[-(max_length - 256):]`, whatever the answer's length."""
+    assert reference.cut_context(list(range(500)), None, 512) == list(range(244, 500))
+    assert reference.cut_context(list(range(9)), None, 512) == list(range(9))
+    assert reference.cut_context([1, 2, 3], [4, 5], 4) == [1, 2, 3]
+    assert reference.cut_context([1, 2, 3], [4, 5], 3) == [2, 3]
+    for continuation, longest in ((None, 256), ([1] * 9, 8)):
+        with pytest.raises(ValueError, match="no token of the context fits"):
+            reference.cut_context([1, 2, 3], continuation, longest)
 
 
 def test_an_answer_may_be_as_long_as_the_longest_gold_answer(double):

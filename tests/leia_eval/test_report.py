@@ -11,7 +11,7 @@ import pytest
 from eval_fixtures import make_items, write_items
 
 from leia_beam.errors import DamagedInput, UsageError
-from leia_eval import report, stats
+from leia_eval import report, report_parts, stats
 from leia_eval.cli import main
 from leia_eval.comparison import compare_runs
 from leia_eval.run_folder import read_run, to_json, write_file, write_run
@@ -196,7 +196,7 @@ def test_a_damaged_run_folder_is_refused(capsys, finished_run, tmp_path):
     assert f"{cut / 'results.json'} is damaged" in capsys.readouterr().err
     with pytest.raises(DamagedInput, match="no 'versions'"):
         read_run(copied(finished_run, tmp_path / "part", lambda results: results.pop("versions")))
-    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 2"):
+    with pytest.raises(UsageError, match="has format 9; this leia-eval reads format 3"):
         read_run(copied(finished_run, tmp_path / "format", lambda results: results.update(format=9)))
 
 
@@ -234,7 +234,7 @@ def test_a_run_that_fails_half_way_leaves_no_results(model_dir, data_dir, tmp_pa
 
 def test_an_interval_is_drawn_inside_its_frame():
     """Ends beyond the axis are cut to it, and the marks stand where they should."""
-    svg = report.interval_svg(-0.5, 0.5, 2.0, mark=0.25, span=(0.0, 1.0))
+    svg = report_parts.interval_svg(-0.5, 0.5, 2.0, mark=0.25, span=(0.0, 1.0))
     assert svg.count('x1="4.0" x2="176.0"') == 1
     assert 'cx="90.0"' in svg
     assert 'x1="47.0"' in svg

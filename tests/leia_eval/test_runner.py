@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from eval_fixtures import make_items, save_tiny_model, write_items
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_eval import models
 from leia_eval.cli import main
-from leia_eval.preparing import PromptOptions, prepare_tasks
+from leia_eval.preparing import PromptOptions, draw_items, prepare_tasks
 from leia_eval.runner import ModelOptions, encode_requests, run
 from leia_eval.stats import wilson_interval
 
@@ -139,19 +141,45 @@ def test_two_runs_write_the_same_bytes(model_dir, data_dir, finished_run, tmp_pa
 
 
 def test_batch_size_and_limit_change_no_items_score(model_dir, data_dir, finished_run, tmp_path):
-    """Other batches, and a run over the first ten items only, give the log-likelihoods of the whole run."""
-    whole = rows_of(finished_run)
+    """Other batches, and a run over ten of the items only, give the log-likelihoods of the whole run."""
+    whole = {row["id"]: row for row in rows_of(finished_run)}
     results, samples = scored(model_dir, data_dir, tmp_path / "out", batch_size=1, limit=10)
     assert (results["tasks"][0]["n"], results["tasks"][0]["items_in_file"]) == (10, 100)
-    for row, other in zip(samples["leia_sample_ja"], whole[:10], strict=True):
-        assert row["id"] == other["id"]
-        assert row["log_likelihoods"] == pytest.approx(other["log_likelihoods"], abs=1e-4)
+    for row in samples["leia_sample_ja"]:
+        assert row["stem"] == whole[row["id"]]["stem"]
+        assert row["log_likelihoods"] == pytest.approx(whole[row["id"]]["log_likelihoods"], abs=1e-4)
 
 
 def test_a_limit_above_one_tasks_items_takes_all_of_them(model_dir, data_dir, tmp_path):
     """--limit 40 over sets of 100 and 30 items scores 40 and 30."""
     results, _ = scored(model_dir, data_dir, tmp_path / "out", tasks=["leia_sample_ja", "leia_sample_es"], limit=40)
     assert [task["n"] for task in results["tasks"]] == [40, 30]
+
+
+@given(ids=st.lists(st.text(max_size=5), unique=True, min_size=1, max_size=30), n=st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_items_are_drawn_by_id_whatever_the_order_and_fewer_are_a_part_of_more(ids, n):
+    """In the file's order, as many as asked for; another order of the file draws the same ids."""
+    drawn = draw_items(ids, n, 42)
+    assert drawn == sorted(drawn) and len(drawn) == min(n, len(ids))
+    assert set(drawn) <= set(draw_items(ids, n + 1, 42))
+    turned = ids[::-1]
+    assert {turned[i] for i in draw_items(turned, n, 42)} == {ids[i] for i in drawn}
+
+
+def test_two_languages_draw_the_same_items_and_another_seed_draws_others(model_dir, tmp_path):
+    """So clusters across languages stay whole under --limit."""
+    for name, lang in (("jawiki", "ja"), ("eswiki", "es")):
+        write_items(tmp_path / f"data/{name}.jsonl", make_items(60, lang=lang))
+    tasks = ("leia_sample_ja", "leia_sample_es")
+
+    def drawn(**options) -> list[list[str]]:
+        prepared = prepare_tasks(PromptOptions(tasks=tasks, data_dir=tmp_path / "data", limit=15, **options))
+        return [[task.id_of(index) for index in task.scored] for task in prepared]
+
+    first, second = drawn()
+    assert first == second and len(first) == 15 and first != drawn(limit_seed=1)[0]
+    assert first == drawn(seed=1)[0], "the seed of the shots draws no items"
 
 
 def test_an_untrained_model_is_at_chance_on_choices_of_equal_length(tmp_path):
@@ -227,7 +255,8 @@ def test_bfloat16_is_near_float32_and_said_to_be_bfloat16(model_dir, data_dir, f
     results, samples = scored(model_dir, data_dir, tmp_path / "out", dtype="bfloat16", limit=10)
     whole = rows_of(finished_run)
     found = np.concatenate([row["log_likelihoods"] for row in samples["leia_sample_ja"]])
-    expected = np.concatenate([row["log_likelihoods"] for row in whole[:10]])
+    ids = {row["id"] for row in samples["leia_sample_ja"]}
+    expected = np.concatenate([row["log_likelihoods"] for row in whole if row["id"] in ids])
     assert results["model"]["computed_dtype"] == "bfloat16"
     assert found == pytest.approx(expected, rel=0.1)
     assert np.abs(found - expected).max() > 1e-3
@@ -236,7 +265,7 @@ def test_bfloat16_is_near_float32_and_said_to_be_bfloat16(model_dir, data_dir, f
 class FakeEncoder:
     """An encoder that gives what it was told."""
 
-    max_length, vocabulary_size = 10, 50
+    max_length, longest_pair, vocabulary_size, profile = 10, 11, 50, "standard"
 
     def __init__(self, context, continuation):
         self.encoded = context, continuation
@@ -248,9 +277,9 @@ class FakeEncoder:
 @pytest.mark.parametrize(
     ("context", "continuation", "message"),
     [
-        ([1, 2], [], r"item 'item-0000' \(choice 'A'\) of leia_sample_es at .* has no token of its own: ' \w+' after"),
-        ([1, 2], [50], r"item 'item-0000' .* holds token id 50, and the model has 50 embeddings"),
-        ([1] * 10, [2, 3], r"item 'item-0000' .* is 11 tokens long with its shots, and the model reads 10"),
+        ([1, 2], [], r"item 'item-0002' \(choice 'A'\) of leia_sample_es at .* has no token of its own: ' \w+' after"),
+        ([1, 2], [50], r"item 'item-0002' .* holds token id 50, and the model has 50 embeddings"),
+        ([1] * 10, [2, 3], r"item 'item-0002' .* is 11 tokens long with its shots, and the model reads 10"),
     ],
 )
 def test_requests_that_a_model_cannot_score_are_refused(data_dir, context, continuation, message):

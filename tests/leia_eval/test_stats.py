@@ -191,14 +191,15 @@ def test_an_item_in_several_languages_is_drawn_in_all_of_them():
     assert two_level_difference([one, apart], seed=3).standard_error == pytest.approx(alone / math.sqrt(2), rel=0.05)
 
 
-def test_two_levels_cover_the_truth_where_seeds_differ():
-    """Simulated training noise, five seeds an arm: 95 % intervals hold the true difference in 85 to 99 of 100."""
+@pytest.mark.parametrize(("spread", "too_narrow"), [(0.0, 100), (0.3, 80)])
+def test_two_levels_cover_the_truth_whether_or_not_seeds_differ(spread, too_narrow):
+    """Simulated training noise, five seeds an arm: 95 % intervals hold the true difference in 88 to 100 of 100."""
     draw = np.random.default_rng(4)
     held = narrow = 0
     for trial in range(100):
         easy = draw.normal(0, 1, 200)
         arms = [
-            np.stack([(easy + shift + draw.normal(0, 0.3) + draw.normal(0, 1, 200) > 0) for _ in range(5)]).astype(
+            np.stack([(easy + shift + draw.normal(0, spread) + draw.normal(0, 1, 200) > 0) for _ in range(5)]).astype(
                 float
             )
             for shift in (0.0, 0.0)
@@ -209,8 +210,83 @@ def test_two_levels_cover_the_truth_where_seeds_differ():
         means = [arm.mean(axis=0) for arm in arms]
         low, high = paired_bootstrap(*means, seed=trial, resamples=1000)
         narrow += low <= 0 <= high
-    assert 85 <= held <= 99
-    assert narrow < 80, "without the seeds' level the intervals must be too narrow"
+    assert 88 <= held <= 100
+    assert narrow <= too_narrow, "without the seeds' level the intervals must be too narrow"
+
+
+def shifted(means: list[float], n: int = 50) -> np.ndarray:
+    """(seeds, n) Scores that are one number for each seed."""
+    return np.repeat(np.array(means)[:, None], n, axis=1)
+
+
+def test_seeds_that_differ_by_a_shift_give_students_interval():
+    """No noise between items: the interval is that of Student's t with the two arms' four degrees of freedom."""
+    names = [str(i) for i in range(50)]
+    found = two_level_difference([Clustered.of(names, shifted([0.1, 0.2, 0.3]), shifted([0.4, 0.5, 0.6]))], seed=1)
+    error = math.sqrt(2 * 0.01 / 3)
+    assert found.standard_error == pytest.approx(error)
+    assert (found.low, found.high) == pytest.approx((0.3 - 2.776 * error, 0.3 + 2.776 * error), rel=0.08)
+    assert found.detectable == pytest.approx((2.776 + 0.842) * error, rel=0.08)
+    assert 0.01 < found.p < 0.03  # of t = 3.67 with four degrees of freedom: 0.021
+
+
+def test_degrees_of_freedom_are_those_of_the_arm_that_varies():
+    """One seed in an arm, or seeds that agree, add no variance and no freedom: two seeds are one degree, five are four."""
+    names = [str(i) for i in range(50)]
+    for means, quantile in (([0.4, 0.6], 12.71), ([0.3, 0.4, 0.5, 0.6, 0.7], 2.776)):
+        for base in ([0.5], [0.5, 0.5]):
+            found = two_level_difference([Clustered.of(names, shifted(base), shifted(means))], seed=1)
+            error = np.std(means, ddof=1) / math.sqrt(len(means))
+            assert (found.standard_error, found.difference) == pytest.approx((error, 0.0))
+            assert found.high == pytest.approx(quantile * error, rel=0.15)
+
+
+def test_seeds_that_only_get_other_items_right_do_not_widen_the_interval():
+    """Equal means with different items: the spread is that of the seeds' mean over items, and not three times as much."""
+    draw = np.random.default_rng(6)
+    scores = [np.array([draw.permutation([1.0] * 100 + [0.0] * 100) for _ in range(4)]) for _ in range(2)]
+    names = [str(i) for i in range(200)]
+    found = two_level_difference([Clustered.of(names, *scores)], seed=1)
+    items = scores[1].mean(axis=0) - scores[0].mean(axis=0)
+    assert found.standard_error == pytest.approx(items.std(ddof=1) / math.sqrt(200), rel=0.03)
+
+
+def test_the_variance_of_seeds_counts_a_task_and_a_cluster_as_the_mean_does():
+    """Two tasks that share clusters of several items: the same as one task of their items in one, at equal sizes."""
+    draw = np.random.default_rng(7)
+    names = [str(i // 3) for i in range(90)]
+    first, second = ([draw.random((3, 90)) for _ in range(2)] for _ in range(2))
+    apart = two_level_difference([Clustered.of(names, *first), Clustered.of(names, *second)], seed=1)
+    both = [np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)]
+    together = two_level_difference([Clustered.of(names * 2, *both)], seed=1)
+    assert (apart.standard_error, apart.low) == pytest.approx((together.standard_error, together.low))
+
+
+def test_a_small_set_beside_a_large_one_keeps_its_own_draws():
+    """Three articles beside 1,000 questions: each is drawn among its own, so their variances add."""
+    draw = np.random.default_rng(8)
+    large = Clustered.of([f"q{i}" for i in range(1000)], np.zeros(1000), draw.integers(0, 2, 1000).astype(float))
+    small = Clustered.of(["a", "b", "c"], np.zeros(3), np.array([0.0, 0.5, 1.0]))
+    found = two_level_difference([large, small], seed=2)
+    expected = math.sqrt(large.other.var() / 999 + (1 / 6) / 2) / 2
+    assert found.standard_error == pytest.approx(expected, rel=0.03)
+
+
+def test_one_cluster_says_nothing_of_others():
+    """All items of one article: no interval and no p value, however many items."""
+    found = two_level_difference([Clustered.of(["a"] * 90, np.zeros(90), np.ones(90))], seed=0)
+    assert (found.difference, found.low, found.high, found.p) == (1.0, -1.0, 1.0, 1.0)
+    score = score_interval([{"acc": 1, "cluster": "a"}] * 9, "acc")
+    assert (score.value, score.low, score.high) == (1.0, 0.0, 1.0)
+
+
+def test_few_clusters_have_students_interval():
+    """Five clusters: wider than the percentiles of resamples, as t with four degrees of freedom says."""
+    scores = np.array([0.1, 0.4, 0.5, 0.6, 0.9])
+    found = two_level_difference([Clustered.of(list("abcde"), np.zeros(5), scores)], seed=3)
+    error = scores.std(ddof=1) / math.sqrt(5)
+    assert found.standard_error == pytest.approx(error, rel=0.03)
+    assert (found.low, found.high) == pytest.approx((0.5 - 2.776 * error, 0.5 + 2.776 * error), rel=0.1)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

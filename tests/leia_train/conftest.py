@@ -25,6 +25,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def small_parts():
+    """Three entities at a time, so that all of these tests cross from one part of the entities to the next."""
+    from leia_train import names, plan, reference_stream
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_PART_ENTITIES", 3)
+        patch.setattr(names, "_CHUNK_ENTITIES", 3)
+        patch.setattr(names, "_MERGED_KEYS", 2)
+        patch.setattr(reference_stream, "_CHUNK_DRAWS", 3)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer with BOS and EOS."""
@@ -48,6 +61,19 @@ def arguments(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
         flags += ["--tiny-hidden-size", 16, "--tiny-intermediate-size", 32, "--tiny-layers", 1, "--tiny-heads", 2]
         flags += ["--tiny-kv-heads", 1, "--max-length", 24, "--batch", 4, "--micro-batch", 3, "--steps", 4]
         flags += ["--learning-rate", 1e-2, "--warmup", 1, "--validation-share", 0.3, "--save-every", 1, "--quiet"]
+        flags += ["--tracker", "none"]
         return [str(flag) for flag in (*flags, *more)]
 
     return make
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """Runs of other types in one process: accelerate keeps what the first of them was."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
+        state._reset_state(**options)
+    yield
+    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
+        state._reset_state(**options)

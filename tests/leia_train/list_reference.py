@@ -11,7 +11,8 @@ from shard_fixture import BLOCKS, Article, Entity, qid_number
 from tokenizers import Tokenizer, models
 
 from leia_train.insertion import EDGE_BITS, Documents
-from leia_train.store import BuildTokenizer, Category, Store
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.store import Category, Store
 
 TOKENIZER_JSON = Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).to_str().encode()
 MASK = 2**64 - 1

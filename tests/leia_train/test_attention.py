@@ -1,12 +1,15 @@
 """Documents of a packed row do not see each other, and a model in which they do is refused."""
 
+import inspect
+from contextlib import nullcontext
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from leia_beam.errors import MissingResource
 from leia_train import attention
-from leia_train.attention import check_isolation, packed_logits
+from leia_train.attention import check_isolation, packed_inputs, packed_logits
 from leia_train.loss import agrees
 
 VOCABULARY_SIZE = 64
@@ -212,3 +215,153 @@ def test_the_limit_in_bfloat16_is_above_rounding_and_below_a_leak(model, monkeyp
     for tried in (model, deep):
         with pytest.raises(MissingResource, match="rounding in bfloat16"):
             check_isolation(tried, VOCABULARY_SIZE, bfloat16, "bfloat16")
+
+
+def flash_varlen(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
+    window_size=(-1, -1), softcap=0.0, deterministic=False,
+):  # fmt: skip
+    """What flash_attn_varlen_func of flash-attn 2 is to compute, with its parameters, on the CPU."""
+    assert causal and window_size == (-1, -1) and dropout_p == 0.0 and softcap == 0.0
+    return segment_kernel(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+        scale=softmax_scale, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+
+
+def flash_dense(
+    q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, deterministic=False
+):
+    """The same of flash_attn_func."""
+    parts = [part.transpose(1, 2) for part in (q, k, v)]
+    made = torch.nn.functional.scaled_dot_product_attention(
+        *parts, is_causal=causal, scale=softmax_scale, enable_gqa=q.shape[2] != k.shape[2]
+    )
+    return made.transpose(1, 2)
+
+
+@pytest.fixture
+def flash_attn(monkeypatch):
+    """transformers' own path to flash-attn, with kernels of its parameters in place of the package."""
+    from transformers import PreTrainedModel, modeling_flash_attention_utils
+
+    for name in ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn"):
+        monkeypatch.setattr(modeling_flash_attention_utils, name, None)
+    kernels = (flash_dense, flash_varlen, None, None, None)
+    monkeypatch.setattr(modeling_flash_attention_utils, "_lazy_imports", lambda *args, **options: kernels)
+    monkeypatch.setattr(PreTrainedModel, "_check_and_adjust_attn_implementation", lambda model, name, **options: name)
+
+
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "flash_attention_3", "flash_attention_4"])
+def test_flash_attention_gets_the_boundaries_of_all_rows_through_transformers(model, flash_attn, implementation):
+    """No GPU ran this: the arguments that reach flash-attn, and that transformers makes no mask of its own."""
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(VOCABULARY_SIZE, (2, 9), generator=generator)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], [0, 0, 1, 2, 3, 4, 5, 6, 0]])
+    expected = packed_logits(model, input_ids, positions)
+    model.set_attn_implementation(implementation)
+    found = packed_logits(model, input_ids, positions)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    assert check_isolation(model, VOCABULARY_SIZE) < 1e-4
+
+
+def test_torchs_varlen_attention_takes_what_it_is_given(monkeypatch):
+    """The installed torch's own operator and its backward pass, on tensors without content; grouped heads, a window."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it knows no autocast for such tensors
+    from torch.nn.attention.varlen import varlen_attn
+
+    assert attention._varlen_kernel() is varlen_attn
+    names = list(inspect.signature(varlen_attn).parameters)
+    assert names[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    shapes = [(2, heads, 12, 32) for heads in (8, 2, 2)]
+    parts = [torch.empty(shape, device="meta", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
+    offsets = torch.empty(6, device="meta", dtype=torch.int32)
+    for window in (None, 8):
+        made, _ = attention.varlen_attention(
+            torch.nn.Identity(),
+            *parts,
+            None,
+            scaling=0.2,
+            sliding_window=window,
+            cu_seq_lens_q=offsets,
+            max_length_q=12,
+        )
+        assert made.shape == (2, 12, 8, 32) and made.dtype == torch.bfloat16
+        made.sum().backward()
+    assert [part.grad.shape for part in parts] == [torch.Size(shape) for shape in shapes]
+
+
+def test_a_window_of_varlen_attention_is_transformers_own(monkeypatch):
+    """W tokens with the current one: W - 1 to the left, none to the right."""
+    seen = []
+    monkeypatch.setattr(
+        attention, "_varlen_kernel", lambda: lambda query, *rest, **options: (seen.append(options), query)[1]
+    )
+    part = torch.zeros(1, 2, 5, 8)
+    attention.varlen_attention(torch.nn.Identity(), part, part, part, None, scaling=0.5, sliding_window=4)
+    attention.varlen_attention(torch.nn.Identity(), part, part, part, None)
+    assert [options["window_size"] for options in seen] == [(3, 0), (-1, 0)]
+    assert [options["scale"] for options in seen] == [0.5, None]
+    with pytest.raises(MissingResource, match="caps or sinks"):
+        attention.varlen_attention(torch.nn.Identity(), part, part, part, None, softcap=30.0)
+
+
+def test_packed_inputs_have_neither_mask_nor_cache():
+    """Rows as they are for kernels that read positions; end to end with their boundaries for those that take them."""
+    ids = torch.arange(8).view(2, 4)
+    positions = torch.tensor([[0, 1, 0, 1], [0, 1, 2, 0]])
+    plain = packed_inputs("sdpa", ids, positions)
+    assert set(plain) == {"input_ids", "position_ids", "use_cache"} and plain["use_cache"] is False
+    flat = packed_inputs("flash_attention_2", ids, positions)
+    assert flat["cu_seq_lens_q"].tolist() == flat["cu_seq_lens_k"].tolist() == [0, 2, 4, 7, 8]
+    assert flat["max_length_q"] == flat["max_length_k"] == 3 and flat["use_cache"] is False
+    assert flat["input_ids"].shape == flat["position_ids"].shape == (1, 8) and "attention_mask" not in flat
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "expected"),
+    [
+        ((9, 0), {2, 3, 4}, "flash_attention_3"),
+        ((9, 0), {2, 4}, "flash_attention_2"),
+        ((10, 0), {4}, "flash_attention_4"),
+        ((8, 6), {3, 4}, None),
+        ((8, 0), {2, 3}, "flash_attention_2"),
+        ((9, 0), set(), None),
+    ],
+)
+def test_the_flash_package_that_fits_the_gpu_is_taken(monkeypatch, capability, installed, expected):
+    """2 or newer; on a GPU that none is made for, torch's own kernel comes first."""
+    from transformers.utils import import_utils
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    for version in (2, 3, 4):
+        monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda here=version: here in installed)
+    found = attention.candidates("auto", torch.device("cuda"), "bfloat16")
+    names = ["varlen", "sdpa", "eager"]
+    assert [choice.name for choice in found] == (["flash", *names] if expected else names)
+    if expected:
+        assert found[0].implementation == expected
+    else:
+        assert "flash-attn is not installed for this GPU" in found[1].reason
+
+
+def test_the_loss_is_compared_in_the_types_that_it_is_trained_in(monkeypatch):
+    """A kernel that refuses float32, as those of GPUs do, is called with bfloat16 alone."""
+
+    def strict(query, *rest, **options):
+        if query.dtype != torch.bfloat16:
+            raise RuntimeError("only bfloat16")
+        return segment_kernel(query, *rest, **options)
+
+    made = make_causal_lm("llama")
+    monkeypatch.setattr(attention, "_varlen_kernel", lambda: strict)
+    made.set_attn_implementation(attention.VARLEN)
+    assert agrees(made, VOCABULARY_SIZE, lambda: torch.autocast("cpu", dtype=torch.bfloat16), "bfloat16")
+    with pytest.raises(RuntimeError, match="only bfloat16"):
+        agrees(made, VOCABULARY_SIZE, nullcontext)
+    odd = make_causal_lm("llama")
+    forward = odd.lm_head.forward
+    odd.lm_head.forward = lambda states: forward(states) * (1.5 if states.ndim == 3 else 1)
+    assert not agrees(odd, VOCABULARY_SIZE, lambda: torch.autocast("cpu", dtype=torch.bfloat16), "bfloat16")

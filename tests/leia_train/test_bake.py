@@ -18,7 +18,8 @@ from leia_train.config import DataConfig
 from leia_train.insertion import MARKER, NAME
 from leia_train.markers import add_markers
 from leia_train.plan import TrainingPlan
-from leia_train.store import open_shards, open_store
+from leia_train.shard_folders import open_shards
+from leia_train.store import open_store
 
 OPTIONS = ("--max-length", 24, "--validation-share", 0.3, "--seed", 9)
 

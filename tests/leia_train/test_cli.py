@@ -18,7 +18,8 @@ from leia_train.config import GROUPS, DataConfig, ModelConfig, OptimizationConfi
 HEAVY = ("torch", "transformers", "accelerate", "numpy", "pyarrow", "tokenizers")
 WITHOUT_TORCH = (
     *("store", "plan", "insertion", "packing", "draws", "config", "markers", "metrics", "runs", "files", "bake"),
-    *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher"),
+    *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher", "tasks"),
+    *("shard_folders", "store_columns"),
 )
 
 
@@ -92,7 +93,7 @@ def test_flags_become_a_config(arguments):
             tiny_kv_heads=1,
         ),
         optimization=OptimizationConfig(steps=4, batch=4, micro_batch=3, learning_rate=1e-2, warmup=1),
-        run=RunConfig(output=config.run.output, save_every=1, device="cpu", quiet=True),
+        run=RunConfig(output=config.run.output, save_every=1, device="cpu", tracker="none", quiet=True),
     )
 
 

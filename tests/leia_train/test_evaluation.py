@@ -15,7 +15,8 @@ from leia_train.loss import TokenLoss
 from leia_train.markers import add_markers
 from leia_train.model import load_model
 from leia_train.plan import TrainingPlan
-from leia_train.store import open_shards, open_store
+from leia_train.shard_folders import open_shards
+from leia_train.store import open_store
 
 
 def plain(tokens, hidden=(), names=()):
@@ -69,7 +70,12 @@ def test_bits_per_byte_equal_those_of_each_article_alone(tmp_path, shards):
         found = evaluate(TokenLoss(model), texts, 512, Accelerator(cpu=True), share_rows=share_rows)
         assert (found.documents, found.tokens, found.size_bytes) == (3, tokens, size_bytes)
         assert math.isclose(found.bits_per_byte, nats / math.log(2) / size_bytes, rel_tol=1e-5)
-    assert evaluate(TokenLoss(model), [], 512, Accelerator(cpu=True), share_rows=True) is None
+    assert evaluate(TokenLoss(model), [], 512, Accelerator(cpu=True), share_rows=True).size_bytes == 0
+    told = iter([False, True])
+    assert (
+        evaluate(TokenLoss(model), texts, 40, Accelerator(cpu=True), share_rows=True, stopped=lambda: next(told))
+        is None
+    )
 
 
 def test_names_have_a_figure_of_their_own(tmp_path, shards):

@@ -3,37 +3,38 @@
 import json
 import os
 import re
+import signal
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from leia_train import runs, train
+from leia_train import evaluating, runs, train, updates
 from leia_train.cli import main
 from leia_train.metrics import SpikeWatch, read_metrics
+from leia_train.packing import PackedRows
+
+TIMED = ("seconds", "waited_s")
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerator():
-    """Runs of other types in one process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def fresh(fresh_accelerator):
+    """For every test here."""
 
 
 def poison(monkeypatch, step):
     """Make the loss of one micro-batch of a step infinite."""
-    part = train.micro_batch_loss
+    part = updates.micro_batch_loss
 
     def poisoned(run, rows, label_count):
         found = part(run, rows, label_count)
         return found * float("inf") if run.step == step and len(rows.input_ids) == 1 else found
 
-    monkeypatch.setattr(train, "micro_batch_loss", poisoned)
+    monkeypatch.setattr(updates, "micro_batch_loss", poisoned)
 
 
 def test_the_rows_of_a_bad_step_are_kept_in_a_file(arguments, tmp_path, monkeypatch, capsys):
@@ -54,8 +55,8 @@ def test_the_rows_of_a_bad_step_are_kept_in_a_file(arguments, tmp_path, monkeypa
 
 def test_a_gradient_that_is_not_finite_stops_the_run_too(arguments, monkeypatch, capsys, tmp_path):
     """Though every loss is finite; no row is to blame alone."""
-    clip = train._clip
-    monkeypatch.setattr(train, "_clip", lambda run: float("nan") if run.step == 1 else clip(run))
+    clip = updates.clip
+    monkeypatch.setattr(updates, "clip", lambda run: float("nan") if run.step == 1 else clip(run))
     assert main(arguments()) == 1
     assert re.search(r"step 2, process 0, rows 4 to 7: loss \d.*gradient norm nan", capsys.readouterr().err)
     assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1]
@@ -117,7 +118,7 @@ def model_with_code(tmp_path, tokenizer_folder):
     (folder / "odd_code.py").write_text(
         "from pathlib import Path\n"
         f"Path({str(tmp_path / 'was_run')!r}).write_text('x')\n"
-        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM\n"
         "class OddConfig(LlamaConfig):\n    model_type = 'odd'\n"
         "class OddModel(LlamaForCausalLM):\n    config_class = OddConfig\n"
     )
@@ -187,7 +188,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
     text.write_text("Nairobi is the capital of Kenya.", encoding="utf-8")
     flags = ("--steps", 5, "--eval-every", 2, "--eval-text", text)
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = train.apply_update
+    update = updates.apply_update
 
     def die(run, rate):
         if run.step == 3:
@@ -195,7 +196,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
         update(run, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "apply_update", die)
+        patch.setattr(updates, "apply_update", die)
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     logs = [
@@ -231,7 +232,7 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
 def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path, monkeypatch, flags):
     """The state of each option is restored: the same losses and bytes of weights as undisturbed."""
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = train.apply_update
+    update = updates.apply_update
 
     def die(run, rate):
         if run.step == 2:
@@ -239,7 +240,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path,
         update(run, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "apply_update", die)
+        patch.setattr(updates, "apply_update", die)
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     folders = [tmp_path / "undisturbed", tmp_path / "run"]
@@ -247,3 +248,116 @@ def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path,
     assert losses[0] == losses[1] and len(losses[0]) == 4 and all(np.isfinite(losses[0]))
     final, again = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in folders)
     assert final == again
+
+
+@pytest.fixture
+def model_with_dropout(tmp_path, tokenizer_folder):
+    """A GPT-2 whose layers drop a tenth of what they hold."""
+    import shutil
+
+    folder = tmp_path / "gpt2"
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=340, n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=1, resid_pdrop=0.3
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    shutil.copy(tokenizer_folder / "tokenizer.json", folder)
+    return folder
+
+
+def test_dropout_is_drawn_by_row_so_a_resume_and_other_processes_draw_the_same(
+    arguments, model_with_dropout, tmp_path, monkeypatch
+):
+    """Killed and gone on with in another state of torch's generator: the same losses and bytes; each step draws anew."""
+    flags = ("--model", model_with_dropout, "--micro-batch", 2)
+    assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
+    update = updates.apply_update
+
+    def die(run, rate):
+        if run.step == 2:
+            raise KeyboardInterrupt
+        update(run, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updates, "apply_update", die)
+        assert main(arguments(*flags)) == 75
+    torch.manual_seed(12345)
+    assert main(arguments(*flags)) == 0
+    folders = [tmp_path / "undisturbed", tmp_path / "run"]
+    losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in folders]
+    assert losses[0] == losses[1]
+    final, again = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in folders)
+    assert final == again
+    assert len({updates.row_seed(42, row) for row in range(1000)}) == 1000
+    assert updates.row_seed(42, 7) != updates.row_seed(43, 7)
+
+
+def test_a_micro_batch_draws_by_its_first_row_in_the_stream(monkeypatch):
+    """The second of two processes begins where the first one's rows end; the step before has other rows."""
+    seen = []
+    monkeypatch.setattr(updates.torch, "manual_seed", seen.append)
+    monkeypatch.setattr(updates, "micro_batch_loss", lambda run, rows, count: torch.zeros(2))
+    for process, processes in ((0, 1), (0, 2), (1, 2)):
+        accelerator = SimpleNamespace(
+            process_index=process, num_processes=processes, no_sync=nullcontext, backward=lambda loss: None
+        )
+        settings = SimpleNamespace(optimization=SimpleNamespace(micro_batch=2, batch=8, seed=1))
+        run = SimpleNamespace(config=settings, accelerator=accelerator, step=3, model=nullcontext())
+        ids = np.zeros((8 // processes, 3), np.int64)
+        updates.accumulate_gradients(run, PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids), 1)
+    assert seen[:4] == seen[4:] == [updates.row_seed(1, row) for row in (24, 26, 28, 30)]
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_in_an_evaluation_ends_it_and_the_run_goes_on_with_it(arguments, tmp_path, monkeypatch, step):
+    """In the middle of one, and in the last: 75 at once, and then the log and weights of an undisturbed run."""
+    flags = ("--eval-every", 2, "--save-every", 0, "--max-length", 16)
+    assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
+
+    def send(run, *rest):
+        if run.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return losses(run, *rest)
+
+    losses = evaluating._losses
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluating, "_losses", send)
+        assert main(arguments(*flags)) == 75
+    status = json.loads((tmp_path / "run/_status.json").read_text())
+    assert (status["status"], status["step"]) == ("interrupted", step)
+    assert not any("evaluation" in record and record["step"] == step for record in read_metrics(tmp_path / "run"))
+    assert main(arguments(*flags)) == 0
+    logs = [
+        [{key: value for key, value in record.items() if key not in TIMED} for record in read_metrics(folder)]
+        for folder in (tmp_path / "undisturbed", tmp_path / "run")
+    ]
+    assert [record["step"] for record in logs[0] if "evaluation" in record] == [2, 4]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+            "cpu: out of memory (CUDA out of",
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] data. DefaultCPUAllocator: not enough memory: you tried"),
+            "alloc",
+        ),
+    ],
+)
+def test_memory_that_is_out_exits_5_with_what_to_do(arguments, monkeypatch, capsys, error, message):
+    """One line instead of a traceback; any other RuntimeError stays one."""
+
+    def fail(*rest):
+        raise error
+
+    monkeypatch.setattr(updates, "micro_batch_loss", fail)
+    assert main(arguments()) == 5
+    said = capsys.readouterr().err
+    assert message in said and "lower --micro-batch" in said and "more" not in said.splitlines()[-1]
+    monkeypatch.setattr(updates, "micro_batch_loss", lambda *rest: torch.ones(2) + torch.ones(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        main(arguments())

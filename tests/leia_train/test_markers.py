@@ -13,7 +13,7 @@ from leia_train.checkpoints import MARKERS_NAME, save_checkpoint
 from leia_train.config import DataConfig, ModelConfig
 from leia_train.markers import add_markers
 from leia_train.model import load_model
-from leia_train.store import BuildTokenizer, open_shards, padding_id
+from leia_train.shard_folders import BuildTokenizer, open_shards, padding_id
 
 
 @pytest.fixture(scope="module")

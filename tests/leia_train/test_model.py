@@ -15,7 +15,7 @@ from leia_train.checkpoints import COMPLETE_NAME, save_checkpoint
 from leia_train.config import ModelConfig
 from leia_train.markers import add_markers
 from leia_train.model import load_model
-from leia_train.store import open_shards
+from leia_train.shard_folders import open_shards
 
 MAX_LENGTH = 32
 
@@ -144,7 +144,11 @@ def test_a_tokenizer_that_encodes_otherwise_is_a_warning(build, tmp_path, tokeni
     content["pre_tokenizer"]["add_prefix_space"] = True
     (folder / "tokenizer.json").write_text(json.dumps(content))
     loaded, _ = load(build, folder)
-    assert [warning for warning in loaded.warnings if "encodes otherwise" in warning] == list(loaded.warnings) != []
+    (warning,) = loaded.warnings
+    ids = [Tokenizer.from_file(str(place / "tokenizer.json")).encode(PROBES[0], add_special_tokens=False).ids
+           for place in (folder, tokenizer_folder)]  # fmt: skip
+    assert ids[0] != ids[1]
+    assert f"encodes otherwise: {PROBES[0]!r} is {ids[0]} with it, {ids[1]} in the shards" in warning
 
 
 def test_a_model_without_a_tokenizer_is_a_warning(build, tmp_path):

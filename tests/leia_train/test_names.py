@@ -11,7 +11,7 @@ from shard_fixture import Article, Entity
 from leia_beam.errors import UsageError
 from leia_train.config import DataConfig
 from leia_train.insertion import END, MARKER, NAME, TEXT
-from leia_train.names import insertion_probabilities, name_keys, permuted_sources
+from leia_train.names import dose_numbers, name_keys, permuted_targets
 from leia_train.plan import TrainingPlan
 
 
@@ -39,7 +39,7 @@ def inserted_names(plan):
     entity_offsets = plan.store.documents.entity_offsets
     for document in epoch.order:
         for entity in range(entity_offsets[document], entity_offsets[document + 1]):
-            length = int(plan.inserted_lengths[entity]) - 2
+            length = int(plan.inserted_lengths(np.array([entity]))[0]) - 2
             found[entity] = tuple(tokens[at : at + length]) if epoch.inserted[entity] else None
             at += length if epoch.inserted[entity] else 0
     return found
@@ -68,7 +68,7 @@ def test_the_exchange_depends_on_the_seed():
     """Twenty names of one length."""
     lengths = np.ones(20, np.int64)
     keys = np.arange(20).astype(np.uint64)
-    found = {tuple(permuted_sources(keys, lengths, seed).tolist()) for seed in range(5)}
+    found = {tuple(permuted_targets(keys, lengths, seed).tolist()) for seed in range(5)}
     assert len(found) == 5
     assert all(sorted(sources) == list(range(20)) for sources in found)
     assert all(source != entity for sources in found for entity, source in enumerate(sources))
@@ -80,7 +80,7 @@ def test_no_name_keeps_itself_whatever_the_lengths():
     @settings(max_examples=300, deadline=None)
     @given(st.lists(st.integers(1, 5), min_size=2, max_size=12), st.integers(0, 9))
     def check(lengths, seed):
-        sources = permuted_sources(np.arange(len(lengths)).astype(np.uint64) * 7, np.array(lengths), seed).tolist()
+        sources = permuted_targets(np.arange(len(lengths)).astype(np.uint64) * 7, np.array(lengths), seed).tolist()
         assert sorted(sources) == list(range(len(lengths)))
         assert all(source != entity for entity, source in enumerate(sources))
         for length in set(lengths):
@@ -115,7 +115,7 @@ def test_equal_names_have_equal_keys_and_others_do_not():
             entities=tuple(Entity(start=place, end=place + 1, name_ids=name) for place, name in enumerate(names)),
         )
     ]
-    keys = name_keys(make_store([("jawiki", articles[0])], None)).tolist()
+    keys = name_keys(make_store([("jawiki", articles[0])], None), 0, 6).tolist()
     assert keys[0] == keys[3]
     assert len(set(keys)) == 5
 
@@ -125,8 +125,8 @@ def test_a_dose_goes_by_name_and_is_met():
     names = [(100 + number,) for number in range(400)]
     articles = [article_with(page, *names[page * 8 : page * 8 + 8], names[0]) for page in range(50)]
     plan = make_plan(articles, probability_buckets=(0.0, 1.0))
-    doses = insertion_probabilities(plan.store, 0.5, (0.0, 1.0), 5)
-    keys = name_keys(plan.store)
+    doses = dose_numbers(plan.store, 2, 5)
+    keys = name_keys(plan.store, 0, len(doses))
     assert len({(key, dose) for key, dose in zip(keys.tolist(), doses.tolist())}) == 400
     assert plan.epoch(0).inserted.tolist() == (doses == 1).tolist()
     assert 140 < len(set(keys[doses == 1].tolist())) < 260

@@ -8,7 +8,7 @@ from leia_train.packing import Stretch, pack
 STRETCH = Stretch(
     tokens=np.array([5, 6, 90, 50, 91, 2, 7, 2, 8, 9], np.int32),
     kinds=np.array([TEXT, TEXT, MARKER, NAME, MARKER, END, TEXT, END, TEXT, TEXT], np.uint8),
-    positions=np.array([3, 4, 5, 6, 7, 8, 0, 1, 0, 1]),
+    begins=np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool),
 )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,6 +11,8 @@ from leia_train import doctor
 from leia_train.cli import main
 from leia_train.doctor import Finding
 from leia_train.metrics import read_metrics
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/leia-paper.yaml"
 
 
 def plan_of(arguments, capsys, *flags, code=0, **options):
@@ -103,14 +106,52 @@ def test_doctor_says_what_is_there_and_exits_5_where_something_is_missing(capsys
     assert Finding(state="note", subject="x", text="y").exit_code == 0
 
 
+@pytest.fixture
+def llama_2_7b(tmp_path, tokenizer_folder):
+    """The configuration of the paper's model, with the tests' tokenizer beside it and no weights at all."""
+    folder = tmp_path / "llama-2-7b"
+    LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=4096,
+        intermediate_size=11_008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        max_position_embeddings=4096,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder)
+    shutil.copy(tokenizer_folder / "tokenizer.json", folder)
+    return folder
+
+
+def test_the_papers_recipe_can_be_planned(shards, tmp_path, capsys, llama_2_7b):
+    """`plan` with the recipe as it is in the repository, on generated shards and a model of the paper's sizes."""
+    arguments = ["plan", "-c", RECIPE, "--shards", shards, "--output", tmp_path / "run", "--nproc", 8]
+    arguments += ["--model", llama_2_7b, "--device", "cpu"]
+    assert main([str(argument) for argument in arguments]) == 0
+    said = capsys.readouterr()
+    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    assert number_before(lines["run"], "steps x") == 50
+    assert number_before(lines["run"], "rows x") == 2048
+    assert number_before(lines["run"], "tokens,") == 50 * 2048 * 2048
+    assert "cosine: 5.00e-06 at the first step, 2.50e-06 in the middle, 4.93e-09 at the last" in lines["learning"]
+    assert "true, right, p 0.5, markers special" in lines["names"] and "compat leia" in lines["names"]
+    assert "see each other" in lines["names"]
+    assert number_before(lines["validation"], "articles, in no epoch") == 0
+    assert number_before(lines["model"], "weights in float32") == 6_738_415_616
+    assert (
+        lines["processes"].split()[1:6] == ["8,", "256", "rows", "a", "step"]
+        and "micro-batches of 1;" in lines["processes"]
+    )
+    assert re.search(r"about 1\d\d\.\d GiB a process", lines["memory"])
+    assert "a new run" in lines["output"]
+
+
 def test_the_papers_recipe_is_the_papers(capsys):
     """Every number of the published training, read from the recipe in the repository."""
-    from pathlib import Path
-
     from leia_train import cli
 
-    recipe = Path(__file__).resolve().parents[2] / "recipes/leia-paper.yaml"
-    options = cli.make_parser().parse_args(["train", "-c", str(recipe), "--shards", "x", "--output", "y"])
+    options = cli.make_parser().parse_args(["train", "-c", str(RECIPE), "--shards", "x", "--output", "y"])
     config = cli.make_config(options)
     assert (config.data.strategy, config.data.probability, config.data.max_length) == ("right", 0.5, 2048)
     assert config.data.compat == "leia" and config.data.cross_document and config.data.validation_share == 0

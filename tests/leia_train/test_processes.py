@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from leia_beam.errors import LeiaError, UsageError
-from leia_train import processes, train
+from leia_train import processes, updates
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
-from leia_train.launcher import is_launched
+from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
 from leia_train.packing import PackedRows
 
@@ -82,12 +82,39 @@ def same_training(one, other):
     assert abs(first[4]["evaluation"]["bits_per_byte"] - second[4]["evaluation"]["bits_per_byte"]) < 1e-6
 
 
-def test_two_processes_train_as_one(arguments, alone, tmp_path):
-    """Started by --nproc: the same rows, losses and weights; one line a step, and one path at the end."""
-    output = tmp_path / "two"
+def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, tmp_path):
+    """Started by --nproc: the same rows, losses and weights, one path at the end; killed, the same bytes as undisturbed.
+
+    Only torchrun is killed, as by a scheduler: its processes notice, save what they have and end.
+    """
+    output, again = tmp_path / "two", tmp_path / "again"
     done = run(arguments(*FLAGS, "--nproc", 2, output=output))
     assert done.stdout.splitlines() == [str(output / "checkpoint-final")]
     same_training(alone(arguments), output)
+    flags = arguments(*FLAGS, "--nproc", 2, output=again)
+    start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
+    wait_for_steps(again, 1)
+    children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
+    start.kill()
+    start.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and any(is_running(child) for child in children):
+        time.sleep(0.05)
+    assert not any(is_running(child) for child in children)
+    run(flags)
+    losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    final, resumed = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in (output, again))
+    assert final == resumed
+
+
+def is_running(process):
+    """Whether a process is there and not only its entry, which nobody may have asked for."""
+    status = Path(f"/proc/{process}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
 
 
 def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
@@ -97,6 +124,74 @@ def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
     output = tmp_path / "torchrun"
     run(arguments(*FLAGS, "--set", "run.nproc=2", output=output), *torchrun, "-m", "leia_train", namespace=True)
     same_training(alone(arguments), output)
+
+
+def test_two_processes_of_accelerate_launch_train_as_one(arguments, alone, tmp_path):
+    """On CPUs accelerate leaves the starting to mpirun; what that tells each process is said here in its place."""
+    needs_namespace()
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch += " --dynamo_backend no --gradient_accumulation_steps 3 -m leia_train"
+    each = (
+        "for rank in 0 1; do OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=$rank OMPI_COMM_WORLD_LOCAL_RANK=$rank RANK=$rank "
+        f'{sys.executable} {launch} "$@" & done; wait -n && wait -n'
+    )
+    output = tmp_path / "accelerate"
+    run(arguments(*FLAGS, "--nproc", 2, output=output), "bash", "-c", each, "bash", namespace=True)
+    same_training(alone(arguments), output)
+
+
+GRADIENTS = """
+import sys, torch
+from types import SimpleNamespace
+from leia_train import preparing, processes, updates
+from leia_train.config import *
+from leia_train.loss import TokenLoss
+from transformers import LlamaConfig, LlamaForCausalLM
+
+config = TrainConfig(data=DataConfig(shards=("-",)), model=ModelConfig(model="tiny-llama"),
+    optimization=OptimizationConfig(batch=2), run=RunConfig(output="-", device="cpu", nproc=2))
+accelerator = processes.make_accelerator(config)
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8))
+optimizer = torch.optim.AdamW(model.parameters())
+loss, optimizer = accelerator.prepare(TokenLoss(model), optimizer)
+preparing.place_gradients(loss, accelerator)
+weights = list(loss.parameters())
+places = [weight.grad.data_ptr() for weight in weights]
+assert all((weight.grad == 0).all() for weight in weights)
+run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer)
+for step in range(2):
+    for micro in range(2):
+        ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index
+        positions = torch.arange(8)[None]
+        with accelerator.no_sync(loss) if micro == 0 else __import__("contextlib").nullcontext():
+            accelerator.backward(loss(ids, positions, ids).sum())
+        assert [weight.grad.data_ptr() for weight in weights] == places, (step, micro)
+    assert any((weight.grad != 0).any() for weight in weights)
+    total = torch.tensor([float(weights[0].grad.abs().sum())])
+    assert torch.allclose(accelerator.gather(total), total)
+    updates.apply_update(run, 1e-3)
+print("kept")
+processes.close_processes()
+"""
+
+
+def test_gradients_stay_where_processes_exchange_them(tmp_path):
+    """From the first micro-batch on, over updates: no second copy of them; and they are those of both processes."""
+    (tmp_path / "program.py").write_text(GRADIENTS)
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "program.py")],
+            env={**environment(), "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+            | {"LEIA_TRAIN_RENDEZVOUS": str(tmp_path / "rendezvous"), "MASTER_ADDR": "127.0.0.1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [out.strip() for out, _ in said] == ["kept", "kept"], said
 
 
 def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path):
@@ -220,22 +315,82 @@ def test_rows_that_are_not_finite_are_those_of_the_process_that_has_them(tmp_pat
         rows = PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids.astype(np.uint8))
         parts = [torch.zeros(2), torch.full((2,), float("nan") if process else 0.0)]
         with pytest.raises(LeiaError, match="step 5, process 1, rows 38 to 39: loss nan"):
-            train._refuse_update(one_run, rows, parts, float("nan"), 1.0)
+            updates.refuse_update(one_run, rows, parts, float("nan"), 1.0)
         kept = [path.name for path in one_run.output.iterdir()]
         assert kept == (["bad-rows-step-00000005-process-1.safetensors"] if process else [])
 
 
 def test_processes_must_divide_the_batch(monkeypatch):
     """Three do not divide four rows."""
-    monkeypatch.setattr(processes, "Accelerator", lambda **options: SimpleNamespace(num_processes=3))
-    config = TrainConfig(
+    made = SimpleNamespace(num_processes=3, distributed_type=processes.DistributedType.MULTI_CPU)
+    monkeypatch.setattr(processes, "Accelerator", lambda **options: made)
+    with pytest.raises(UsageError, match="--batch 4: must be a multiple of the 3 processes"):
+        processes.make_accelerator(config_of())
+
+
+def test_what_accelerate_was_configured_to_does_not_change_the_gradient(monkeypatch, fresh_accelerator):
+    """Its launcher hands on steps of accumulation, by which accelerate would divide each loss."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = processes.make_accelerator(config_of())
+    weight = torch.nn.Parameter(torch.ones(1))
+    accelerator.backward(3 * weight.sum())
+    assert weight.grad.item() == 3
+
+
+def config_of(**options):
+    """A configuration on the CPU."""
+    return TrainConfig(
         data=DataConfig(shards=("-",)),
         model=ModelConfig(model="tiny-llama"),
         optimization=OptimizationConfig(batch=4),
-        run=RunConfig(output="-", device="cpu"),
+        run=RunConfig(output="-", device="cpu", **options),
     )
-    with pytest.raises(UsageError, match="--batch 4: must be a multiple of the 3 processes"):
-        processes.make_accelerator(config)
+
+
+def test_ways_to_share_a_model_that_are_not_ours_are_refused(monkeypatch):
+    """As `accelerate config` may ask for: weights in parts would be saved in part."""
+    for kind in ("FSDP", "DEEPSPEED"):
+        made = SimpleNamespace(num_processes=1, distributed_type=processes.DistributedType(kind))
+        monkeypatch.setattr(processes, "Accelerator", lambda made=made, **options: made)
+        with pytest.raises(UsageError, match=f"accelerate was told to use {kind}"):
+            processes.make_accelerator(config_of())
+
+
+def test_processes_wait_as_long_as_one_may_build_a_store(monkeypatch):
+    """Under torchrun accelerate makes the group, with ten minutes for NCCL unless it is told."""
+    given = {}
+
+    def make(**options):
+        given.update(options)
+        return SimpleNamespace(num_processes=1, distributed_type=processes.DistributedType.NO)
+
+    monkeypatch.setattr(processes, "Accelerator", make)
+    processes.make_accelerator(config_of())
+    (timeout,) = [handler.timeout for handler in given["kwargs_handlers"] if hasattr(handler, "timeout")]
+    assert timeout.total_seconds() >= 3600
+
+
+def test_one_exit_code_for_all_processes():
+    """75 before all; then the first that failed by itself; a killed one as a shell says it."""
+
+    def code(*failures):
+        return exit_code(
+            SimpleNamespace(exitcode=number, timestamp=at, local_rank=rank)
+            for rank, (number, at) in enumerate(failures)
+        )
+
+    assert code((2, 5)) == 2
+    assert code((1, 6), (5, 5)) == 5
+    assert code((-15, 5), (2, 6)) == 2
+    assert code((1, 5), (75, 6)) == 75
+    assert code((-9, 5), (-15, 6)) == 137
+
+
+def test_a_signal_is_told_by_the_status_that_the_run_left():
+    """75 where it can be gone on with, 0 where it was done, else the signal."""
+    assert signalled({"status": "interrupted"}, 15) == 75
+    assert signalled({"status": "finished"}, 15) == 0
+    assert signalled({}, 15) == 143
 
 
 def test_launchers_are_recognised_by_what_they_set():

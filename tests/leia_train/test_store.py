@@ -12,7 +12,8 @@ from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_train import store as store_module
 from leia_train.insertion import Documents
-from leia_train.store import open_shards, open_store
+from leia_train.shard_folders import open_shards
+from leia_train.store import open_store
 
 
 def opened(tmp_path, *folders):

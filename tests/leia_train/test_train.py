@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leia_beam.errors import MissingResource
-from leia_train import attention, checkpoints, train
+from leia_train import attention, checkpoints, train, updates
 from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
 from leia_train.metrics import read_metrics
@@ -36,14 +36,14 @@ def steps(run):
 
 def kill_at(monkeypatch, step):
     """Die in the place of the update after `step` updates."""
-    update = train.apply_update
+    update = updates.apply_update
 
     def die(run, rate):
         if run.step == step:
             raise Killed
         update(run, rate)
 
-    monkeypatch.setattr(train, "apply_update", die)
+    monkeypatch.setattr(updates, "apply_update", die)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(arguments, undisturbed, tmp_
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_saves_and_exits_75(arguments, undisturbed, tmp_path, monkeypatch, capsys, number):
     """Sent twice for SIGTERM; the status names the checkpoint; the same command goes on bit for bit."""
-    update = train.apply_update
+    update = updates.apply_update
 
     def signalled(run, rate):
         if run.step == 1:
@@ -229,7 +229,7 @@ def test_a_signal_finishes_the_step_saves_and_exits_75(arguments, undisturbed, t
         update(run, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "apply_update", signalled)
+        patch.setattr(updates, "apply_update", signalled)
         assert main(arguments("--save-every", 0)) == 75
     assert f"{signal.Signals(number).name} after step 2 of 4" in capsys.readouterr().err
     status = json.loads((tmp_path / "run/_status.json").read_text())
@@ -241,13 +241,13 @@ def test_a_signal_finishes_the_step_saves_and_exits_75(arguments, undisturbed, t
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(arguments, tmp_path, monkeypatch, capsys):
     """Step and rows are named; the step before is the last that is logged and saved."""
-    part = train.micro_batch_loss
+    part = updates.micro_batch_loss
 
     def poisoned(run, rows, label_count):
         loss = part(run, rows, label_count)
         return loss * float("nan") if run.step == 2 and len(rows.input_ids) == 1 else loss
 
-    monkeypatch.setattr(train, "micro_batch_loss", poisoned)
+    monkeypatch.setattr(updates, "micro_batch_loss", poisoned)
     assert main(arguments()) == 1
     said = capsys.readouterr().err
     assert "step 3, process 0, rows 11 to 11: loss nan" in said and "the weights were not changed" in said

@@ -1,0 +1,39 @@
+"""From any text to what may be shown on a terminal or a page: nothing in it moves the cursor or the reading direction."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+_ODD = re.compile(r"[^\n -~]")
+
+
+def printable(text: str, kept: str = "") -> str:
+    """A text in which whatever cannot be printed is escaped, but for the characters of `kept`.
+
+    >>> printable("東京\\x1b[31m\\u202e")
+    '東京\\\\x1b[31m\\\\u202e'
+    """
+    return "".join(
+        each if each.isprintable() or each in kept else each.encode("unicode_escape", "backslashreplace").decode()
+        for each in text
+    )
+
+
+def escaped_html(text: str) -> str:
+    """A text as HTML shows it, line ends kept."""
+    return html.escape(printable(text, "\n"))
+
+
+def json_text(content: Any) -> str:
+    """JSON whose strings hold nothing that cannot be printed, for people who look at it on a terminal.
+
+    >>> json_text(["東京\\u202e"])
+    '[\\n "東京\\\\u202e"\\n]\\n'
+    """
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return _ODD.sub(
+        lambda match: match.group() if match.group().isprintable() else json.dumps(match.group())[1:-1], text
+    )

@@ -1,0 +1,201 @@
+"""From a TrainConfig to a Run: plan, model, optimizer and texts, new or as the newest whole checkpoint left them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from leia_beam.errors import UsageError
+from leia_train.attention import candidates, settle
+from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
+from leia_train.config import TrainConfig
+from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
+from leia_train.files import disk_errors
+from leia_train.loss import TokenLoss, agrees
+from leia_train.markers import CheckpointTokenizer
+from leia_train.metrics import MetricsLog
+from leia_train.model import embedding_weights, load_model
+from leia_train.optimizer import MarkerRows, make_optimizer
+from leia_train.packing import IGNORED
+from leia_train.plan import TrainingPlan
+from leia_train.processes import on_main, summed
+from leia_train.runs import StopRequest
+from leia_train.shard_folders import ShardFolder, open_shards
+from leia_train.store import open_store
+from leia_train.tracking import Tracking
+
+Report = Callable[[str], None]
+MARKER_START = "markers.start"
+"""Where a checkpoint keeps the markers' rows as training began with them."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """What a loop works with; `step` is the number of updates that were done, `model` is a TokenLoss."""
+
+    config: TrainConfig
+    output: Path
+    accelerator: Accelerator
+    plan: TrainingPlan
+    texts: Mapping[str, Sequence[Text]]
+    tokenizer: CheckpointTokenizer
+    model: Any
+    optimizer: Any
+    marker_rows: MarkerRows | None
+    steps: int
+    step: int
+    stop: StopRequest
+    report: Report
+    progress: Report
+    log: MetricsLog | None = None
+    tracking: Tracking | None = None
+
+    @property
+    def bare_model(self) -> Any:
+        """The causal LM itself."""
+        return self.accelerator.unwrap_model(self.model).model
+
+
+def prepare(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    folders: list[ShardFolder],
+    tokenizer: CheckpointTokenizer,
+    stop: StopRequest,
+    report: Report,
+    progress: Report,
+) -> Run:
+    """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
+    output = Path(config.run.output)
+    with accelerator.local_main_process_first(), disk_errors(output):
+        store = open_store(folders, output)
+    plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
+    texts = _evaluation_texts(config, plan, accelerator)
+    checkpoint = _checkpoint(accelerator, output, report)
+    source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
+    loaded = load_model(source, store.tokenizer, tokenizer, config.data.max_length, config.optimization.seed)
+    for warning in loaded.warnings:
+        report(f"warning: {warning}")
+    steps = plan.steps(config.optimization.steps, config.optimization.batch)
+    _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps)
+    loss = _make_loss(config, accelerator, loaded.model, store.tokenizer.vocabulary_size, tokenizer, report)
+    marker_rows = None
+    if tokenizer.marker_ids is not None:
+        marker_rows = MarkerRows(embedding_weights(loaded.model), tokenizer.marker_ids)
+    optimizer = make_optimizer(loss, config.optimization, weights=config.model.weights, rounding=config.model.rounding)
+    model, prepared = accelerator.prepare(loss, optimizer)
+    if accelerator.num_processes > 1:
+        place_gradients(model, accelerator)
+    if checkpoint is not None:
+        load_training(checkpoint, prepared)
+        start = load_more(checkpoint).get(MARKER_START)
+        if marker_rows is not None and start is not None:
+            marker_rows.start = start
+    return Run(
+        config=config,
+        output=output,
+        accelerator=accelerator,
+        plan=plan,
+        texts=texts,
+        tokenizer=tokenizer,
+        model=model,
+        optimizer=prepared,
+        marker_rows=marker_rows,
+        steps=steps,
+        step=checkpoint.step if checkpoint is not None else 0,
+        stop=stop,
+        report=report,
+        progress=progress,
+    )
+
+
+def place_gradients(model: Any, accelerator: Accelerator) -> None:
+    """Put the gradients into the memory in which processes exchange them, before any other is taken for them.
+
+    DistributedDataParallel does so with the first gradients that it exchanges; those of the micro-batches before them would
+    lie beside it, a second copy of all of them. So those of two tokens without a label are exchanged first, then zeroed;
+    twice, because after the first time it orders its memory anew.
+    """
+    ids = torch.zeros((1, 2), dtype=torch.int64, device=accelerator.device)
+    for _ in range(2):
+        with accelerator.autocast():
+            losses = model(ids, torch.arange(2, device=accelerator.device)[None], torch.full_like(ids, IGNORED))
+        accelerator.backward(losses.sum())
+    for weight in model.parameters():
+        if weight.grad is not None:
+            weight.grad.zero_()
+
+
+def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Checkpoint | None:
+    """The newest whole checkpoint as the first process sees it, which reads all of its bytes."""
+    found = on_main(accelerator, lambda: newest_checkpoint(output, report))
+    step = int(summed(accelerator, [0 if found is None else found.step + 1])[0]) - 1
+    return None if step < 0 else Checkpoint(path=output / step_name(step), step=step)
+
+
+def _make_loss(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    model: Any,
+    vocabulary_size: int,
+    tokenizer: CheckpointTokenizer,
+    report: Report,
+) -> TokenLoss:
+    """The model with its loss on its device; the kernel of its attention is settled, and its logits are compared."""
+    model.to(accelerator.device)
+    settle(
+        model,
+        candidates(config.model.attention, accelerator.device, config.model.dtype),
+        vocabulary_size,
+        accelerator.autocast,
+        config.model.dtype,
+        report,
+        isolated=not config.data.cross_document,
+    )
+    chunked = agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
+    if not chunked:
+        report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
+    if config.model.compile:
+        (model.base_model if chunked else model).compile()  # what TokenLoss calls
+    excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
+    return TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
+
+
+def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:
+    """What is evaluated, by name: the validation articles, with names too, and the texts and shards that were given."""
+    texts: dict[str, Sequence[Text]] = {VALIDATION: store_texts(plan.store, plan.validation_documents)}
+    if config.run.eval_inserted and config.data.strategy != "none" and len(plan.validation_documents):
+        texts[INSERTED] = inserted_texts(plan)
+    for path in config.run.eval_text:
+        texts[Path(path).name] = file_texts(path, plan.store.tokenizer)
+    for path in config.run.eval_shards:
+        folders = open_shards([path])
+        if folders[0].tokenizer.fingerprint != plan.store.tokenizer.fingerprint:
+            raise UsageError(f"--eval-shards {path}: made with another tokenizer ({folders[0].tokenizer.name})")
+        with accelerator.local_main_process_first():
+            store = open_store(folders, config.run.output)
+        texts[path] = store_texts(store, torch.arange(len(store)).numpy())
+    return texts
+
+
+def _say_what_runs(report: Report, plan: TrainingPlan, checkpoint: Checkpoint | None, asked: int, steps: int) -> None:
+    store, data = plan.store, plan.data
+    report(
+        f"{len(plan.training_documents):,} articles, {len(store.documents.tokens):,} tokens, "
+        f"{len(store.entity_ordinals):,} named entities, {plan.usable_entities:,} usable for strategy {data.strategy}"
+    )
+    if data.compat == "leia":
+        report("compat leia: the reference's stream and loss; documents see each other, no article is held out")
+    if steps != asked:
+        report(f"{steps:,} steps read as many of the articles' own tokens as {asked:,} steps without insertion")
+    if not len(plan.validation_documents) and data.compat != "leia":
+        report(
+            f"no evaluation loss: --validation-share {data.validation_share:g} leaves none of {len(store):,} articles"
+        )
+    if checkpoint is not None:
+        report(f"going on from {checkpoint.path} after step {checkpoint.step}")
