@@ -220,6 +220,25 @@ def test_a_launcher_that_is_killed_while_the_cluster_goes_on_does_no_damage(
     assert kept_files(job.output) == kept_files(expected), "the first job did damage after the second had finished"
 
 
+def test_a_launcher_that_is_asked_to_end_takes_its_job_along(job: Job, expected: Path, flink: Flink) -> None:
+    """SIGTERM, or Ctrl-C: exit 75, nothing goes on in the cluster unseen, and the next run does the rest."""
+    wait_for_slots(flink, 4)
+    command = worker_command(job.folder, job.watch.exports(UNIT_S))
+    log = job.folder / "log"
+    launcher = flink.space.start(job.on(flink, 2, command), log)
+    job.watch.wait_for("articles", 4)
+    launcher.terminate()
+    done = finish(launcher, log)
+    assert done.returncode == 75 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert "interrupted; finished units are kept" in done.stderr
+    assert {entry["state"] for entry in flink.ask("/jobs/overview")["jobs"]} <= {"CANCELED", "FINISHED", "FAILED"}
+    committed = job.committed()
+    assert committed and len(committed) < UNITS
+    again = flink.space.run(job.on(flink, 2, command), timeout_s=LIMIT_S)
+    assert again.returncode == 0, again.stderr[-3000:]
+    job.assert_finished_as(expected, committed)
+
+
 def test_a_second_launcher_on_one_output_is_told_of_the_first(job: Job, expected: Path, space: Space) -> None:
     """Exit 5 with the process that is at work; the first one ends well."""
     log = job.folder / "log"
