@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -86,16 +86,17 @@ class FlinkEngine:
         output: str,
         say: Callable[[str], None],
     ):
-        self._options = options
+        masters = [argument.partition("=")[2] for argument in beam_options if argument.startswith("--flink_master=")]
+        self._options = replace(options, master=masters[-1]) if masters else options
         self._workers = workers
         self._given = list(beam_options)
         self._output = output
         self._say = say
         self._server: FlinkJarJobServer | None = None
         self._arguments: list[str] | None = None
-        self._where = f"--flink-master {options.master}"
+        self._where = f"--flink-master {self._options.master}"
         self._run_id = uuid.uuid4().hex[:8]
-        self._is_embedded = options.master in (EMBEDDED, "[auto]")
+        self._is_embedded = self._options.master in (EMBEDDED, "[auto]")
 
     def run(self, graph: Graph, stage: AnyStage, units: Sequence[Unit]) -> None:
         if self._arguments is None:
@@ -149,7 +150,7 @@ class FlinkEngine:
             "--execution_mode_for_batch=BATCH_FORCED",
             "--default_sdk_harness_log_level=WARN",  # a name that Java and Python both know
             *self._environment(cluster, given),
-            *self._given,
+            *(argument for argument in self._given if not argument.startswith("--flink_master=")),
         ]
         self._start_job_server(arguments, given)
         if cluster is not None and self._options.probe_s:

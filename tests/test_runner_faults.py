@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.runners
 UNITS = 20
 UNIT_S = 1.0
 LIMIT_S = 600
+JOB_SERVER = "--artifacts-dir"
+"""What the command line of a job server has, and no other of Flink's processes."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,14 @@ def test_a_cluster_that_does_not_restart_jobs_fails_in_one_line_and_the_next_run
 
 def wait_for_slots(flink: Flink, count: int) -> None:
     """Until so many slots are free."""
+    wait_until(lambda: flink.ask("/overview").get("slots-available") == count, f"{count} slots do not get free")
+
+
+def wait_until(true: Callable[[], bool], otherwise: str) -> None:
+    """Until something is so."""
     deadline = time.monotonic() + LIMIT_S
-    while flink.ask("/overview").get("slots-available") != count:
-        assert time.monotonic() < deadline, flink.ask("/overview")
+    while not true():
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.5)
 
 
@@ -208,8 +215,10 @@ def test_a_launcher_that_is_killed_while_the_cluster_goes_on_does_no_damage(
     log = job.folder / "log"
     launcher = flink.space.start(job.on(flink, 2, command), log)
     job.watch.wait_for("articles", 4)
+    assert flink.space.processes(JOB_SERVER)
     launcher.kill()
     launcher.wait()
+    wait_until(lambda: not flink.space.processes(JOB_SERVER), "the job server outlives its launcher")
     before = len(job.committed())
     running = [entry["state"] for entry in flink.ask("/jobs/overview")["jobs"] if entry["state"] == "RUNNING"]
     assert running == ["RUNNING"]
