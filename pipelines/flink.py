@@ -27,7 +27,7 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
 )
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.runners.runner import PipelineState
 
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.sources import storage_of
@@ -86,8 +86,10 @@ class FlinkEngine:
         output: str,
         say: Callable[[str], None],
     ):
-        masters = [argument.partition("=")[2] for argument in beam_options if argument.startswith("--flink_master=")]
-        self._options = replace(options, master=masters[-1]) if masters else options
+        if any(argument.partition("=")[0] == "--flink_master" for argument in beam_options):
+            asked = PipelineOptions(list(beam_options)).view_as(FlinkRunnerOptions).flink_master
+            options = replace(options, master=asked)
+        self._options = options
         self._workers = workers
         self._given = list(beam_options)
         self._output = output
@@ -106,15 +108,14 @@ class FlinkEngine:
         pipeline = self._pipeline(job_name)
         with beams_errors(self._where):
             graph(pipeline, stage, units)
-            result = pipeline.run()
             try:
-                result.wait_until_finish()
-            except KeyboardInterrupt:  # else it would go on unseen
-                self._cancel(result, job_name)
+                pipeline.run().wait_until_finish()
+            except KeyboardInterrupt:
+                self._cancel(job_name)
                 raise
 
     def close(self) -> None:
-        """End the job server; a job that was submitted to a cluster goes on there."""
+        """End the job server, and an embedded Flink with it."""
         server, self._server, self._arguments = self._server, None, None
         if server is not None:
             server.stop()
@@ -123,10 +124,9 @@ class FlinkEngine:
         """A job's name on the cluster, which no other run's job has."""
         return f"leia-{what}-{self._run_id}"
 
-    def _cancel(self, result: PipelineResult, job_name: str) -> None:
-        if self._is_embedded:
-            result.cancel()
-        elif not cancel_jobs(self._options.master, job_name):
+    def _cancel(self, job_name: str) -> None:
+        """End a job that would go on unseen; an embedded Flink ends with the job server."""
+        if not self._is_embedded and not cancel_jobs(self._options.master, job_name):
             self._say(f"note: {self._where}: the job {job_name} is not yet ended there")
 
     def _pipeline(self, job_name: str) -> beam.Pipeline:
@@ -139,7 +139,7 @@ class FlinkEngine:
         given = PipelineOptions(self._given)
         jar = self._options.job_server_jar or os.environ.get(JAR_VARIABLE)
         master = FlinkRunner.add_http_scheme(self._options.master)
-        arguments = [f"--flink_master={master}", *self._job_server_options(jar, cluster, given)]
+        arguments = self._job_server_options(jar, cluster, given)
         parallelism = self._parallelism(cluster, given)
         slots_each = parallelism if cluster is None else cluster.slots_each
         arguments += [
@@ -150,7 +150,8 @@ class FlinkEngine:
             "--execution_mode_for_batch=BATCH_FORCED",
             "--default_sdk_harness_log_level=WARN",  # a name that Java and Python both know
             *self._environment(cluster, given),
-            *(argument for argument in self._given if not argument.startswith("--flink_master=")),
+            *self._given,
+            f"--flink_master={master}",
         ]
         self._start_job_server(arguments, given)
         if cluster is not None and self._options.probe_s:
@@ -234,7 +235,7 @@ class FlinkEngine:
                 result = pipeline.run()
                 state = result.wait_until_finish(self._options.probe_s * 1000)
                 if state != PipelineState.DONE:
-                    self._cancel(result, job_name)
+                    self._cancel(job_name)
                     raise MissingResource(
                         f"{self._where}: no worker answered within {self._options.probe_s} s; {self._advice()}"
                     )
