@@ -229,6 +229,24 @@ def test_a_launcher_that_is_killed_while_the_cluster_goes_on_does_no_damage(
     assert kept_files(job.output) == kept_files(expected), "the first job did damage after the second had finished"
 
 
+def test_an_embedded_flink_ends_with_its_launcher_and_another_runner_goes_on(job: Job, expected: Path) -> None:
+    """No Java and no worker is left behind by a launcher that is killed; local processes do the rest, each unit once."""
+    command = worker_command(job.folder, job.watch.exports(UNIT_S))
+    flinks = ["--runner", "flink", "--flink-job-server-jar", job_server_jar(), "--flink-worker-command", command]
+    with network_space() as space:
+        launcher = space.start(job.command(*flinks, "--workers", 2), job.folder / "log")
+        job.watch.wait_for("articles", 4)
+        launcher.kill()
+        launcher.wait()
+        wait_until(lambda: not space.processes(JOB_SERVER), "the job server outlives its launcher")
+        wait_until(lambda: not space.processes("pipelines.worker"), "a worker outlives its launcher")
+        committed = job.committed()
+        assert committed and len(committed) < UNITS
+        again = space.run(job.command("--workers", 2), env=job.watch.environment())
+    assert again.returncode == 0, again.stderr[-3000:]
+    job.assert_finished_as(expected, committed)
+
+
 def test_a_launcher_that_is_asked_to_end_takes_its_job_along(job: Job, expected: Path, flink: Flink) -> None:
     """SIGTERM, or Ctrl-C: exit 75, nothing goes on in the cluster unseen, and the next run does the rest."""
     wait_for_slots(flink, 4)
