@@ -86,7 +86,8 @@ def test_jsquad_runs_on_the_published_file_and_a_limit_draws_from_many_articles(
 
 def test_dry_run_of_real_items_prints_whole_prompts(capsys):
     """Three a task, with gold answers or marked choices."""
-    assert main(["run", "--dry-run", "--tasks", "leia_niilc,leia_jcommonsenseqa", "--data-dir", str(DATA)]) == 0
+    options = ["--data-dir", str(DATA), "--limit", "20"]
+    assert main(["run", "--dry-run", "--tasks", "leia_niilc,leia_jcommonsenseqa", *options]) == 0
     text = capsys.readouterr().out
     assert text.count("-- item ") == 6
     assert text.count("### 回答：\n\n * ") == 3
