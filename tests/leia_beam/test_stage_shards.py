@@ -7,6 +7,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from leia_beam.article_filters import ArticleFilters
 from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules
 from leia_beam.shard_rows import RowOptions
@@ -57,10 +58,9 @@ def linked(title, page_id, text, *links):
     return article(title, page_id, text=text, anchors=anchors)
 
 
-def shards(folder, tokenizer, pages, entity_rules=Rules(), **options):  # noqa: B008
-    """(rows, counters) of the stage."""
-    build(folder, pages, {}, ITEMS, rules=entity_rules)
-    stage = ShardsStage(
+def stage_of(folder, tokenizer, **options):
+    """The stage over a build's articles."""
+    return ShardsStage(
         folder=f"{folder}/shards",
         articles_folder=f"{folder}/articles",
         entities_folder=f"{folder}/entities",
@@ -68,13 +68,14 @@ def shards(folder, tokenizer, pages, entity_rules=Rules(), **options):  # noqa: 
         siteinfo=None,
         name_wikis=("enwiki",),
         tokenizer=tokenizer,
-        **{
-            "encoding": EncodingOptions(document_start="none"),
-            "rules": LinkRules(holdout=entity_rules.holdout),
-            **options,
-        },
+        **{"encoding": EncodingOptions(document_start="none"), **options},
     )
-    manifest = run(stage)
+
+
+def shards(folder, tokenizer, pages, entity_rules=Rules(), items=ITEMS, **options):  # noqa: B008
+    """(rows, counters) of the stage."""
+    build(folder, pages, {}, items, rules=entity_rules)
+    manifest = run(stage_of(folder, tokenizer, **{"rules": LinkRules(holdout=entity_rules.holdout), **options}))
     rows = [row for file in manifest.files_of("train") for row in read_rows(f"{folder}/shards/{file.path}")]
     return rows, manifest.counters
 
@@ -175,3 +176,85 @@ def test_a_name_that_a_thousand_links_share_is_no_burden(tmp_path, tokenizer):
     pages = [linked(f"A{n}", n + 1, "Tokyo " * 5_000, *["Tokyo"] * 5_000) for n in range(4)]
     _, counters = shards(tmp_path, tokenizer, pages)
     assert counters["anchors/emitted"] == 20_000
+
+
+def kept(rows):
+    return [row["title"] for row in rows]
+
+
+def test_articles_are_left_out_by_kind_and_counted(tmp_path, tokenizer):
+    """Articles without a link by default; disambiguation pages, lists, copies and short ones by option."""
+    pages = [
+        linked("A", 1, "see Tokyo now", "Tokyo"),
+        linked("B", 2, "no link at all"),
+        {**linked("C", 3, "see Kyoto or Tokyo", "Kyoto", "Tokyo"), "flags": ["disambiguation"]},
+        linked("D", 4, "see Tokyo now", "Tokyo"),
+        linked("E", 5, "Tokyo", "Tokyo"),
+        linked("L", 6, "Tokyo and Kyoto and Osaka", "Tokyo"),
+    ]
+    items = [*ITEMS, ("Q9", {"jawiki": "L"}, {"types": ["Q13406463"]})]
+    rows, counters = shards(tmp_path / "default", tokenizer, pages, items=items)
+    assert kept(rows) == ["A", "C", "D", "E", "L"] and counters["articles/filtered/no link"] == 1
+    every = ArticleFilters(drop=("disambiguation", "duplicate", "list", "no-link"), min_length=2)
+    rows, counters = shards(tmp_path / "all", tokenizer, pages, items=items, rows=RowOptions(filters=every))
+    assert kept(rows) == ["A"]
+    assert {name: n for name, n in counters.items() if name.startswith("articles/")} == {
+        "articles/emitted": 1,
+        "articles/filtered/disambiguation page": 1,
+        "articles/filtered/list": 1,
+        "articles/filtered/no link": 1,
+        "articles/filtered/short": 1,
+        "articles/filtered/text of another article": 1,
+        "articles/read": 6,
+    }
+    assert counters["anchors/read"] == 1  # links of articles that are left out count for nothing
+    none = RowOptions(filters=ArticleFilters(drop=()))
+    rows, counters = shards(tmp_path / "none", tokenizer, pages, items=items, rows=none)
+    assert kept(rows) == ["A", "B", "C", "D", "E", "L"]
+    assert rows[1]["entity_ordinals"] == []
+
+
+def test_an_article_is_cut_at_the_maximal_length(tmp_path, tokenizer):
+    """What stands before and behind it counts; names beyond the cut are dropped and counted."""
+    words = " ".join(["x"] * 12)
+    pages = [
+        linked("A", 1, f"Tokyo {words} Kyoto {words} Tokyo", "Tokyo", "Kyoto", "Tokyo"),
+        linked("B", 2, "Tokyo", "Tokyo"),
+    ]
+    encoding = EncodingOptions(document_start="eos", eos=True)
+    rows, counters = shards(tmp_path, tokenizer, pages, encoding=encoding, rows=RowOptions(max_length=16))
+    end = 1
+    assert rows[0]["input_ids"] == [end, 2, *[0] * 12, 3, end]
+    assert (rows[0]["entity_start_positions"], rows[0]["entity_end_positions"]) == ([1, 14], [2, 15])
+    assert rows[1]["input_ids"] == [end, 2, end]
+    assert counters["anchors/filtered/beyond the maximal length"] == 1 == counters["articles cut at the maximal length"]
+    assert counters["characters/emitted"] == len(f"Tokyo {words} Kyoto") + len("Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("alignment", "spans", "edges"),
+    [
+        ("edge", [(0, 1), (2, 3)], ["end refused", "exact"]),
+        ("expand", [(0, 1), (2, 3)], ["expanded", "exact"]),
+        ("strict", [(2, 3)], ["exact"]),
+        ("split", [(0, 1), (3, 4)], ["exact", "exact"]),
+    ],
+)
+def test_an_anchor_within_a_word_by_alignment(tmp_path, tokenizer, alignment, spans, edges):
+    """Refused at its end, widened, dropped, or given a token of its own."""
+    pages = [linked("A", 1, "Tokyoites and Kyoto", "Tokyo", "Kyoto")]
+    rows, counters = shards(tmp_path, tokenizer, pages, rows=RowOptions(alignment=alignment))
+    (row,) = rows
+    assert list(zip(row["entity_start_positions"], row["entity_end_positions"], strict=True)) == spans
+    assert row["entity_edges"] == edges
+    assert row["input_ids"] == ([2, 0, 0, 3] if alignment == "split" else [0, 0, 3])
+    assert counters.get("anchors/filtered/not on token edges", 0) == (alignment == "strict")
+
+
+def test_the_manifest_describes_each_shard(tmp_path, tokenizer):
+    """From the commit record, so that `finish` writes the same."""
+    build(tmp_path, [linked("A", 1, "see Tokyo now", "Tokyo")], {}, ITEMS)
+    manifest = run(stage_of(tmp_path, tokenizer))
+    (described,) = manifest.details["statistics"]
+    assert (described["unit"], described["articles"], described["tokens"], described["names"]) == (0, 1, 3, 1)
+    assert described["characters"] == len("see Tokyo now") and described["length_histogram"] == {"4": 1}
