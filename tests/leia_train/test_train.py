@@ -372,3 +372,30 @@ def test_the_gradient_is_clipped_before_the_update(arguments, tmp_path, monkeypa
     assert main(arguments("--clip", 0.01, "--steps", 2)) == 0
     told = [record["gradient_norm"] for record in read_metrics(tmp_path / "run") if "loss" in record]
     assert min(told) > 0.05 and seen == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
+def test_the_weights_move_by_the_rate_that_is_logged(arguments, tmp_path):
+    """Half the rate at the second step, half the move there: Adam's steps do not depend on the gradient's size."""
+    moves = {}
+    for schedule in ("constant", "linear"):
+        output = tmp_path / schedule
+        flags = (
+            "--schedule",
+            schedule,
+            "--steps",
+            2,
+            "--warmup",
+            0,
+            "--weight-decay",
+            0,
+            "--clip",
+            0,
+            "--epsilon",
+            1e-12,
+        )
+        assert main(arguments(*flags, "--learning-rate", 1e-6, output=output)) == 0
+        first = load_file(output / "checkpoint-00000001/model.safetensors")
+        last = load_file(output / "checkpoint-final/model.safetensors")
+        moves[schedule] = torch.cat([(last[name].double() - first[name].double()).flatten() for name in first])
+        assert read_metrics(output)[1]["learning_rate"] == (1e-6 if schedule == "constant" else 0.5e-6)
+    assert (moves["linear"].norm() / moves["constant"].norm()).item() == pytest.approx(0.5, rel=0.02)
