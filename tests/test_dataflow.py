@@ -88,7 +88,7 @@ def test_the_request_holds_image_packages_and_options(request_: Request) -> None
     assert pool["numWorkers"] == 3 and pool["autoscalingSettings"]["algorithm"].endswith("NONE")
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 3
     assert pool["numThreadsPerWorker"] == 1 and pool["machineType"] == "e2-standard-4"
-    assert pool["diskSizeGb"] >= 50
+    assert pool["diskSizeGb"] == 30
     assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
     assert all(image["useSingleCorePerContainer"] for image in pool["sdkHarnessContainerImages"])
     assert environment["flexResourceSchedulingGoal"].endswith("COST_OPTIMIZED")
