@@ -26,7 +26,7 @@ import tokenizers
 from tokenizers import Tokenizer, models
 
 from leia_train.config import DataConfig
-from leia_train.insertion import EDGE_BITS, Documents, offsets_of
+from leia_train.insertion import Documents, offsets_of
 from leia_train.plan import TrainingPlan
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.store import Category, Store
@@ -72,12 +72,11 @@ def make_store(articles: int, vocabulary_size: int) -> Store:
         tokenizer=build_tokenizer(vocabulary_size),
         documents=documents,
         entity_ordinals=np.concatenate([np.arange(count) for count in counts.tolist()]).astype(np.int32),
-        entity_edge_bits=np.full(entities, EDGE_BITS["exact"], np.uint8),
         page_ids=np.arange(articles),
         wiki_indices=np.zeros(articles, np.int32),
         wikis=("jawiki",),
         entity_qids=np.arange(entities),
-        categories={name: Category(codes=np.zeros(entities, np.uint16), words=("-",)) for name in CATEGORIES},
+        categories={name: Category(codes=np.zeros(entities, np.uint16), words=("exact",)) for name in CATEGORIES},
     )
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from bench_train_loader import build_tokenizer
 
 from leia_train.config import DataConfig
-from leia_train.insertion import EDGE_BITS, Documents, offsets_of
+from leia_train.insertion import Documents, offsets_of
 from leia_train.plan import TrainingPlan
 from leia_train.store import Category, Store
 from leia_train.store_columns import CATEGORIES
@@ -56,7 +56,7 @@ def make_store(articles: int, entities: int) -> Store:
     name_offsets = offsets_of(name_lengths)
     name_tokens = np.repeat(chosen, name_lengths) % 30_000 + 3
     lengths = counts * 25 + 30
-    words = dict.fromkeys(CATEGORIES, ("prose", "list"))
+    words = {name: ("exact",) if name == "entity_edges" else ("prose", "list") for name in CATEGORIES}
     return Store(
         fingerprint="",
         tokenizer=build_tokenizer(32_000),
@@ -70,7 +70,6 @@ def make_store(articles: int, entities: int) -> Store:
             name_offsets=name_offsets,
         ),
         entity_ordinals=ordinals,
-        entity_edge_bits=np.full(entities, EDGE_BITS["exact"], np.uint8),
         page_ids=np.arange(articles),
         wiki_indices=np.zeros(articles, np.int32),
         wikis=("jawiki",),

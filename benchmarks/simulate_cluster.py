@@ -133,7 +133,9 @@ def check(wikidata: Path, folder: Path, rounds: int) -> None:
     size = wikidata.stat().st_size
     range_bytes = -(-size // RANGES)
     tiny = write_sample_of(folder / "tiny", 30_000)
-    print(f"\nload {os.getloadavg()[0]:.1f}\n{'workers':>7} {'start s':>8} {'predicted s':>12} {'real s':>8} {'error':>7}")
+    print(
+        f"\nload {os.getloadavg()[0]:.1f}\n{'workers':>7} {'start s':>8} {'predicted s':>12} {'real s':>8} {'error':>7}"
+    )
     for workers in REAL_WORKERS:
         start_s = min(real_run(tiny, workers, 1 << 10, folder) for _ in range(rounds))
         slower = max(1.0, workers / (os.cpu_count() or 1))

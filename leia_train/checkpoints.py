@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from leia_train.markers import CheckpointTokenizer
 
+OptimizerState = Mapping[int, Mapping[str, "Tensor"]]
+"""An optimizer's tensors by the number of their weight and by name."""
 COMPLETE_NAME = "_COMPLETE"
 FINAL_NAME = "checkpoint-final"
 MARKERS_NAME = "leia_markers.json"
@@ -51,10 +53,10 @@ def save_checkpoint(
     name: str,
     model: PreTrainedModel,
     tokenizer: CheckpointTokenizer,
-    training: tuple[Optimizer, int] | None,
+    training: tuple[OptimizerState, int] | None,
     more: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint under its name; with `training` (optimizer, step) a run can go on from it, and finds `more`.
+    """Write a checkpoint under its name; with `training` (state, step) a run can go on from it, and finds `more`.
 
     Raises: MissingResource where the disk is full; what was there before is still there then.
     """
@@ -95,13 +97,15 @@ def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointToke
     )
 
 
-def _write_training(folder: Path, optimizer: Optimizer, step: int) -> None:
+def _write_training(folder: Path, state: OptimizerState, step: int) -> None:
     from safetensors.torch import save_file
 
     (folder / "training").mkdir()
-    tensors: dict[str, Tensor] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in values.items()}
+    tensors = {
+        f"optimizer.{number}.{key}": value.contiguous()
+        for number, values in state.items()
+        for key, value in values.items()
+    }
     save_file(tensors, folder / _OPTIMIZER)
     (folder / _STATE).write_text(json.dumps({"step": step}) + "\n")
 
@@ -183,21 +187,22 @@ def step_checkpoints(output: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def load_training(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Put the state of a checkpoint into the optimizer.
+def load_training(checkpoint: Checkpoint, optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
+    """Put the state of a checkpoint into an optimizer of some of the weights, which are numbered as in the checkpoint.
 
     Not with load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
     """
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    tensors = load_file(checkpoint.path / _OPTIMIZER)
-    inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
-    weights = [weight for group in inner.param_groups for weight in group["params"]]
-    for name, tensor in tensors.items():
-        _, index, key = name.split(".", 2)
-        weight = weights[int(index)]
-        # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
-        inner.state[weight][key] = tensor.clone() if key == "step" else tensor.to(weight.device, copy=True)
+    mine = {weight for group in optimizer.param_groups for weight in group["params"]}
+    with safe_open(checkpoint.path / _OPTIMIZER, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118, not a mapping
+            _, number, key = name.split(".", 2)
+            weight = weights[int(number)]
+            if weight in mine:
+                tensor = file.get_tensor(name)
+                # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
+                optimizer.state[weight][key] = tensor.clone() if key == "step" else tensor.to(weight.device, copy=True)
 
 
 def remove_old(output: Path, keep: int) -> None:

@@ -252,6 +252,10 @@ class RunConfig:
         "takes the flag for its own, write --set run.nproc=N)",
         default=0,
     )
+    share_optimizer: bool = option(
+        "each process keeps the optimizer's state of a part of the weights alone, which changes nothing else",
+        default=False,
+    )
     eval_every: int = option("steps between two evaluations; 0 for one at the end", default=0)
     eval_text: tuple[str, ...] = option(
         "text files (UTF-8) that are evaluated too, like English to see forgetting", default=(), metavar="FILE"

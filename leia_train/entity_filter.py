@@ -10,13 +10,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
-from leia_train.insertion import EDGE_BITS
 from leia_train.store import Store
 from leia_train.store_columns import NO_QID
 
@@ -24,7 +22,6 @@ Bools = NDArray[np.bool_]
 
 COLUMNS = ("kinds", "blocks", "edges", "name_languages", "name_sources", "qids", "ordinals")
 _CONDITION = re.compile(r"([a-z_]+)(!?=)(.+)")
-_EDGE_WORDS = tuple(sorted(EDGE_BITS, key=lambda word: EDGE_BITS[word]))
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
@@ -71,12 +68,8 @@ def _among(store: Store, column: str, values: list[str], condition: str, chosen:
             first, last = _ordinal_range(value, condition)
             found |= (ordinals >= first) & (ordinals <= last)
         return found
-    if column == "edges":
-        codes: NDArray[Any] = store.entity_edge_bits[chosen]
-        words = _EDGE_WORDS
-    else:
-        category = store.categories[f"entity_{column}"]
-        codes, words = category.codes[chosen], category.words
+    category = store.categories[f"entity_{column}"]
+    codes, words = category.codes[chosen], category.words
     unknown = [value for value in values if value not in words]
     if unknown:
         raise UsageError(

@@ -7,7 +7,7 @@ weights are either rounded up or down at random in proportion (right on average)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,20 +17,37 @@ from torch.optim import AdamW, Optimizer
 from leia_train.config import OptimizationConfig
 
 
+def ordered_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that are trained, in the optimizer's order: matrices first, then norms and biases."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return sorted(trained, key=lambda weight: weight.ndim < 2)
+
+
 def make_optimizer(
-    model: nn.Module, config: OptimizationConfig, *, weights: str = "float32", rounding: str = "stochastic"
+    model: nn.Module,
+    config: OptimizationConfig,
+    *,
+    weights: str = "float32",
+    rounding: str = "stochastic",
+    mine: Collection[nn.Parameter] | None = None,
 ) -> Optimizer:
-    """AdamW with weight decay on matrices, not on norms and biases."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """AdamW with weight decay on matrices, not on norms and biases; `mine` are those that this process moves, or all."""
+    ordered = ordered_weights(model)
+    kept = ordered if mine is None else [weight for weight in ordered if weight in mine]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [weight for weight in kept if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in kept if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
     betas = (config.beta1, config.beta2)
     if weights == "bfloat16":
         return RoundedAdamW(
-            groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, rounding=rounding, seed=config.seed
+            groups,
+            lr=config.learning_rate,
+            betas=betas,
+            eps=config.epsilon,
+            rounding=rounding,
+            seed=config.seed,
+            numbers={weight: number for number, weight in enumerate(ordered)},
         )
     return AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon)
 
@@ -47,20 +64,20 @@ class RoundedAdamW(Optimizer):
         eps: float,
         rounding: str,
         seed: int,
+        numbers: Mapping[nn.Parameter, int],
     ):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self.rounding = rounding
         self.seed = seed
+        self.numbers = numbers  # of each weight among all: its random bits do not depend on which process moves it
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Move the weights."""
-        number = 0
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group, number)
-                number += 1
+                    self._move(parameter, group, self.numbers[parameter])
 
     def _move(self, weight: Tensor, group: dict[str, Any], number: int) -> None:
         state = self.state[weight]

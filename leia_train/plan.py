@@ -261,7 +261,7 @@ class TrainingPlan:
         store, found = self.store, np.empty(len(self.store.entity_ordinals), bool)
         for _, chosen in self.parts():
             name_lengths = store.own_names.spans(chosen)[1]
-            found[chosen] = usable(self.data.strategy, store.entity_edge_bits[chosen], name_lengths)
+            found[chosen] = usable(self.data.strategy, store.edge_bits(chosen), name_lengths)
             found[chosen] &= kept_entities(store, self.data.entities, chosen)
         return found
 

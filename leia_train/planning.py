@@ -170,14 +170,15 @@ def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPl
     each = 4 if config.model.gradient_checkpointing else 34
     scale = 2 if config.model.dtype == "float32" else 1
     vocabulary = len(model.get_input_embeddings().weight)
+    shares = max(config.run.nproc, 1) if config.run.share_optimizer else 1
     chunk = config.model.loss_chunk or max(CHUNK_BYTES // (4 * vocabulary), 16)
     parts = {
         "weights": weights * size,
         "gradients": weights * size,
-        "optimizer": weights * 2 * _FLOAT32,
+        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
         "activations": tokens * layers * width * each * scale,
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
     if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
-        parts["rounding"] = weights * _BFLOAT16
+        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
     return parts

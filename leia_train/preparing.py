@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.optim import Optimizer
 
 from leia_beam.errors import UsageError
 from leia_train.attention import candidates, settle
@@ -20,12 +21,13 @@ from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog
 from leia_train.model import embedding_weights, load_model
-from leia_train.optimizer import MarkerRows, make_optimizer
+from leia_train.optimizer import MarkerRows, make_optimizer, ordered_weights
 from leia_train.packing import IGNORED
 from leia_train.plan import TrainingPlan
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import ShardFolder, open_shards
+from leia_train.shares import Shares
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
 
@@ -45,7 +47,8 @@ class Run:
     texts: Mapping[str, Sequence[Text]]
     tokenizer: CheckpointTokenizer
     model: Any
-    optimizer: Any
+    optimizer: Optimizer
+    shares: Shares | None
     marker_rows: MarkerRows | None
     steps: int
     step: int
@@ -87,12 +90,20 @@ def prepare(
     marker_rows = None
     if tokenizer.marker_ids is not None:
         marker_rows = MarkerRows(embedding_weights(loaded.model), tokenizer.marker_ids)
-    optimizer = make_optimizer(loss, config.optimization, weights=config.model.weights, rounding=config.model.rounding)
-    model, prepared = accelerator.prepare(loss, optimizer)
+    model = accelerator.prepare(loss)
+    weights = ordered_weights(model)
+    shares = Shares(weights, accelerator) if config.run.share_optimizer and accelerator.num_processes > 1 else None
+    optimizer = make_optimizer(
+        model,
+        config.optimization,
+        weights=config.model.weights,
+        rounding=config.model.rounding,
+        mine=None if shares is None else shares.mine(),
+    )
     if accelerator.num_processes > 1:
         place_gradients(model, accelerator)
     if checkpoint is not None:
-        load_training(checkpoint, prepared)
+        load_training(checkpoint, optimizer, weights)
         start = load_more(checkpoint).get(MARKER_START)
         if marker_rows is not None and start is not None:
             marker_rows.start = start
@@ -104,7 +115,8 @@ def prepare(
         texts=texts,
         tokenizer=tokenizer,
         model=model,
-        optimizer=prepared,
+        optimizer=optimizer,
+        shares=shares,
         marker_rows=marker_rows,
         steps=steps,
         step=checkpoint.step if checkpoint is not None else 0,

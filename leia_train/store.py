@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from leia_beam.errors import DamagedInput, UsageError
 from leia_train.draws import wiki_key
 from leia_train.files import fsync_folder, sha256_of
-from leia_train.insertion import Documents, offsets_of, ranges
+from leia_train.insertion import EDGE_BITS, Documents, offsets_of, ranges
 from leia_train.shard_folders import BuildTokenizer, ShardFolder
 from leia_train.store_columns import CATEGORIES, COLUMNS, map_column, write_columns
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 _DESCRIPTION = "_store.json"
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _LONG_PIECE = 64
@@ -63,7 +63,6 @@ class Store:
     tokenizer: BuildTokenizer
     documents: Documents
     entity_ordinals: NDArray[np.int32]  # (E,)
-    entity_edge_bits: NDArray[np.uint8]  # (E,)
     page_ids: NDArray[np.int64]  # (D,)
     wiki_indices: NDArray[np.int32]  # (D,) into `wikis`
     wikis: tuple[str, ...]
@@ -77,6 +76,11 @@ class Store:
     def wiki_keys(self) -> NDArray[np.uint64]:
         """The draws' key of each article's wiki (D,)."""
         return np.array([wiki_key(wiki) for wiki in self.wikis], np.uint64)[self.wiki_indices]
+
+    def edge_bits(self, chosen: slice) -> NDArray[np.uint8]:
+        """The good edges of a range of entities, as bits of `insertion`."""
+        edges = self.categories["entity_edges"]
+        return np.array([EDGE_BITS[word] for word in edges.words], np.uint8)[edges.codes[chosen]]
 
     @property
     def own_names(self) -> EntityNames:
@@ -181,7 +185,6 @@ def _map(folder: Path, description: Mapping[str, Any]) -> Store:
         tokenizer=_stored_tokenizer(folder, description["tokenizer"]),
         documents=documents,
         entity_ordinals=columns["entity_ordinals"],
-        entity_edge_bits=columns["entity_edge_bits"],
         page_ids=columns["page_ids"],
         wiki_indices=columns["wiki_indices"],
         wikis=tuple(description["wikis"]),

@@ -28,18 +28,18 @@ COLUMNS: Mapping[str, str] = {
     "entity_starts": "<i4",
     "entity_ends": "<i4",
     "entity_ordinals": "<i4",
-    "entity_edge_bits": "|u1",
     "name_tokens": "<i4",
     "name_offsets": "<i8",
     "page_ids": "<i8",
     "wiki_indices": "<i4",
     "entity_qids": "<i8",
+    "entity_edges": "<u2",
     "entity_kinds": "<u2",
     "entity_blocks": "<u2",
     "entity_name_languages": "<u2",
     "entity_name_sources": "<u2",
 }
-CATEGORIES = ("entity_kinds", "entity_blocks", "entity_name_languages", "entity_name_sources")
+CATEGORIES = ("entity_edges", "entity_kinds", "entity_blocks", "entity_name_languages", "entity_name_sources")
 """Columns whose words are kept as numbers, with the list of the words in the store's description."""
 NO_QID = -1
 _OFFSETS = ("token_offsets", "entity_offsets", "name_offsets")
@@ -51,7 +51,6 @@ _READ = (
     "entity_end_positions",
     "alternative_entity_input_ids",
     "entity_ordinals",
-    "entity_edges",
     "entity_qids",
     *CATEGORIES,
 )
@@ -125,7 +124,7 @@ def _columns_of(
     """The store's columns of some rows, checked; offsets begin at 0; `words` grow by those not seen before."""
     token_offsets, tokens = _list_parts(batch["input_ids"])
     entity_offsets, starts = _list_parts(batch["entity_start_positions"])
-    of_entities = ("entity_end_positions", "entity_ordinals", "entity_edges", "entity_qids", *CATEGORIES)
+    of_entities = ("entity_end_positions", "entity_ordinals", "entity_qids", *CATEGORIES)
     same_offsets = {name: _list_parts(batch[name]) for name in of_entities}
     names_per_row, names = _list_parts(batch["alternative_entity_input_ids"])
     name_offsets, name_tokens = _list_parts(names)
@@ -139,7 +138,6 @@ def _columns_of(
         "entity_starts": _numbers(starts),
         "entity_ends": _numbers(same_offsets["entity_end_positions"][1]),
         "entity_ordinals": _numbers(same_offsets["entity_ordinals"][1]),
-        "entity_edge_bits": _edge_bits(same_offsets["entity_edges"][1], path),
         "name_tokens": _numbers(name_tokens),
         "name_offsets": name_offsets,
         "page_ids": _numbers(batch["page_id"]),
@@ -147,6 +145,7 @@ def _columns_of(
         "entity_qids": _qid_numbers(same_offsets["entity_qids"][1], path),
         **{name: _numbered(same_offsets[name][1], words[name], name, path) for name in CATEGORIES},
     }
+    _check_edges(words["entity_edges"], path)
     _check_ids(columns, path, vocabulary_size)
     _check_spans(columns, path)
     return columns
@@ -164,13 +163,10 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def _edge_bits(edges: pa.Array, path: Path) -> NDArray[np.uint8]:
-    encoded = edges.dictionary_encode()
-    words = encoded.dictionary.to_pylist()
+def _check_edges(words: Sequence[str], path: Path) -> None:
     unknown = sorted(str(word) for word in words if word not in EDGE_BITS)
     if unknown:
         raise UsageError(f"{path}: entity_edges holds {unknown[0]!r}, this version knows {', '.join(EDGE_BITS)}")
-    return np.asarray(np.array([EDGE_BITS[word] for word in words], np.uint8)[_numbers(encoded.indices)])
 
 
 def _numbered(array: pa.Array, words: list[str], name: str, path: Path) -> NDArray[np.int32]:

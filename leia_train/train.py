@@ -20,7 +20,15 @@ import transformers
 from accelerate import Accelerator
 
 from leia_beam.errors import Interrupted, LeiaError, MissingResource
-from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, save_checkpoint, step_name
+from leia_train.checkpoints import (
+    FINAL_NAME,
+    OptimizerState,
+    is_whole,
+    remove_old,
+    remove_temporary,
+    save_checkpoint,
+    step_name,
+)
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
 from leia_train.loader import RowLoader
@@ -189,14 +197,23 @@ def _stop_requested(run: Run) -> bool:
 def _save(run: Run) -> Path:
     """A checkpoint to resume from; then the old ones go."""
     path = run.output / step_name(run.step)
-    on_main(run.accelerator, partial(_save_here, run, path))
+    state = _optimizer_state(run)
+    on_main(run.accelerator, partial(_save_here, run, path, state))
     return path
 
 
-def _save_here(run: Run, path: Path) -> None:
+def _optimizer_state(run: Run) -> OptimizerState:
+    """The whole state on the first process; elsewhere it may be empty."""
+    if run.shares is not None:
+        return run.shares.gather(run.optimizer)
+    state: OptimizerState = run.optimizer.state_dict()["state"]
+    return state
+
+
+def _save_here(run: Run, path: Path, state: OptimizerState) -> None:
     if not is_whole(path):
         more = {} if run.marker_rows is None else {MARKER_START: run.marker_rows.start}
-        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (run.optimizer, run.step), more)
+        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), more)
     remove_old(run.output, run.config.run.keep)
 
 

@@ -129,8 +129,10 @@ def apply_update(run: Run, rate: float) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
+    if run.shares is not None:
+        run.shares.exchange()
     # Several processes keep the gradients where they exchange them: memory of their own would come on top of it.
-    run.optimizer.zero_grad(set_to_none=run.accelerator.num_processes == 1)
+    run.model.zero_grad(set_to_none=run.accelerator.num_processes == 1)
 
 
 def refuse_update(run: Run, rows: PackedRows, parts: list[Tensor], loss: float, norm: float) -> None:

@@ -17,9 +17,9 @@ from leia_train.store import Category, Store
 TOKENIZER_JSON = Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).to_str().encode()
 MASK = 2**64 - 1
 GOOD = {
-    "right": {"exact", "start widened"},
-    "left": {"exact", "end refused"},
-    "replace": {"exact"},
+    "right": {"exact", "start widened", "expanded"},
+    "left": {"exact", "end refused", "expanded"},
+    "replace": {"exact", "expanded"},
     "none": set(),
 }
 
@@ -145,12 +145,14 @@ def make_store(articles: Sequence[tuple[str, Article]], eos_id: int | None) -> S
     ordinals = [2 * number for _, article in articles for number in range(len(article.entities))]
     wikis = tuple(dict.fromkeys(wiki for wiki, _ in articles))
     words = {
+        "entity_edges": tuple(EDGE_BITS),
         "entity_kinds": ("link",),
         "entity_blocks": BLOCKS,
         "entity_name_languages": ("en",),
         "entity_name_sources": ("sitelink",),
     }
     codes = {name: np.zeros(len(entities), np.uint16) for name in words}
+    codes["entity_edges"][:] = [list(EDGE_BITS).index(entity.edge) for entity in entities]
     codes["entity_blocks"][:] = [(ordinal // 2) % len(BLOCKS) for ordinal in ordinals]
     return Store(
         fingerprint="",
@@ -166,7 +168,6 @@ def make_store(articles: Sequence[tuple[str, Article]], eos_id: int | None) -> S
         ),
         documents=make_documents([article for _, article in articles]),
         entity_ordinals=np.array(ordinals, np.int32),
-        entity_edge_bits=np.array([EDGE_BITS[entity.edge] for entity in entities], np.uint8),
         page_ids=np.array([article.page_id for _, article in articles], np.int64),
         wiki_indices=np.array([wikis.index(wiki) for wiki, _ in articles], np.int32),
         wikis=wikis,

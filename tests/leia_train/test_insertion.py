@@ -42,14 +42,14 @@ def test_each_strategy_puts_both_names_where_the_paper_says(strategy, markers, e
 def test_a_strategy_takes_the_entities_with_the_edge_that_it_needs():
     """Right needs a good end, left a good start, replace both, none takes nothing; nameless ones never go in."""
     edges = np.array([*EDGE_BITS.values(), EDGE_BITS["exact"]], np.uint8)
-    lengths = np.array([1, 1, 1, 1, 0])
+    lengths = np.array([1, 1, 1, 1, 1, 0])
     found = {name: usable(name, edges, lengths).tolist() for name in ("right", "left", "replace", "none")}
-    assert list(EDGE_BITS) == ["exact", "start widened", "end refused", "start widened, end refused"]
+    assert list(EDGE_BITS) == ["exact", "start widened", "end refused", "start widened, end refused", "expanded"]
     assert found == {
-        "right": [True, True, False, False, False],
-        "left": [True, False, True, False, False],
-        "replace": [True, False, False, False, False],
-        "none": [False] * 5,
+        "right": [True, True, False, False, True, False],
+        "left": [True, False, True, False, True, False],
+        "replace": [True, False, False, False, True, False],
+        "none": [False] * 6,
     }
 
 

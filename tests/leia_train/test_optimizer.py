@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from leia_train.config import OptimizationConfig
-from leia_train.optimizer import MarkerRows, RoundedAdamW, make_optimizer, rounded_at_random
+from leia_train.optimizer import MarkerRows, RoundedAdamW, make_optimizer, ordered_weights, rounded_at_random
 from leia_train.schedule import learning_rate
+from leia_train.shares import owners_of
 
 
 def make_weights(count, dtype):
@@ -137,3 +138,30 @@ def test_the_cosine_is_transformers_own():
         assert math.isclose(schedule.get_last_lr()[0], learning_rate(config, step), abs_tol=1e-12)
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"weights": "bfloat16"}, {"weights": "bfloat16", "rounding": "kahan"}], ids=str
+)
+def test_parts_of_the_weights_move_as_they_do_among_all(options):
+    """Two optimizers with half of the weights each, and one with all: the same bits, random rounding among them."""
+    config = OptimizationConfig(learning_rate=1e-3)
+    moved = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 4))
+        model = model.to(torch.bfloat16 if options else torch.float32)
+        weights = ordered_weights(model)
+        owners = owners_of([weight.numel() for weight in weights], parts)
+        optimizers = [
+            make_optimizer(model, config, mine={w for w, owner in zip(weights, owners) if owner == part}, **options)
+            for part in range(parts)
+        ]
+        for step in range(3):
+            for weight in weights:
+                weight.grad = torch.full_like(weight, 0.1 * (step + 1))
+            for optimizer in optimizers:
+                optimizer.step()
+        moved.append([weight.detach().clone() for weight in weights])
+        assert sum(len(optimizer.state) for optimizer in optimizers) == len(weights)
+    assert all(torch.equal(one, other) for one, other in zip(*moved))

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunCo
 from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
 from leia_train.packing import PackedRows
+from leia_train.shares import owners_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 FLAGS = ("--batch", 4, "--micro-batch", 2, "--steps", 4)
@@ -65,6 +67,20 @@ def alone(tmp_path_factory, request):
     return get
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The run of two processes started by --nproc, and what it printed."""
+    made = {}
+
+    def get(arguments):
+        if not made:
+            output = tmp_path_factory.mktemp("two") / "run"
+            made[output] = run(arguments(*FLAGS, "--nproc", 2, output=output)).stdout
+        return next(iter(made.items()))
+
+    return get
+
+
 def same_training(one, other):
     """Losses, norms and weights within 1e-6, and exactly equal counts, which are those of the rows."""
     first, second = (read_metrics(folder) for folder in (one, other))
@@ -82,14 +98,13 @@ def same_training(one, other):
     assert abs(first[4]["evaluation"]["bits_per_byte"] - second[4]["evaluation"]["bits_per_byte"]) < 1e-6
 
 
-def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, tmp_path):
+def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, two, tmp_path):
     """Started by --nproc: the same rows, losses and weights, one path at the end; killed, the same bytes as undisturbed.
 
     Only torchrun is killed, as by a scheduler: its processes notice, save what they have and end.
     """
-    output, again = tmp_path / "two", tmp_path / "again"
-    done = run(arguments(*FLAGS, "--nproc", 2, output=output))
-    assert done.stdout.splitlines() == [str(output / "checkpoint-final")]
+    (output, printed), again = two(arguments), tmp_path / "again"
+    assert printed.splitlines() == [str(output / "checkpoint-final")]
     same_training(alone(arguments), output)
     flags = arguments(*FLAGS, "--nproc", 2, output=again)
     start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
@@ -106,6 +121,33 @@ def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, tmp_
     assert losses[0] == losses[1] and len(losses[0]) == 4
     final, resumed = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in (output, again))
     assert final == resumed
+
+
+def test_a_shared_optimizer_changes_nothing_and_its_checkpoints_fit_any_run(arguments, two, tmp_path):
+    """Two processes with half of the state each, then with all of it: the bytes of two that had all of it all the way."""
+    whole, shared = two(arguments)[0], tmp_path / "shared"
+    flags = (*FLAGS, "--nproc", 2)
+    run(arguments(*flags, "--share-optimizer", output=shared))
+    for name in ("training/optimizer.safetensors", "model.safetensors"):
+        last, here = (load_file(folder / "checkpoint-00000003" / name) for folder in (whole, shared))
+        assert set(last) == set(here) and all(torch.equal(last[key], here[key]) for key in last), name
+    losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (whole, shared)]
+    assert losses[0] == losses[1]
+    for name in ("checkpoint-00000003", "checkpoint-final"):
+        shutil.rmtree(shared / name)
+    run(arguments(*flags, output=shared))
+    final, again = ((folder / "checkpoint-final/model.safetensors").read_bytes() for folder in (whole, shared))
+    assert final == again
+
+
+def test_owners_have_about_as_much_to_keep():
+    """Of the sizes of a model's weights; every weight has one, the same one wherever it is asked."""
+    sizes = [32_000 * 64, *[64 * 64, 64 * 172, 64] * 20, 32_000 * 64]
+    owners = owners_of(sizes, 4)
+    loads = [sum(size for size, owner in zip(sizes, owners) if owner == process) for process in range(4)]
+    assert owners == owners_of(sizes, 4) and set(owners) == {0, 1, 2, 3}
+    assert max(loads) == 32_000 * 64 and max(loads[2:]) - min(loads[2:]) <= 64 * 172
+    assert owners_of([3, 3], 4) == [0, 1]
 
 
 def is_running(process):
@@ -159,7 +201,7 @@ preparing.place_gradients(loss, accelerator)
 weights = list(loss.parameters())
 places = [weight.grad.data_ptr() for weight in weights]
 assert all((weight.grad == 0).all() for weight in weights)
-run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer)
+run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer, model=loss, shares=None)
 for step in range(2):
     for micro in range(2):
         ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index

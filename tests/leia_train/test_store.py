@@ -1,6 +1,5 @@
 """Shards are checked when they are opened, and the store holds what they hold."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ from shard_fixture import Article, Entity, make_articles, write_shards, write_to
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.manifest import MANIFEST_NAME
+from leia_beam.sealed_json import seal, unseal
 from leia_train import store as store_module
 from leia_train.insertion import Documents
 from leia_train.shard_folders import open_shards
@@ -32,10 +32,10 @@ def as_lists(documents):
 
 
 def edit_manifest(folder, change):
-    """Change the manifest of a copy."""
-    content = json.loads((folder / MANIFEST_NAME).read_text())
+    """Change the manifest of a copy, which is then sealed again, as by who wrote it."""
+    content = unseal((folder / MANIFEST_NAME).read_bytes())
     change(content)
-    (folder / MANIFEST_NAME).write_text(json.dumps(content))
+    (folder / MANIFEST_NAME).write_bytes(seal(content))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_store_holds_all_rows_of_two_wikis(tmp_path, tokenizer_folder):
     pairs = [("jawiki", article) for article in dealt(ja)] + [("swwiki", article) for article in dealt(sw, 3)]
     expected = make_store(pairs, 1)
     assert as_lists(found.documents) == as_lists(expected.documents)
-    for name in ("entity_ordinals", "entity_edge_bits", "page_ids", "wiki_keys", "entity_qids"):
+    for name in ("entity_ordinals", "page_ids", "wiki_keys", "entity_qids"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
     for name, category in expected.categories.items():
         words = [found.categories[name].words[code] for code in found.categories[name].codes]
@@ -128,7 +128,7 @@ def test_a_changed_tokenizer_file_is_refused(copy):
     ("change", "error", "message"),
     [
         (lambda content: content.update(stage="articles"), UsageError, "a build's stage 'articles', not shards"),
-        (lambda content: content.update(schema_version="2.0"), UsageError, "built with schema 2.0"),
+        (lambda content: content.update(schema_version="99.0"), UsageError, "built with schema 99.0"),
         (lambda content: content["details"].clear(), DamagedInput, "details.tokenizer is not as expected"),
     ],
 )
