@@ -30,6 +30,7 @@ DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "example/leia-beam:0.1.0"
 OPTIONS = ("--range-bytes", "8KiB", "--buckets", "3", "--quiet")
 BEAM = (
+    "--runner=DataflowRunner",
     "--no_auth",
     "--project=demo",
     "--region=europe-west4",
@@ -94,6 +95,7 @@ def test_the_request_holds_image_packages_and_options(request_: Request) -> None
     assert environment["flexResourceSchedulingGoal"].endswith("COST_OPTIMIZED")
     assert [package["name"] for package in pool["packages"]] == ["workflow.tar.gz"]
     assert request_.job["name"].startswith("leia-jawiki-")
+    assert set(request_.staged) == {"workflow.tar.gz", "pipeline.pb"}, "nothing else of this machine is sent"
     steps = request_.staged["pipeline.pb"].decode("latin-1")
     for stage in ("Sitelinks", "Articles", "Titles", "Redirects", "Entities", "Shards"):
         assert f"{stage}/Finish" in steps, f"the stage {stage} is part of the one job"
