@@ -7,6 +7,7 @@ that follows all redirects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,15 @@ from leia_beam.stage_entities import default_bucket_count
 
 PROCESSES_A_MACHINE = 4
 DISK_GB_OF_IMAGE = 20
+MAX_MACHINES = 250
+TITLES_A_PAGE_BYTE = 0.0007
+"""18 M titles and redirects of 25 GB of English pages; less of other wikis."""
+TABLE_BYTES_A_TITLE = 250
+"""Tries, rows and the lookup of a title, as they lie on disk."""
+WRITTEN_A_RANGE_BYTE = 4
+"""What a unit may write for a byte that it reads, text that is not compressed much among it."""
+PROCESS_BYTES = 600_000_000
+"""A worker process: 370 to 450 MB were measured."""
 WIKIDATA, PAGES = "wikidata", "pages"
 SEQUENTIAL_FORMATS = ("gzip", "zstd")
 REDIRECT_BYTES_A_TITLE = 130
@@ -23,15 +33,31 @@ REDIRECT_BYTES_A_TITLE = 130
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerNeeds:
-    """For a cluster: machines of `PROCESSES_A_MACHINE` vCPU, and each one's disk beside that of its image."""
+    """For a cluster of machines of `PROCESSES_A_MACHINE` vCPU, a process each: their number, kind and disk."""
 
     workers: int
+    machine_type: str
     disk_gb: int
 
 
-def needs_of(units: int) -> WorkerNeeds:
-    """For a number of units over the dumps: each process does about four, so that the last ones do not idle long."""
-    return WorkerNeeds(workers=max(1, min(250, -(-units // (4 * PROCESSES_A_MACHINE)))), disk_gb=30)
+def needs_of(units: int, page_bytes: int, range_bytes: int) -> WorkerNeeds:
+    """For so many units over the dumps, and a wiki whose dumps have so many compressed bytes.
+
+    Each process does about four units, so that the last ones do not idle long. On disk are the image, the tables of all
+    titles (fetched once a machine) and what each process writes before it is put into the store. Memory has to hold the
+    unit that follows all redirects, beside the other processes.
+
+    >>> needs_of(2_600, 25 * 10**9, 48 << 20)
+    WorkerNeeds(workers=163, machine_type='e2-standard-4', disk_gb=31)
+    """
+    titles = page_bytes * TITLES_A_PAGE_BYTE
+    memory = PROCESSES_A_MACHINE * PROCESS_BYTES + titles * REDIRECT_BYTES_A_TITLE
+    disk = titles * TABLE_BYTES_A_TITLE + PROCESSES_A_MACHINE * WRITTEN_A_RANGE_BYTE * range_bytes
+    return WorkerNeeds(
+        workers=max(1, min(MAX_MACHINES, -(-units // (4 * PROCESSES_A_MACHINE)))),
+        machine_type=f"e2-{'standard' if memory < 12e9 else 'highmem'}-{PROCESSES_A_MACHINE}",
+        disk_gb=DISK_GB_OF_IMAGE + max(10, math.ceil(2 * disk / 1e9)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -552,7 +552,11 @@ def _run_on_dataflow(
             overwrite=build.options.overwrite,
         ),
         storage=build.storage,
-        needs=needs_of(sum(len(stage.units()) for stage in first)),
+        needs=needs_of(
+            sum(len(stage.units()) for stage in first),
+            sum(dump.size_bytes for stage in first if isinstance(stage, ArticlesStage) for dump in stage.dumps),
+            inputs.range_bytes,
+        ),
     )
     run_dataflow(job, build.options.runner.workers, build.options.beam_options, build.say)
 

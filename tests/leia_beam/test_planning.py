@@ -68,9 +68,16 @@ def test_more_workers_never_take_longer_on_a_cluster():
 
 
 def test_a_cluster_has_work_for_each_process():
-    """About four units a process, never none, at most 250 machines."""
-    assert [needs_of(units).workers for units in (1, 16, 17, 2_000, 10**6)] == [1, 1, 2, 125, 250]
-    assert needs_of(1).disk_gb > 0
+    """About four units a process, never none, at most 250 machines; disk for the tables, memory for all redirects."""
+    workers = [needs_of(units, 10**9, 48 << 20).workers for units in (1, 16, 17, 2_000, 10**6)]
+    assert workers == [1, 1, 2, 125, 250]
+    small, english, huge = (needs_of(100, size, 48 << 20) for size in (10**8, 25 * 10**9, 250 * 10**9))
+    assert (small.disk_gb, english.disk_gb, huge.disk_gb) == (30, 31, 110)
+    assert [needs.machine_type for needs in (small, english, huge)] == [
+        "e2-standard-4",
+        "e2-standard-4",
+        "e2-highmem-4",
+    ]
 
 
 def test_the_command_measures_and_prints_a_plan(capsys):

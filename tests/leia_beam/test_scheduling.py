@@ -52,6 +52,15 @@ def test_failures_cost_and_end(dealing, stops_all):
     assert walls[0] == 1200 and walls == sorted(walls) and walls[2] < 20 * 1200
 
 
+@pytest.mark.parametrize("dealing", [PULLED, DEALT])
+def test_what_failed_is_done_again(dealing):
+    """One worker takes all of the work, and the restarts, and what was lost."""
+    failures = Failures(per_worker_hour=20, restart_s=30)
+    outcome = run_stage([60.0] * 20, 1, dealing=dealing, failures=failures, seed=2)
+    assert outcome.failed > 3
+    assert 1200 + 30 * outcome.failed < outcome.wall_s < 1200 + 90 * outcome.failed
+
+
 def test_what_was_committed_is_not_done_again_when_all_are_stopped():
     """With failures much rarer than units take, a stop costs at most a unit and a restart."""
     units = [10.0] * 1000
