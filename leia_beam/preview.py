@@ -20,9 +20,7 @@ from tokenizers import Tokenizer
 
 from leia_beam.article_filters import REASONS
 from leia_beam.article_rows import Article, read_articles
-from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
-from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkedAnchor, Linker, LinkRules
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, read_manifest
@@ -215,13 +213,7 @@ class _Links:
         self._root, self._options = root, shards.options
         articles, entities = read_manifest(root / "articles"), read_manifest(root / "entities")
         self._files = articles.files_of("articles")
-        links = shards.options["links"]
-        rules = LinkRules(
-            sections=links["sections"],
-            skip_equal=links["skip_equal"],
-            names=NameRules(**links["names"]),
-            holdout=Holdout(**links["holdout"]),
-        )
+        rules = LinkRules.from_options(shards.options["links"])
         wiki = wiki_with(entities.options["wiki"], siteinfo_from_json(articles.options["siteinfo"]))
         self._lookup = EntityLookup(str(root / "entities"))
         self._linker = Linker(self._lookup, wiki, entities.options["name_wikis"], rules)
