@@ -120,3 +120,14 @@ def test_text_files_are_read_as_the_shards_are_encoded(tmp_path, shards):
     assert [text.size_bytes for text in file_texts(str(tmp_path / "b.jsonl"), build)] == [1, 2]
     with pytest.raises(UsageError, match=r"--eval-text .*missing"):
         file_texts(str(tmp_path / "missing"), build)
+
+
+def test_names_are_those_of_the_first_epochs_draws(tmp_path, shards):
+    """So that the figure is the same one throughout a run, and for each strategy at the same places."""
+    store = open_store(open_shards([str(shards)]), tmp_path)
+    tokenizer = add_markers(store.tokenizer, "special")
+    plan = TrainingPlan(store, DataConfig(shards=("-",), validation_share=0.6), 1, tokenizer.markers)
+    entities = store.subset(plan.validation_documents)[1]
+    drawn = [int(plan.epoch(number).inserted[entities].sum()) for number in (0, 1)]
+    found = sum(int((text.tokens == tokenizer.marker_ids[0]).sum()) for text in inserted_texts(plan))
+    assert found == drawn[0] != drawn[1]
