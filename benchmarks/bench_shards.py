@@ -25,15 +25,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from leia_beam.manifest import read_manifest
+from leia_beam.manifest import StageFile, manifest_bytes, read_manifest
+from leia_beam.schema import ARTICLES
 from leia_beam.stage_shards import ShardsStage
+from leia_beam.tables import TableWriter
 from leia_beam.tokenization import without_added_tokens
 from leia_beam.tokenizer_identity import find_tokenizer
 from leia_beam.units import run_unit
@@ -41,6 +45,8 @@ from leia_beam.units import run_unit
 ROOT = Path(__file__).resolve().parent.parent
 DUMPS = {"ja": "jawiki-20190601-head.xml.bz2", "en": "enwiki-p10p30302-excerpt.xml.bz2"}
 BATCH_TEXTS = 64
+UNIT_TEXT_BYTES = 50_000_000
+"""About what a range of 48 MiB of a .bz2 has."""
 _PAGE = re.compile(rb"<page>.*?</page>", re.DOTALL)
 _LINK = re.compile(r"\[\[([^\[\]|#{}]+)")
 
@@ -201,26 +207,63 @@ def bench_memory(options: argparse.Namespace, scratch: Path) -> None:
     """Peak memory of a process that makes shards of more and more articles."""
     dumps, tokenizers = sources(options.data, scratch / "sample")
     language, dump = next(iter(dumps.items()))
-    print("texts MB | units | peak MiB of the process | peak MiB before its first unit")
+    small = scratch / "small"
+    small.mkdir()
+    write_dumps(dump, language, int(10e6), 0, small, compress=False)
+    prepare(small, language)
+    print("texts MB | units | peak MiB of the process | peak MiB before its first unit | CPU s")
     for megabytes in options.memory:
         folder = scratch / f"memory-{megabytes:g}"
-        folder.mkdir()
-        write_dumps(dump, language, int(megabytes * 2.5e6), 0, folder, compress=False)
-        prepare(folder, language)
-        size = sum(len(text.encode()) for texts in texts_of(folder) for text in texts)
-        for path in folder.glob("*wiki*.xml"):
-            path.unlink()
+        size = enlarge(small / "build", folder / "build", int(megabytes * 1e6))
         code = (
-            "import sys; sys.path.insert(0, 'benchmarks'); from pathlib import Path; import bench_shards as b\n"
+            "import sys; sys.path.insert(0, 'benchmarks'); import time; from pathlib import Path; import bench_shards as b\n"
             f"stage = b.shards_stage(Path({str(folder)!r}), {language!r}, Path({str(tokenizers[0])!r}), 'shards')\n"
             "stage.plan; before = b.peak_mib(); units = stage.units()\n"
             "for unit in units: b.run_unit(stage, unit, stage.process)\n"
-            "print(len(units), b.peak_mib(), before)"
+            "print(len(units), b.peak_mib(), before, time.process_time())"
         )
         done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
-        units, peak, before = done.stdout.split()
-        print(f"{size / 1e6:,.0f} | {units} | {float(peak):,.0f} | {float(before):,.0f}")
+        units, peak, before, seconds = done.stdout.split()
+        print(
+            f"{size / 1e6:,.0f} | {units} | {float(peak):,.0f} | {float(before):,.0f} | {float(seconds):,.0f}",
+            flush=True,
+        )
         shutil.rmtree(folder)
+
+
+def enlarge(build: Path, larger: Path, wanted: int) -> int:
+    """A build whose stage `articles` has so many bytes of text: its articles again and again, in units as a dump's are.
+
+    Returns the bytes of text. The larger build's units are one file under several names, which no reader minds.
+    """
+    shutil.copytree(build / "entities", larger / "entities")
+    (larger / "articles/data").mkdir(parents=True)
+    manifest = read_manifest(build / "articles")
+    rows = pa.concat_tables(pq.read_table(build / "articles" / file.path) for file in manifest.files_of("articles"))
+    size = sum(len(text.encode()) for text in rows.column("text").to_pylist())
+    repeated = max(1, min(wanted, UNIT_TEXT_BYTES) // size)
+    units = max(1, round(wanted / (repeated * size)))
+    first = larger / "articles/data/articles-00000.parquet"
+    with TableWriter(str(first), ARTICLES) as table:
+        for _ in range(repeated):
+            table.write_table(rows.cast(ARTICLES), size // len(rows))
+    files = []
+    for unit in range(units):
+        path = first.with_name(f"articles-{unit:05d}.parquet")
+        if unit:
+            os.link(first, path)
+        files.append(
+            StageFile(
+                path=f"data/{path.name}",
+                table="articles",
+                unit=unit,
+                rows=repeated * len(rows),
+                size_bytes=path.stat().st_size,
+                sha256="",
+            )
+        )
+    (larger / "articles/_manifest.json").write_bytes(manifest_bytes(replace(manifest, files=tuple(files))))
+    return units * repeated * size
 
 
 def peak_mib() -> float:

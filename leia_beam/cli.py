@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import NoReturn
 
-from leia_beam import folder_commands, options
+from leia_beam import folder_commands, options, plan_command
 from leia_beam.arguments import Parser
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 
@@ -128,6 +128,7 @@ def _parser() -> Parser:
     for parser_of_stage in commands.choices.values():
         parser_of_stage.set_defaults(run=_run_build_command)
     folder_commands.add_commands(commands)
+    plan_command.add_command(commands)
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from leia_beam.storage import Storage
 from leia_beam.stream_checks import StreamCheck
 
 DONE, FAILED = "done", "failed"
+READERS = 16
+"""Threads that read records from an object store."""
 RECORDS_FOLDER = "_done"
 
 
@@ -96,6 +99,28 @@ def read_done_record(storage: Storage, folder: str, unit: int, fingerprint: str)
         return None
     whole = all(storage.size(f"{folder}/{file.path}") == file.size_bytes for file in record.files)
     return record if whole else None
+
+
+def read_stage_records(storage: Storage, folder: str, unit_count: int, fingerprint: str) -> list[CommitRecord | None]:
+    """The record of each unit of a stage: done, with its files whole, or failed; None where there is neither.
+
+    The sizes of all files come from one list, and a remote folder's records are read by many threads: one after another
+    the thousands of a full dump would take minutes.
+    """
+    sizes = storage.sizes(folder)
+
+    def read(unit: int) -> CommitRecord | None:
+        if f"{RECORDS_FOLDER}/{unit:05d}.json" not in sizes:
+            return None
+        record = read_record(storage, folder, unit, fingerprint)
+        if record is None or record.status != DONE:
+            return record
+        return record if all(sizes.get(file.path) == file.size_bytes for file in record.files) else None
+
+    if storage.copies_folder(folder) is None:
+        return [read(unit) for unit in range(unit_count)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, range(unit_count)))
 
 
 def sum_counters(records: Iterable[CommitRecord]) -> dict[str, int]:

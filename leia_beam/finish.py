@@ -16,8 +16,7 @@ from leia_beam.commits import (
     FAILED,
     CommitRecord,
     conservation_errors,
-    read_done_record,
-    read_record,
+    read_stage_records,
     sum_counters,
     top_tallies,
 )
@@ -150,16 +149,13 @@ def _complete_records(storage: Storage, folder: str, plan: StagePlan) -> list[Co
     records: list[CommitRecord] = []
     failed: list[CommitRecord] = []
     missing: list[int] = []
-    for unit in range(plan.unit_count):
-        record = read_done_record(storage, folder, unit, plan.fingerprint)
-        if record is not None:
-            records.append(record)
-            continue
-        record = read_record(storage, folder, unit, plan.fingerprint)
-        if record is not None and record.status == FAILED:
+    for unit, record in enumerate(read_stage_records(storage, folder, plan.unit_count, plan.fingerprint)):
+        if record is None:
+            missing.append(unit)
+        elif record.status == FAILED:
             failed.append(record)
         else:
-            missing.append(unit)
+            records.append(record)
     if failed:
         more = f" (and {len(failed) - 1} more units failed)" if len(failed) > 1 else ""
         first = failed[0]

@@ -27,6 +27,9 @@ class ObjectStore(Protocol):
     def state(self, bucket: str, key: str) -> FileState | None:
         """Size and version of an object, or None."""
 
+    def whole(self, bucket: str, key: str) -> bytes | None:
+        """All of a small object, or None."""
+
     def fetch(self, bucket: str, key: str, start: int, end: int, version: str) -> bytes:
         """The bytes [start, end) of an object, of this version where one is given."""
 
@@ -87,6 +90,19 @@ class GcsStore:
         if bucket not in self._seen_buckets:
             list(self._client.list_blobs(bucket, max_results=1, retry=None, timeout=_GCS_TIMEOUT_S))
             self._seen_buckets.add(bucket)
+
+    def whole(self, bucket: str, key: str) -> bytes | None:
+        from google.api_core.exceptions import NotFound
+
+        with _gcs_faults():
+            try:
+                found: bytes = self._blob(bucket, key).download_as_bytes(
+                    raw_download=True, checksum="crc32c", single_shot_download=True, retry=None, timeout=_GCS_TIMEOUT_S
+                )
+            except NotFound:
+                self._find_bucket(bucket)
+                return None
+            return found
 
     def fetch(self, bucket: str, key: str, start: int, end: int, version: str) -> bytes:
         generation = version.partition("generation ")[2]
@@ -178,11 +194,31 @@ class S3Store:
             except ClientError as error:
                 if _s3_code(error)[0] != 404:
                     raise
-                if bucket not in self._seen_buckets:
-                    self._client.list_objects_v2(Bucket=bucket, MaxKeys=1)
-                    self._seen_buckets.add(bucket)
+                self._find_bucket(bucket)
                 return None
             return FileState(int(found["ContentLength"]), f"etag {found['ETag'].strip(chr(34))}")
+
+    def _find_bucket(self, bucket: str) -> None:
+        """An object that is not there is one thing, a bucket that is not there another."""
+        if bucket not in self._seen_buckets:
+            self._client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+            self._seen_buckets.add(bucket)
+
+    def whole(self, bucket: str, key: str) -> bytes | None:
+        from botocore.exceptions import ClientError
+
+        with _s3_faults():
+            try:
+                answer = self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if _s3_code(error) != (404, "NoSuchKey"):
+                    raise
+                return None
+            with answer["Body"] as body:
+                found: bytes = body.read()
+            if len(found) != int(answer["ContentLength"]):
+                raise StoreFault(f"{len(found):,} bytes came of {answer['ContentLength']:,}", passing=True)
+            return found
 
     def fetch(self, bucket: str, key: str, start: int, end: int, version: str) -> bytes:
         etag = version.partition("etag ")[2]

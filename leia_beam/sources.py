@@ -112,6 +112,9 @@ class BeamStorage:
     def list(self, folder: str) -> list[str]:
         return self._of(folder).list(folder)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        return self._of(folder).sizes(folder)
+
     def publish(self, local_path: str, path: str) -> None:
         self._of(path).publish(local_path, path)
 
@@ -194,6 +197,9 @@ class _Files(ABC):
     def list(self, folder: str) -> list[str]: ...
 
     @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]: ...
+
+    @abstractmethod
     def publish(self, local_path: str, path: str) -> None: ...
 
     @abstractmethod
@@ -247,18 +253,16 @@ class _ObjectFiles(_Files):
         )
 
     def read(self, path: str) -> bytes | None:
-        state = self.stat(path)
-        if state is None:
-            return None
-        if not state.size_bytes:
-            return b""
-        with self._opened(path, None, "") as file:
-            return file.read()
+        return tried(lambda: self._store.whole(*split_path(path)), path, "read")
 
     def list(self, folder: str) -> list[str]:
         bucket, key = split_path(folder.rstrip("/") + "/")
         entries = self._entries(folder, bucket, key, deep=False)
         return sorted({name.removeprefix(key).rstrip("/") for name, _ in entries} - {""})
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        bucket, key = split_path(folder.rstrip("/") + "/")
+        return {name.removeprefix(key): size for name, size in self._entries(folder, bucket, key, deep=True)}
 
     def publish(self, local_path: str, path: str) -> None:
         with open(local_path, "rb") as source:
@@ -324,10 +328,12 @@ class _BeamFiles(_Files):
                 return content
 
     def list(self, folder: str) -> list[str]:
+        return sorted({path.partition("/")[0] for path in self.sizes(folder)})
+
+    def sizes(self, folder: str) -> dict[str, int]:
         with self._errors(folder, "listed"):
             entries = FileSystems.match([folder.rstrip("/") + "/**"])[0].metadata_list
-        inside = (entry.path.removeprefix(folder.rstrip("/") + "/") for entry in entries)
-        return sorted({path.partition("/")[0] for path in inside})
+        return {entry.path.removeprefix(folder.rstrip("/") + "/"): entry.size_in_bytes for entry in entries}
 
     def publish(self, local_path: str, path: str) -> None:
         with open(local_path, "rb") as source:

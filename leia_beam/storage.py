@@ -6,6 +6,7 @@ has the few operations that a build needs; an object store offers the same ones 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -64,6 +65,9 @@ class Storage(Protocol):
 
     def list(self, folder: str) -> list[str]:
         """The names in a folder, sorted; none if there is no such folder."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The size in bytes of each file below a folder, by its path in the folder."""
 
     def publish(self, local_path: str, path: str) -> None:
         """Put a finished local file under its final name, at once and durably."""
@@ -133,6 +137,15 @@ class LocalStorage:
             return sorted(os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        found = {}
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)
+                with contextlib.suppress(FileNotFoundError):  # a temporary file of a running build
+                    found[os.path.relpath(path, folder)] = os.stat(path).st_size
+        return found
 
     def publish(self, local_path: str, path: str) -> None:
         with environment_errors(path):

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from leia_beam.commits import DONE, FAILED, CommitRecord, most_frequent, read_done_record, write_record
 from leia_beam.dumps import Dump, DumpReader, byte_ranges
-from leia_beam.errors import DamagedInput, LeiaError, UsageError
+from leia_beam.errors import DamagedInput, LeiaError, MissingResource, UsageError
 from leia_beam.manifest import StageFile
 from leia_beam.plans import StagePlan, current_versions
 from leia_beam.ranges import Place, RangeReport
@@ -261,6 +261,11 @@ def run_unit(stage: AnyStage, unit: Unit, work: Callable[[Unit, UnitOutput], Non
             record = _failed_record(stage.plan, unit, error, output.last_id)
             write_record(storage, folder, record)
             return record
+        except MemoryError as error:
+            raise MissingResource(
+                f"{stage.plan.stage}, unit {unit.number} ({unit.name or 'a bucket of titles'}, bytes {unit.start:,} to "
+                f"{unit.end:,}): out of memory; give fewer --workers, or a machine with more"
+            ) from error
         for file, local_path in finished:
             storage.publish(local_path, f"{folder}/{file.path}")
         record = CommitRecord(

@@ -80,8 +80,7 @@ class Answerer:
         """How many requests go through the model together: the batch size, halved whenever memory ran out."""
         self.from_cache = 0
 
-    @property
-    def model(self) -> "ScoringModel":
+    def load(self) -> "ScoringModel":
         """The model, loaded now if it was not."""
         if self._model is None:
             self._model = self._load()
@@ -124,7 +123,7 @@ class Answerer:
         """The answers, or None where the memory was too small for so many at once."""
         import torch
 
-        model = self.model
+        model = self.load()
         try:
             return _ask(model, part)
         except (torch.OutOfMemoryError, RuntimeError) as error:

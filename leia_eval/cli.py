@@ -69,7 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add(run, "--limit", type=int, metavar="N", help="score N items of each task, drawn by their ids (default: all)")
     _add(run, "--limit-seed", type=int, default=42, metavar="N", help="seed that draws them")
     _add(run, "--seed", type=int, default=42, metavar="N", help="seed that chooses the shots")
-    _add(run, "--batch-size", type=int, default=8, metavar="N", help="requests at once; halved when memory runs out")
+    _add(
+        run,
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="requests at once, for vllm some hundred; halved when memory runs out",
+    )
     _add(run, "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N, mps, or auto: spread over all GPUs")
     _add(run, "--dtype", default="float32", metavar="NAME", help="float32, bfloat16, float16, or auto: as stored")
     _add(run, "--backend", default="hf", metavar="NAME", help="hf, or vllm where it is installed")

@@ -175,7 +175,8 @@ def _read_hub(source: Source, task: str) -> TaskData:
         assert source.hub is not None
         try:
             found = datasets.load_dataset(source.hub.path, source.hub.name, split=split)
-        except (OSError, ValueError) as error:  # no network, or no such set: `datasets` says either in these two
+        except (OSError, ValueError, RuntimeError) as error:
+            # no network, no such set, or one that only a loading script makes: `datasets` says these in the three
             reason = " ".join(str(error).split())
             raise MissingResource(
                 f"cannot read {source.hub}, split {split}, from the hub ({reason}); give --data-dir DIR with "

@@ -245,12 +245,13 @@ def _prepare(
         task.sampler = GivenShots(shots)
     else:
         task.set_fewshot_seed(options.seed)  # once, in one process: the requests are the same at any number of them
-    indices = list(range(len(data.items.documents)))
+    drawn = None
     if options.limit is not None:
-        indices = draw_items([document["id"] for document in data.items.documents], options.limit, options.limit_seed)
-    task.build_all_requests(samples=indices, rank=0, world_size=1)
-    for instance in task.instances:
-        instance.doc_id = indices[instance.doc_id]  # lm-eval counts within the samples
+        drawn = draw_items([document["id"] for document in data.items.documents], options.limit, options.limit_seed)
+    task.build_all_requests(samples=drawn, rank=0, world_size=1)
+    if drawn is not None:
+        for instance in task.instances:
+            instance.doc_id = drawn[instance.doc_id]  # lm-eval counts within the samples
     requests = [
         request
         for instance in task.instances

@@ -106,6 +106,8 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
         task.entry.name: score_task(task, answerer.answers(requests))
         for task, requests in zip(prepared, encoded, strict=True)
     }
+    if _about_key(identity, options) not in cache:  # its line was damaged
+        answerer.load()
     about = About(**cache[_about_key(identity, options)])
     cut = {task.entry.name: _items_cut(task, requests) for task, requests in zip(prepared, encoded, strict=True)}
     results = _results(key, prepared, samples, identity, about, cut)

@@ -298,8 +298,12 @@ class TrainingPlan:
 
 
 def _end_id(store: Store, data: DataConfig) -> int | None:
-    """The id put after each article: the tokenizer's EOS where documents are kept apart, unless the run says no."""
-    return store.tokenizer.eos_id if data.document_end and not data.cross_document else None
+    """The id put after each article: the tokenizer's EOS where documents are kept apart, unless the run says no.
+
+    Where the build put it there already, it is not put there twice.
+    """
+    is_wanted = data.document_end and not data.cross_document and not store.tokenizer.document_end_ids
+    return store.tokenizer.eos_id if is_wanted else None
 
 
 def _reference_labels(store: Store, data: DataConfig, markers: Markers | None) -> ReferenceLabels | None:

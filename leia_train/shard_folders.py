@@ -30,6 +30,8 @@ class BuildTokenizer:
     probe_fingerprint: str
     vocabulary_size: int
     document_start_ids: tuple[int, ...]
+    document_end_ids: tuple[int, ...]
+    """What the build put behind each article: () unless it was asked to."""
     eos_id: int | None
 
 
@@ -98,6 +100,7 @@ def _read_tokenizer(folder: Path, manifest: Manifest) -> BuildTokenizer:
             probe_fingerprint=str(details["probe_fingerprint"]),
             vocabulary_size=int(details["vocabulary_size"]),
             document_start_ids=tuple(int(token_id) for token_id in details["document_start_ids"]),
+            document_end_ids=tuple(int(token_id) for token_id in details["document_end_ids"]),
             eos_id=None if details["eos_id"] is None else int(details["eos_id"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -198,7 +198,7 @@ def _map(folder: Path, description: Mapping[str, Any]) -> Store:
 def _stored_tokenizer(folder: Path, content: Mapping[str, Any]) -> BuildTokenizer:
     values = {name: value for name, value in content.items() if name != "has_config"}
     return BuildTokenizer(
-        **{**values, "document_start_ids": tuple(values["document_start_ids"])},
+        **{**values, **{name: tuple(values[name]) for name in ("document_start_ids", "document_end_ids")}},
         tokenizer_json=(folder / _TOKENIZER).read_bytes(),
         config_json=(folder / _TOKENIZER_CONFIG).read_bytes() if content["has_config"] else None,
     )

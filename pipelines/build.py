@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from leia_beam.commits import read_record
 from leia_beam.coverage import STRICT, Tolerance
+from leia_beam.disk_space import check_free, needed_bytes
 from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.entity_names import INSTANCE_OF, NameRules
@@ -166,6 +168,8 @@ class Build:
             self.say(f"{plan.stage:<10} finished before, skipped")
             return finished
         began = time.monotonic()
+        if not is_remote(stage.folder):
+            self._check_disk(stage)
         if isinstance(stage, ShardsStage):
             stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
@@ -180,6 +184,13 @@ class Build:
         for warning in manifest.warnings:
             self.say(f"           warning: {warning}")
         return manifest
+
+    def _check_disk(self, stage: AnyStage) -> None:
+        fingerprint = stage.plan.fingerprint
+        pending = [u for u in stage.units() if read_record(stage.storage, stage.folder, u.number, fingerprint) is None]
+        warning = check_free(stage.folder, needed_bytes(stage.plan.stage, pending))
+        if warning is not None:
+            self.say(f"{stage.plan.stage:<10} warning: {warning}")
 
     def say(self, line: str) -> None:
         """A line of progress, on standard error so that results alone are on standard output."""
@@ -541,7 +552,11 @@ def _run_on_dataflow(
             overwrite=build.options.overwrite,
         ),
         storage=build.storage,
-        needs=needs_of(sum(len(stage.units()) for stage in first)),
+        needs=needs_of(
+            sum(len(stage.units()) for stage in first),
+            sum(dump.size_bytes for stage in first if isinstance(stage, ArticlesStage) for dump in stage.dumps),
+            inputs.range_bytes,
+        ),
     )
     run_dataflow(job, build.options.runner.workers, build.options.beam_options, build.say)
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, WorkerOptions
 
+from leia_beam.commits import RECORDS_FOLDER
 from leia_beam.errors import LeiaError, MissingResource, UsageError
 from leia_beam.finish import finish_stage, read_finished
-from leia_beam.planning import DISK_GB_OF_IMAGE, PROCESSES_A_MACHINE, WorkerNeeds, needs_of
+from leia_beam.planning import WorkerNeeds, needs_of
 from leia_beam.plans import claim_folder, read_plan
 from leia_beam.sources import is_remote
 from leia_beam.storage import Storage
@@ -33,7 +35,8 @@ from pipelines.packaging import write_source_folder
 
 DATAFLOW = "dataflow"
 STAGE_FOLDERS = ("sitelinks", "langlinks", "articles", "entities/_titles", "entities/_redirects", "entities", "shards")
-MACHINE_TYPE = f"e2-standard-{PROCESSES_A_MACHINE}"
+RANGE_BYTES = 48 << 20
+TELL_EVERY_S = 30.0
 _SECRETS = ("s3_secret_access_key", "s3_access_key_id", "s3_session_token", "azure_connection_string")
 Say = Callable[[str], None]
 
@@ -71,9 +74,43 @@ def run_dataflow(job: Job, workers: int | None, beam_options: Sequence[str], say
     say(f"job {google.job_name} of project {google.project} in {google.region} was submitted")
     if not wait:
         return
-    with _one_line():
+    with _telling(job, say), _one_line():
         state = result.wait_until_finish()
     check_finished(job, str(state))
+
+
+@contextlib.contextmanager
+def _telling(job: Job, say: Say) -> Iterator[None]:
+    """While a job runs, say now and then how far it is."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        while not stop.wait(TELL_EVERY_S):
+            say(job_line(job))
+
+    thread = threading.Thread(target=tell, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def job_line(job: Job) -> str:
+    """How far a job is: of each stage that has begun the units that have a record, or that it is finished."""
+    parts = []
+    for name in STAGE_FOLDERS:
+        folder = f"{job.output}/{name}"
+        plan = read_plan(job.storage, folder)
+        if plan is None:
+            continue
+        if read_finished(job.storage, folder, plan.fingerprint) is not None:
+            parts.append(f"{plan.stage} finished")
+        else:
+            done = len(job.storage.list(f"{folder}/{RECORDS_FOLDER}"))
+            parts.append(f"{plan.stage} {done:,} of {plan.unit_count:,} units")
+    return "; ".join(parts) or "nothing has begun"
 
 
 def paths_of(stages: Sequence[AnyStage]) -> list[str]:
@@ -90,7 +127,8 @@ class DataflowEngine:
 
     def run(self, graph: Graph, stage: AnyStage, units: Sequence[Unit]) -> None:
         paths = [stage.folder, *paths_of([stage])]
-        options = job_options(paths, stage.plan.stage, needs_of(len(units)), self._workers, self._beam_options)
+        needs = needs_of(len(units), sum(unit.size_bytes for unit in units), RANGE_BYTES)
+        options = job_options(paths, stage.plan.stage, needs, self._workers, self._beam_options)
         if options.view_as(GoogleCloudOptions).template_location:
             raise UsageError("--template_location: only `leia-beam build` is one job that can be a template")
         with _packaged(), _one_line():
@@ -131,8 +169,8 @@ def job_options(
         "num_workers": machines,
         "max_num_workers": machines,
         "autoscaling_algorithm": "NONE",
-        "machine_type": machine.machine_type or MACHINE_TYPE,
-        "disk_size_gb": machine.disk_size_gb or DISK_GB_OF_IMAGE + needs.disk_gb,
+        "machine_type": machine.machine_type or needs.machine_type,
+        "disk_size_gb": machine.disk_size_gb or needs.disk_gb,
         "number_of_worker_harness_threads": given.view_as(DebugOptions).number_of_worker_harness_threads or 1,
         "sdk_location": "container",
         "setup_file": "./setup.py",

@@ -36,10 +36,12 @@ class beams_errors:
 
     _OURS = re.compile(r"leia_beam\.errors\.(\w+): (.+?)(?= \[while running|\n|$)")
     _STEP = re.compile(r" \[while running '[^']*'\]")
+    _JOB = re.compile(r"^Pipeline \S+ failed in state \w+: ")
     _RAISED = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception): .+$", re.MULTILINE)
 
-    def __init__(self, where: str = ""):
+    def __init__(self, where: str = "", advice: str = "run the same command again, it goes on where it stopped"):
         self._where = where
+        self._advice = advice
 
     def __enter__(self) -> None:
         return None
@@ -71,10 +73,8 @@ class beams_errors:
             return LeiaError(
                 f"{self._where}: a worker failed ({last}); this is a fault of the program, please report it"
             )
-        first = " ".join(text.split())[:300] or "no reason was given"
-        return MissingResource(
-            f"{self._where}: the job failed ({first}); run the same command again, it goes on where it stopped"
-        )
+        first = self._JOB.sub("", " ".join(text.split()))[:300] or "no reason was given"
+        return MissingResource(f"{self._where}: the job failed ({first}); {self._advice}")
 
 
 def listening_note(what: str) -> str:

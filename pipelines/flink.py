@@ -14,8 +14,10 @@ import os
 import shutil
 import socket
 import sys
+import threading
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -25,13 +27,21 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
 )
 from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.runners.runner import PipelineState
 
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.sources import storage_of
 from leia_beam.units import AnyStage, Unit
 from pipelines.engine import Graph, beams_errors, listening_note
-from pipelines.flink_cluster import Cluster, ask_cluster, check_slots, check_version, jar_flink_version, minor_version
+from pipelines.flink_cluster import (
+    Cluster,
+    ask_cluster,
+    cancel_jobs,
+    check_slots,
+    check_version,
+    jar_flink_version,
+    minor_version,
+)
 from pipelines.probe import check_probe, mark, probe_graph
 
 EMBEDDED = "[local]"
@@ -76,6 +86,9 @@ class FlinkEngine:
         output: str,
         say: Callable[[str], None],
     ):
+        if any(argument.partition("=")[0] == "--flink_master" for argument in beam_options):
+            asked = PipelineOptions(list(beam_options)).view_as(FlinkRunnerOptions).flink_master
+            options = replace(options, master=asked)
         self._options = options
         self._workers = workers
         self._given = list(beam_options)
@@ -83,23 +96,38 @@ class FlinkEngine:
         self._say = say
         self._server: FlinkJarJobServer | None = None
         self._arguments: list[str] | None = None
-        self._where = f"--flink-master {options.master}"
+        self._where = f"--flink-master {self._options.master}"
+        self._run_id = uuid.uuid4().hex[:8]
+        self._is_embedded = self._options.master in (EMBEDDED, "[auto]")
 
     def run(self, graph: Graph, stage: AnyStage, units: Sequence[Unit]) -> None:
         if self._arguments is None:
             self._start()
         assert self._arguments is not None
-        pipeline = self._pipeline(f"leia-{stage.plan.stage}")
+        job_name = self._job_name(stage.plan.stage)
+        pipeline = self._pipeline(job_name)
         with beams_errors(self._where):
             graph(pipeline, stage, units)
-            result = pipeline.run()
-            _wait(result)
+            try:
+                pipeline.run().wait_until_finish()
+            except KeyboardInterrupt:
+                self._cancel(job_name)
+                raise
 
     def close(self) -> None:
-        """End the job server; a job that was submitted to a cluster goes on there."""
+        """End the job server, and an embedded Flink with it."""
         server, self._server, self._arguments = self._server, None, None
         if server is not None:
             server.stop()
+
+    def _job_name(self, what: str) -> str:
+        """A job's name on the cluster, which no other run's job has."""
+        return f"leia-{what}-{self._run_id}"
+
+    def _cancel(self, job_name: str) -> None:
+        """End a job that would go on unseen; an embedded Flink ends with the job server."""
+        if not self._is_embedded and not cancel_jobs(self._options.master, job_name):
+            self._say(f"note: {self._where}: the job {job_name} is not yet ended there")
 
     def _pipeline(self, job_name: str) -> beam.Pipeline:
         arguments = [*(self._arguments or ()), f"--job_name={job_name}"]
@@ -107,11 +135,11 @@ class FlinkEngine:
 
     def _start(self) -> None:
         """Check what can be checked, start the job server, and let the workers say what they see."""
-        cluster = None if self._options.master in (EMBEDDED, "[auto]") else ask_cluster(self._options.master)
+        cluster = None if self._is_embedded else ask_cluster(self._options.master)
         given = PipelineOptions(self._given)
         jar = self._options.job_server_jar or os.environ.get(JAR_VARIABLE)
         master = FlinkRunner.add_http_scheme(self._options.master)
-        arguments = [f"--flink_master={master}", *self._job_server_options(jar, cluster, given)]
+        arguments = self._job_server_options(jar, cluster, given)
         parallelism = self._parallelism(cluster, given)
         slots_each = parallelism if cluster is None else cluster.slots_each
         arguments += [
@@ -123,6 +151,7 @@ class FlinkEngine:
             "--default_sdk_harness_log_level=WARN",  # a name that Java and Python both know
             *self._environment(cluster, given),
             *self._given,
+            f"--flink_master={master}",
         ]
         self._start_job_server(arguments, given)
         if cluster is not None and self._options.probe_s:
@@ -184,6 +213,7 @@ class FlinkEngine:
         self._say(listening_note("--runner flink"))
         port = given.view_as(JobServerOptions).job_port or _free_port()
         options = PipelineOptions([*arguments, f"--job_port={port}"])
+        threading.excepthook = _quiet_reader(threading.excepthook)
         server = FlinkJobServer(options)
         logging.getLogger(FlinkJobServer.__name__).setLevel(logging.INFO)  # Java's stacks, for build.log
         try:
@@ -198,13 +228,14 @@ class FlinkEngine:
 
     def _probe(self, parallelism: int) -> None:
         with mark(storage_of(self._output, self._given), self._output) as (path, token):
-            pipeline = self._pipeline("leia-probe")
-            with beams_errors(self._where):
+            job_name = self._job_name("probe")
+            pipeline = self._pipeline(job_name)
+            with beams_errors(self._where, self._advice()):
                 probe_graph(pipeline, storage_of(self._output, self._given), path, token, 4 * parallelism)
                 result = pipeline.run()
                 state = result.wait_until_finish(self._options.probe_s * 1000)
                 if state != PipelineState.DONE:
-                    result.cancel()
+                    self._cancel(job_name)
                     raise MissingResource(
                         f"{self._where}: no worker answered within {self._options.probe_s} s; {self._advice()}"
                     )
@@ -224,13 +255,16 @@ class FlinkJobServer(FlinkJarJobServer):
         return [sys.executable, "-c", _TETHERED, *map(str, command)], endpoint
 
 
-def _wait(result: PipelineResult) -> None:
-    """Wait for a job; an interrupt cancels it, so that it does not go on unseen."""
-    try:
-        result.wait_until_finish()
-    except KeyboardInterrupt:
-        result.cancel()
-        raise
+def _quiet_reader(before: Callable[[threading.ExceptHookArgs], object]) -> Callable[[threading.ExceptHookArgs], object]:
+    """Beam reads a job's messages in a thread, which prints a traceback where the job server is ended first."""
+
+    def hook(given: threading.ExceptHookArgs) -> object:
+        if given.thread is not None and given.thread.name.startswith("wait_until_finish"):
+            logging.getLogger(__name__).info("a job's messages ended: %s", given.exc_value)
+            return None
+        return before(given)
+
+    return hook
 
 
 def _local_command(command: str) -> str:

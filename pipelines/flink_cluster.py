@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -21,6 +22,9 @@ from leia_beam.errors import MissingResource, UsageError
 TIMEOUT_S = 10.0
 VERSION_FILE = ".flink-runtime.version.properties"
 """Flink's own note of its version, in every jar that holds its runtime; a job server's name says nothing sure."""
+
+ACTIVE = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "CANCELLING")
+_CANCEL_LIMIT_S = 20.0
 
 # The master is asked directly, as the job server will: Java takes no notice of the proxies in the environment.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -65,18 +69,44 @@ def ask_cluster(master: str) -> Cluster:
             slots=int(overview["slots-total"]),
             free_slots=int(overview["slots-available"]),
             slots_each=max((int(manager["slotsNumber"]) for manager in managers), default=0),
-            jobs=tuple(str(job["name"]) for job in jobs if job["state"] in ("RUNNING", "CREATED", "RESTARTING")),
+            jobs=tuple(str(job["name"]) for job in jobs if job["state"] in ACTIVE),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _no_flink(master, f"it lacks {error}") from error
 
 
+def cancel_jobs(master: str, name: str) -> bool:
+    """Cancel the jobs of that name and wait a while for their end. Returns whether none is left.
+
+    Beam's own cancel ends the job server's waiting for a job, not always the job.
+
+    Raises: MissingResource if the master does not answer.
+    """
+    deadline = time.monotonic() + _CANCEL_LIMIT_S
+    asked: set[str] = set()
+    while time.monotonic() < deadline:
+        jobs = _get(master, "/jobs/overview").get("jobs", [])
+        left = [str(job["jid"]) for job in jobs if job["name"] == name and job["state"] in ACTIVE]
+        if not left:
+            return True
+        for job in left:
+            if job not in asked:
+                _ask(urllib.request.Request(f"{master_url(master)}/jobs/{job}?mode=cancel", method="PATCH"), master)
+                asked.add(job)
+        time.sleep(0.2)
+    return False
+
+
 def _get(master: str, path: str) -> dict[str, Any]:
+    return _ask(urllib.request.Request(master_url(master) + path), master)
+
+
+def _ask(request: urllib.request.Request, master: str) -> dict[str, Any]:
     try:
-        with _OPENER.open(master_url(master) + path, timeout=TIMEOUT_S) as answer:
-            content = json.loads(answer.read())
+        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
+            content = json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as error:
-        raise _no_flink(master, f"HTTP {error.code} for {path}") from error
+        raise _no_flink(master, f"HTTP {error.code} for {request.selector}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         reason = getattr(reason, "strerror", None) or reason

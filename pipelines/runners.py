@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
-from leia_beam.commits import read_done_record
+from leia_beam.commits import DONE, read_stage_records
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.units import AnyStage, Unit
 from pipelines.dataflow import DATAFLOW, DataflowEngine
@@ -50,11 +50,9 @@ def run_units(engine: Engine, graph: Graph, stage: AnyStage) -> None:
 
     Raises: the error of a worker, as a LeiaError where it is one.
     """
-    fingerprint = stage.plan.fingerprint
+    records = read_stage_records(stage.storage, stage.folder, stage.plan.unit_count, stage.plan.fingerprint)
     pending = [
-        unit
-        for unit in stage.units()
-        if read_done_record(stage.storage, stage.folder, unit.number, fingerprint) is None
+        unit for unit, record in zip(stage.units(), records, strict=True) if record is None or record.status != DONE
     ]
     if pending:
         engine.run(graph, stage, pending)

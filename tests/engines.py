@@ -130,6 +130,19 @@ class Space:
                 start_new_session=True,
             )
 
+    def processes(self, text: str) -> list[int]:
+        """The processes in the name space whose command line holds a text."""
+        own = os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                is_there = entry.name.isdecimal() and os.readlink(entry / "ns/net") == own
+                if is_there and text in (entry / "cmdline").read_text(errors="replace"):
+                    found.append(int(entry.name))
+            except OSError:  # it has ended
+                continue
+        return found
+
     def listeners(self) -> list[str]:
         """The local addresses that something listens on, as /proc/net/tcp has them: hexadecimal, ADDRESS:PORT."""
         found = []

@@ -30,6 +30,7 @@ DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
 IMAGE = "example/leia-beam:0.1.0"
 OPTIONS = ("--range-bytes", "8KiB", "--buckets", "3", "--quiet")
 BEAM = (
+    "--runner=DataflowRunner",
     "--no_auth",
     "--project=demo",
     "--region=europe-west4",
@@ -88,12 +89,13 @@ def test_the_request_holds_image_packages_and_options(request_: Request) -> None
     assert pool["numWorkers"] == 3 and pool["autoscalingSettings"]["algorithm"].endswith("NONE")
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 3
     assert pool["numThreadsPerWorker"] == 1 and pool["machineType"] == "e2-standard-4"
-    assert pool["diskSizeGb"] >= 50
+    assert pool["diskSizeGb"] == 30
     assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == [IMAGE]
     assert all(image["useSingleCorePerContainer"] for image in pool["sdkHarnessContainerImages"])
     assert environment["flexResourceSchedulingGoal"].endswith("COST_OPTIMIZED")
     assert [package["name"] for package in pool["packages"]] == ["workflow.tar.gz"]
     assert request_.job["name"].startswith("leia-jawiki-")
+    assert set(request_.staged) == {"workflow.tar.gz", "pipeline.pb"}, "nothing else of this machine is sent"
     steps = request_.staged["pipeline.pb"].decode("latin-1")
     for stage in ("Sitelinks", "Articles", "Titles", "Redirects", "Entities", "Shards"):
         assert f"{stage}/Finish" in steps, f"the stage {stage} is part of the one job"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import hashlib
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +107,29 @@ def test_hardly_more_is_fetched_than_the_dump(store: Store, tmp_path: Path) -> N
     assert main([*command, "--range-bytes", "4MB", "--workers", "1", "--quiet", "--", *store.options]) == 0
     assert len(LocalStorage().list(f"{tmp_path}/out/articles/_done")) == 4
     assert len(dump) < store.proxy.received < 1.1 * len(dump)
+
+
+def test_a_gzip_dump_is_fetched_once(store: Store, tmp_path: Path) -> None:
+    """Its ranges are read by one reader, which goes on; a run that goes on behind what is done fetches it once more."""
+    draw = random.Random(9)
+    lines = [
+        json.dumps({"id": f"Q{number}", "sitelinks": {"enwiki": {"title": f"T {draw.getrandbits(400):x}"}}})
+        for number in range(1, 60_000)
+    ]
+    dump = gzip.compress(("[\n" + ",\n".join(lines) + "\n]\n").encode(), 1)
+    store.put("in/wikidata.json.gz", dump)
+    command = ["sitelinks", "--wikidata", f"{store.root}/in/wikidata.json.gz", "--output", str(tmp_path / "out")]
+    command += ["--range-bytes", "1MiB", "--workers", "2", "--quiet", "--", *store.options]
+    store.proxy.reset()
+    assert main(command) == 0
+    records = LocalStorage().list(f"{tmp_path}/out/sitelinks/_done")
+    # Beside the dump its head, which is looked at first: of so small a one more than a tenth.
+    assert len(records) >= 4 and len(dump) < store.proxy.received < 1.2 * len(dump)
+    for path in (records[-1], "../_manifest.json"):
+        (tmp_path / "out/sitelinks/_done" / path).unlink()
+    store.proxy.reset()
+    assert main(command) == 0
+    assert len(dump) < store.proxy.received < 1.2 * len(dump)
 
 
 def generated_dump(size_bytes: int) -> bytes:

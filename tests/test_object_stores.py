@@ -345,3 +345,45 @@ def test_copies_are_not_kept_where_others_may_write(store: Store, tmp_path: Path
     storage = BeamStorage(store.storage.options, str(shared))
     with pytest.raises(LeiaError):
         local_copy(storage, f"{store.root}/s", ["t"])
+
+
+def test_many_records_take_one_list_and_a_request_each(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher asks the store of a stage with 60 units of three files, one of them not whole, one failed."""
+    from leia_beam.commits import DONE, FAILED, CommitRecord, read_stage_records, write_record
+    from leia_beam.manifest import StageFile
+
+    storage, folder = store.storage, f"{store.root}/b/articles"
+    for unit in range(60):
+        files = [
+            StageFile(path=f"data/{table}-{unit}", table=table, unit=unit, rows=1, size_bytes=4, sha256="0")
+            for table in ("a", "b", "c")
+        ]
+        status = FAILED if unit == 7 else DONE
+        record = CommitRecord(
+            stage="articles",
+            fingerprint="f",
+            unit=unit,
+            unit_count=61,
+            status=status,
+            input={},
+            files=files if status == DONE else (),
+            counters={},
+        )
+        write_record(storage, folder, record)
+        for file in record.files:
+            store.put(f"b/articles/{file.path}", b"1" if (unit, file.table) == (9, "b") else b"1234")
+    files_of = storage._of(store.root)
+    asked: list[str] = []
+    for name in ("whole", "state", "entries", "fetch"):
+        original = getattr(files_of._store, name)  # type: ignore[attr-defined]
+
+        def counted(*arguments: Any, _name: str = name, _original: Any = original, **options: Any) -> Any:
+            asked.append(_name)
+            return _original(*arguments, **options)
+
+        monkeypatch.setattr(files_of._store, name, counted)  # type: ignore[attr-defined]
+    records = read_stage_records(storage, folder, 61, "f")
+    assert [number for number, record in enumerate(records) if record is None] == [9, 60]
+    assert [record.unit for record in records if record is not None and record.status == FAILED] == [7]
+    assert sorted(asked) == ["entries", *["whole"] * 60]
+    assert read_stage_records(storage, folder, 61, "other") == [None] * 61

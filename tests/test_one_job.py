@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from leia_beam.cli import main
+from leia_beam.errors import DamagedInput
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.tokenizer_identity import find_tokenizer
 from pipelines import build as steps
-from pipelines.dataflow import Job
+from pipelines.dataflow import Job, check_finished, job_line
 from pipelines.one_job import build_graph
 from tests.build_files import kept_files
 from tests.conftest import Sample
@@ -22,10 +24,14 @@ from tests.conftest import Sample
 OPTIONS = ("--range-bytes", "8KiB", "--buckets", "3", "--quiet")
 
 
+jobs: list[Job] = []
+
+
 def run_as_one_job(command: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of `leia-beam build … --runner dataflow` with the job run by an in-memory runner here."""
 
     def run(job: Job, workers: int | None, beam_options: Any, say: Any) -> None:
+        jobs.append(job)
         pipeline = beam.Pipeline(runner=FnApiRunner())
         build_graph(pipeline, job.first, job.entities, job.shards, job.rules)
         pipeline.run().wait_until_finish()
@@ -49,6 +55,9 @@ def test_one_job_writes_the_bytes_of_stage_after_stage(
     command = [*sample.build_arguments("jawiki", tmp_path / "job"), *OPTIONS]
     assert run_as_one_job(command, monkeypatch) == 0
     assert kept_files(tmp_path / "job") == kept_files(build)
+    assert job_line(jobs[0]) == "; ".join(
+        f"{stage} finished" for stage in ("sitelinks", "articles", "titles", "redirects", "entities", "shards")
+    )
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "job/shards").rglob("*") if path.is_file()}
     assert run_as_one_job(command, monkeypatch) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
@@ -74,6 +83,10 @@ def test_damaged_input_fails_the_job_with_its_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{damaged}: damaged: the bzip2 block at byte" in error
     assert not (tmp_path / "job/articles" / MANIFEST_NAME).exists()
+    line = job_line(jobs[-1])
+    assert re.fullmatch(r"sitelinks (finished|\d+ of \d+ units); articles (\d+) of \2 units", line), line
+    with pytest.raises(DamagedInput, match="the bzip2 block at byte"):
+        check_finished(jobs[-1], "FAILED")
     assert not (tmp_path / "job/entities").exists() and not (tmp_path / "job/shards").exists()
 
 

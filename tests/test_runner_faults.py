@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.runners
 UNITS = 20
 UNIT_S = 1.0
 LIMIT_S = 600
+JOB_SERVER = "--artifacts-dir"
+"""What the command line of a job server has, and no other of Flink's processes."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,14 @@ def test_a_cluster_that_does_not_restart_jobs_fails_in_one_line_and_the_next_run
 
 def wait_for_slots(flink: Flink, count: int) -> None:
     """Until so many slots are free."""
+    wait_until(lambda: flink.ask("/overview").get("slots-available") == count, f"{count} slots do not get free")
+
+
+def wait_until(true: Callable[[], bool], otherwise: str) -> None:
+    """Until something is so."""
     deadline = time.monotonic() + LIMIT_S
-    while flink.ask("/overview").get("slots-available") != count:
-        assert time.monotonic() < deadline, flink.ask("/overview")
+    while not true():
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.5)
 
 
@@ -208,8 +215,10 @@ def test_a_launcher_that_is_killed_while_the_cluster_goes_on_does_no_damage(
     log = job.folder / "log"
     launcher = flink.space.start(job.on(flink, 2, command), log)
     job.watch.wait_for("articles", 4)
+    assert flink.space.processes(JOB_SERVER)
     launcher.kill()
     launcher.wait()
+    wait_until(lambda: not flink.space.processes(JOB_SERVER), "the job server outlives its launcher")
     before = len(job.committed())
     running = [entry["state"] for entry in flink.ask("/jobs/overview")["jobs"] if entry["state"] == "RUNNING"]
     assert running == ["RUNNING"]
@@ -218,6 +227,43 @@ def test_a_launcher_that_is_killed_while_the_cluster_goes_on_does_no_damage(
     assert before < UNITS and kept_files(job.output) == kept_files(expected)
     wait_for_slots(flink, 4)
     assert kept_files(job.output) == kept_files(expected), "the first job did damage after the second had finished"
+
+
+def test_an_embedded_flink_ends_with_its_launcher_and_another_runner_goes_on(job: Job, expected: Path) -> None:
+    """No Java and no worker is left behind by a launcher that is killed; local processes do the rest, each unit once."""
+    command = worker_command(job.folder, job.watch.exports(UNIT_S))
+    flinks = ["--runner", "flink", "--flink-job-server-jar", job_server_jar(), "--flink-worker-command", command]
+    with network_space() as space:
+        launcher = space.start(job.command(*flinks, "--workers", 2), job.folder / "log")
+        job.watch.wait_for("articles", 4)
+        launcher.kill()
+        launcher.wait()
+        wait_until(lambda: not space.processes(JOB_SERVER), "the job server outlives its launcher")
+        wait_until(lambda: not space.processes("pipelines.worker"), "a worker outlives its launcher")
+        committed = job.committed()
+        assert committed and len(committed) < UNITS
+        again = space.run(job.command("--workers", 2), env=job.watch.environment())
+    assert again.returncode == 0, again.stderr[-3000:]
+    job.assert_finished_as(expected, committed)
+
+
+def test_a_launcher_that_is_asked_to_end_takes_its_job_along(job: Job, expected: Path, flink: Flink) -> None:
+    """SIGTERM, or Ctrl-C: exit 75, nothing goes on in the cluster unseen, and the next run does the rest."""
+    wait_for_slots(flink, 4)
+    command = worker_command(job.folder, job.watch.exports(UNIT_S))
+    log = job.folder / "log"
+    launcher = flink.space.start(job.on(flink, 2, command), log)
+    job.watch.wait_for("articles", 4)
+    launcher.terminate()
+    done = finish(launcher, log)
+    assert done.returncode == 75 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert "interrupted; finished units are kept" in done.stderr
+    assert {entry["state"] for entry in flink.ask("/jobs/overview")["jobs"]} <= {"CANCELED", "FINISHED", "FAILED"}
+    committed = job.committed()
+    assert committed and len(committed) < UNITS
+    again = flink.space.run(job.on(flink, 2, command), timeout_s=LIMIT_S)
+    assert again.returncode == 0, again.stderr[-3000:]
+    job.assert_finished_as(expected, committed)
 
 
 def test_a_second_launcher_on_one_output_is_told_of_the_first(job: Job, expected: Path, space: Space) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.engines import (
     worker_command,
 )
 from tests.generated_dump import GeneratedDump, generated_dump
+from tests.object_emulators import gcs_emulator
 from tests.watched_workers import Watch
 
 pytestmark = pytest.mark.runners
@@ -150,6 +152,27 @@ def test_a_standalone_flink_writes_the_same_bytes(
     for stage in ("articles", "shards"):
         assert len(watch.processes(stage)) == 4
         assert set(watch.works(stage).values()) == {1}
+
+
+def test_an_object_store_gets_the_same_bytes(
+    inputs: Inputs, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dumps, tokenizer and output at gs://, in an emulator on loopback."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with gcs_emulator() as store:
+        arguments = inputs.arguments(Path("output"))
+        arguments[arguments.index("--output") + 1] = f"{store.root}/out"
+        files = [Path(argument) for argument in arguments if argument.endswith(".bz2")]
+        for file in files:
+            store.put(f"in/{file.name}", file.read_bytes())
+            arguments[arguments.index(str(file))] = f"{store.root}/in/{file.name}"
+        assert main([*arguments, "--workers", "1", "--", *store.options]) == 0
+        found = {
+            key.removeprefix("out/"): hashlib.sha256(content).hexdigest()
+            for key, content in store.objects("out/").items()
+            if not key.startswith(("out/_run", "out/build.log"))
+        }
+    assert found == kept_files(expected)
 
 
 PROBE = ("--flink-probe-seconds", "300")

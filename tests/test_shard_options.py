@@ -66,17 +66,17 @@ def test_an_option_that_is_given_counts_more_than_the_profile(sample: Sample, tm
 
 def test_kinds_and_lengths_are_in_the_manifest_and_obeyed(sample: Sample, reference: Path, tmp_path: Path) -> None:
     """Each in the fingerprint; no row shorter or longer."""
-    given = ["--drop-articles", "list, disambiguation,no-link", "--min-length", "100", "--max-length", "200", "--eos"]
+    given = ["--drop-articles", "list, disambiguation,no-link", "--min-length", "140", "--max-length", "200", "--eos"]
     assert main([*sample.build_arguments("jawiki", tmp_path / "out"), *given, "--quiet"]) == 0
     manifest = read_manifest(tmp_path / "out/shards")
     assert manifest.options["rows"] == {
         "alignment": "edge",
-        "filters": {"drop": ["disambiguation", "list", "no-link"], "min_length": 100},
+        "filters": {"drop": ["disambiguation", "list", "no-link"], "min_length": 140},
         "later_mentions": False,
         "max_length": 200,
     }
     lengths = [len(row["input_ids"]) for row in rows_of(tmp_path / "out", "shards", "train")]
-    assert min(lengths) >= 100 and max(lengths) == 200
+    assert min(lengths) >= 140 and max(lengths) == 200
     assert (
         manifest.counters["articles/filtered/short"] > 0 and manifest.counters["articles cut at the maximal length"] > 0
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,19 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tmp_path):
     assert json.loads((output / "run.json").read_text())["answers_from_cache"] > 0
 
 
+def test_a_finished_run_whose_line_about_the_model_is_damaged_is_written_again(whole, tmp_path):
+    """All answers are there and what is known of the model is not: it is loaded for that alone."""
+    output = Path(shutil.copytree(whole / "out", tmp_path / "out"))
+    (path,) = output.glob("cache/*.jsonl")
+    lines = path.read_bytes().split(b"\n")
+    assert sum(b"computed_dtype" in line for line in lines) == 1
+    path.write_bytes(b"\n".join(line.replace(b"float32", b"float99") for line in lines))
+    prompts = PromptOptions(tasks=("leia_sample_ja",), data_dir=whole / "data", shots=2)
+    run(prompts, ModelOptions(model=whole / "model"), output)
+    assert kept(output) == kept(whole / "out")
+    assert json.loads((output / "run.json").read_text())["damaged_cache_lines"] == 1
+
+
 def test_two_processes_write_what_one_writes(whole, tmp_path):
     """Under a launcher's environment, in a network of their own: each answers a share, the first writes the same bytes."""
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0:
@@ -165,5 +179,10 @@ def test_two_processes_write_what_one_writes(whole, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((output / "run.json").read_text())["processes"] == 2
-    assert len(list(output.glob("cache/*.jsonl"))) == 2, "both must have answered"
+    answered = [
+        {json.loads(line[9:])[0] for line in path.read_bytes().splitlines() if b"log_likelihood" in line}
+        for path in output.glob("cache/*.jsonl")
+    ]
+    assert len(answered) == 2 and not answered[0] & answered[1], "each must have answered a share of its own"
+    assert min(map(len, answered)) > 0.4 * sum(map(len, answered))
     assert kept(output) == kept(whole / "out")

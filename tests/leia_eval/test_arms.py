@@ -100,6 +100,37 @@ def test_a_comparison_without_english_says_so_and_one_with_it_marks_the_row(fini
     assert "leia_xcsqa_en (regression)" in comparison_markdown(found)
 
 
+def test_english_is_no_part_of_the_primary_endpoint_and_sets_share_no_clusters(finished_run):
+    """A gain in English alone changes nothing; two groups with items of the same ids are drawn apart."""
+    run = read_run(finished_run)
+
+    def with_accuracy(run: StoredRun, of: dict[str, float]) -> StoredRun:
+        draw = np.random.default_rng(0)
+        samples = {
+            task: [{**row, "acc": int(draw.random() < of[task]), "cluster": str(i % 30)} for i, row in enumerate(rows)]
+            for task, rows in run.samples.items()
+        }
+        return StoredRun(folder=run.folder, results=run.results, samples=samples)
+
+    english = renamed(run, "leia_sample_es", "leia_xcsqa_en", "en")
+    plain = with_accuracy(english, {"leia_sample_ja": 0.3, "leia_xcsqa_en": 0.2})
+    leia = with_accuracy(english, {"leia_sample_ja": 0.3, "leia_xcsqa_en": 0.9})
+    primary = compare_arms([("plain", [plain]), ("leia", [leia])], CompareOptions())["primary"]
+    assert (primary["difference"], primary["tasks"]) == (0.0, ["leia_sample_ja"])
+    widths = []
+    for name in ("leia_xcodah_es", "leia_sample_es"):
+        pair = [renamed(run, "leia_sample_es", name, "es")] * 2
+        arms = [
+            (arm, [with_accuracy(of, {"leia_sample_ja": accuracy, name: accuracy})])
+            for arm, of, accuracy in zip(("plain", "leia"), pair, (0.3, 0.5), strict=True)
+        ]
+        for _, (stored,) in arms:  # the same 30 items in both tasks
+            stored.samples["leia_sample_ja"] = [dict(row) for row in stored.samples[name]]
+        spaced = compare_arms(arms, CompareOptions())["primary"]
+        widths.append(spaced["high"] - spaced["low"])
+    assert widths[0] == pytest.approx(widths[1] / np.sqrt(2), rel=0.08), "apart, half the variance of together"
+
+
 def test_a_metric_that_one_run_lacks_is_left_out_and_named(finished_run, other_run):
     """JaSQuAD's scores need packages: a run without them is compared by the others, the main metric too."""
     base, less = read_run(finished_run), read_run(other_run)

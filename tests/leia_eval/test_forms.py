@@ -124,5 +124,12 @@ def test_a_set_of_the_hub_goes_through_the_same_checks(tmp_path, monkeypatch):
         MissingResource, match=r"cannot read no/such-set \(it\), split test, from the hub .*; give --data"
     ):
         read_source(nowhere, None, "t")
+    (tmp_path / "scripted").mkdir()
+    (tmp_path / "scripted/scripted.py").write_text("1 / 0")
+    scripted = Source(
+        form="xcopa", data_files=("f",), hub=HubSet(path=str(tmp_path / "scripted"), name=None, split="test")
+    )
+    with pytest.raises(MissingResource, match=r"scripts are no longer supported.*; give --data-dir DIR with f"):
+        read_source(scripted, None, "t")
     with pytest.raises(UsageError, match="reads local files"):
         read_source(Source(form="niilc", data_files=("f",), get_from="somebody"), None, "t")

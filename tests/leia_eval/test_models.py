@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from eval_fixtures import save_tiny_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -146,6 +147,56 @@ def test_what_else_decides_a_text_is_in_the_fingerprint(checkpoint):
     tokenizer = json.loads((checkpoint / "tokenizer_config.json").read_text())
     (checkpoint / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "eos_token": "<s>"}))
     assert len({before.settings_sha256, other, checkpoints.identify_model(checkpoint).settings_sha256}) == 3
+
+
+def greedy(folder: Path, ids: list[int], n: int) -> list[int]:
+    """The likeliest next token, n times, by whole forward passes in double precision."""
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    for _ in range(n):
+        with torch.no_grad():
+            ids = [*ids, int(model(torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[-n:]
+
+
+def test_texts_are_greedy_whatever_stands_beside_them_in_a_batch(model_dir):
+    """Contexts of several lengths, padded together: each goes on as alone, by an independent loop."""
+    encoder = encoders.load_encoder(model_dir)
+    model = models.load_model(encoder, dtype="float32", device="cpu", batch_size=4)
+    contexts = [
+        encoder.encode_prompt(text) for text in ("kasa", "Question: 東京 kata tana?\nAnswer:", "ta", "sasasasa ki")
+    ]
+    assert len(set(map(len, contexts))) > 2
+    written = model.generate(contexts, (), 12)
+    for context, answer in zip(contexts, written, strict=True):
+        ids = greedy(model_dir, context, 12)
+        ended = 1 in ids
+        assert answer.ended == ended
+        assert answer.text == encoder.tokenizer.decode(ids[: ids.index(1)] if ended else ids)
+
+
+def test_a_text_ends_at_a_stop_string_or_at_eos_and_else_is_cut(model_dir):
+    """The stop string is taken from the text itself; EOS is made the likeliest token; neither: not ended."""
+    encoder = encoders.load_encoder(model_dir)
+    model = models.load_model(encoder, dtype="float32", device="cpu", batch_size=1)
+    (whole,) = model.generate([encoder.encode_prompt("kasa")], (), 12)
+    stop = whole.text[3:5]
+    (cut,) = model.generate([encoder.encode_prompt("kasa")], ("never", stop), 12)
+    assert (cut.text, cut.ended) == (whole.text[: whole.text.index(stop)], True)
+    assert not whole.ended
+    ids = encoder.encode_prompt("kasa")
+    with torch.no_grad():  # the output layer answers EOS to what it sees after this prompt, and is silent else
+        seen = model.model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+        model.model.lm_head.weight[:] = 0.0
+        model.model.lm_head.weight[1] = seen
+    (ended,) = model.generate([ids], (), 5)
+    assert (ended.text, ended.ended) == ("", True)
+
+
+def test_the_reference_profile_begins_no_text_with_bos(model_dir):
+    """Prompts to be continued too; the standard profile begins as tokenizer.json does."""
+    standard, reference = (encoders.load_encoder(model_dir, profile) for profile in ("standard", "reference"))
+    assert standard.encode_prompt("kasa") == [0, *reference.encode_prompt("kasa")]
+    assert 0 not in reference.encode_prompt("kasa")
 
 
 def test_token_ids_are_those_of_tokenizer_json(model_dir):

@@ -36,7 +36,7 @@ def rows_of(output: Path, task: str) -> list[dict]:
 @pytest.mark.parametrize("profile", ["standard", "reference"])
 def test_an_untrained_model_is_at_chance_on_x_codah(tmp_path, profile):
     """Four whole texts of equal length, answers uniform: random weights are inside the 99.9 % interval round 25 %."""
-    items = make_items(600, seed=11, lang="jap", equal_length=True, choices=4)
+    items = make_items(360, seed=11, lang="jap", equal_length=True, choices=4)
     draw = random.Random(12)
     for item in items:
         item["question"]["stem"] = ""
@@ -49,11 +49,11 @@ def test_an_untrained_model_is_at_chance_on_x_codah(tmp_path, profile):
         tmp_path / "out",
     )
     (task,) = results["tasks"]
-    assert (task["n"], task["chance"], task["clusters"], task["shots"]) == (600, 0.25, 600, 0)
-    low, high = wilson_interval(task["scores"]["acc"]["correct"], 600, confidence=0.999)
+    assert (task["n"], task["chance"], task["clusters"], task["shots"]) == (360, 0.25, 360, 0)
+    low, high = wilson_interval(task["scores"]["acc"]["correct"], 360, confidence=0.999)
     assert low <= 0.25 <= high
     predictions = [row["prediction"] for row in rows_of(tmp_path / "out", "leia_xcodah_ja")]
-    assert min(predictions.count(label) for label in "ABCD") > 80, "the model must choose among all of them"
+    assert min(predictions.count(label) for label in "ABCD") > 40, "the model must choose among all of them"
 
 
 @pytest.fixture(scope="module")

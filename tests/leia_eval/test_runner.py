@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +123,49 @@ def test_lm_evals_own_entry_gives_the_same_scores(model_dir, data_dir, tmp_path)
     ours = [row["log_likelihoods"] for row in samples["leia_sample_es"]]
     theirs = [[answer[0] for answer in row["filtered_resps"]] for row in found["samples"]["leia_sample_es"]]
     assert np.array(ours) == pytest.approx(np.array(theirs), abs=1e-4)
+
+
+def test_pmi_is_what_the_question_adds_to_each_answer(model_dir, data_dir, tmp_path):
+    """log P(answer | question) - log P(answer | nothing), each by an independent pass, and the prediction by it."""
+    _, samples = scored(model_dir, data_dir, tmp_path / "out", tasks=["leia_sample_es"], pmi=True)
+    items = {item["id"]: item for item in make_items(30, seed=1, lang="es", choices=3)}
+    others = 0
+    for row in samples["leia_sample_es"]:
+        item = items[row["id"]]
+        choices = [f" {text}" for text in item["question"]["choices"]["text"]]
+        context = f"Question: {item['question']['stem']}\nAnswer:"
+        given = np.array(independent_log_likelihoods(model_dir, context, choices))
+        alone = np.array(independent_log_likelihoods(model_dir, "", choices))
+        assert row["unconditional"] == pytest.approx(alone, abs=1e-4)
+        best = int(np.argmax(given - alone))
+        assert row["acc_pmi"] == int("ABC"[best] == item["answerKey"])
+        others += best != int(np.argmax(given))
+    assert others > 3, "PMI must choose otherwise sometimes"
+
+
+@pytest.mark.parametrize("other", ["weights", "dtype", "settings", "untrained"])
+def test_runs_that_share_a_cache_answer_as_alone(model_dir, other_model_dir, data_dir, tmp_path, other):
+    """Another model, dtype, generation setting or random weights behind the same prompts: never the first one's answers."""
+    changed = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    options: dict = {}
+    if other == "weights":
+        shutil.copy(other_model_dir / "model.safetensors", changed / "model.safetensors")
+    elif other == "dtype":
+        options["dtype"] = "bfloat16"
+    elif other == "untrained":
+        options["untrained_seed"] = 3
+    else:
+        config = json.loads((changed / "generation_config.json").read_text())
+        (changed / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.5}))
+    prompts = PromptOptions(tasks=("leia_sample_es",), data_dir=data_dir, limit=8)
+    run(prompts, ModelOptions(model=model_dir, cache_dir=tmp_path / "cache"), tmp_path / "first")
+    run(prompts, ModelOptions(model=changed, cache_dir=tmp_path / "cache", **options), tmp_path / "second")
+    run(prompts, ModelOptions(model=changed, **options), tmp_path / "alone")
+    work = json.loads((tmp_path / "second/run.json").read_text())
+    assert work["answers_from_cache"] == 0
+    assert rows_of(tmp_path / "second", "leia_sample_es") == rows_of(tmp_path / "alone", "leia_sample_es")
+    if other != "settings":  # which decides generated texts alone
+        assert rows_of(tmp_path / "first", "leia_sample_es") != rows_of(tmp_path / "alone", "leia_sample_es")
 
 
 def test_two_runs_write_the_same_bytes(model_dir, data_dir, finished_run, tmp_path):

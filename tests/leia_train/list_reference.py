@@ -164,6 +164,7 @@ def make_store(articles: Sequence[tuple[str, Article]], eos_id: int | None) -> S
             probe_fingerprint="",
             vocabulary_size=100,
             document_start_ids=(0,),
+            document_end_ids=(),
             eos_id=eos_id,
         ),
         documents=make_documents([article for _, article in articles]),

@@ -147,6 +147,7 @@ def write_shards(
         "probe_fingerprint": identity.probe_fingerprint,
         "vocabulary_size": identity.vocabulary_size,
         "document_start_ids": list(identity.document_start_ids),
+        "document_end_ids": [],
         "eos_id": identity.eos_id,
     }
     manifest = Manifest(

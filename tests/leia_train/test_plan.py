@@ -1,5 +1,7 @@
 """The plan's rows are those of a list implementation that reads the stream from its beginning."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from article_strategies import wikis
@@ -134,3 +136,16 @@ def test_shards_without_training_tokens_are_refused():
     """All articles empty: one clear line instead of an endless search for a row."""
     with pytest.raises(UsageError, match="no tokens to train on"):
         make_plans([("jawiki", Article(page_id=1, input_ids=(), entities=()))], None, 1)
+
+
+def test_an_end_that_the_build_put_there_is_not_put_there_twice():
+    """Shards made with --eos: the rows are those of a run that adds none."""
+    some = [("jawiki", Article(page_id=n, input_ids=(0, 5, 6, 2), entities=())) for n in range(1, 8)]
+    rows = {}
+    for ends, wanted in (((2,), True), ((), True), ((), False)):
+        data = DataConfig(shards=("-",), max_length=5, validation_share=0.0, document_end=wanted)
+        store = make_store(some, 2)
+        store = replace(store, tokenizer=replace(store.tokenizer, document_end_ids=ends))
+        plan = TrainingPlan(store, data, 3, ((90,), (91,)))
+        rows[ends, wanted] = as_lists(plan.rows(0, 12))
+    assert rows[(2,), True] == rows[(), False] != rows[(), True]

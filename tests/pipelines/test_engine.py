@@ -28,7 +28,9 @@ def test_an_error_of_ours_keeps_its_class_and_line() -> None:
 
 def test_what_a_runner_loses_is_the_environments_fault_and_what_we_break_is_ours() -> None:
     """Only with the runner's name: an in-memory run has nothing to lose."""
-    error = raised("java.lang.Exception: task manager\n lost", "--flink-master h:1")
+    error = raised(
+        "Pipeline leia-x_1 failed in state FAILED: java.lang.Exception: task manager\n lost", "--flink-master h:1"
+    )
     assert type(error) is MissingResource
     assert str(error).startswith("--flink-master h:1: the job failed (java.lang.Exception: task manager lost); run")
     error = raised("Traceback (most recent call last):\n  File x\nKeyError: 'wiki' [while running 'A']\n", "--runner X")

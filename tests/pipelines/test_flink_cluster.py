@@ -144,6 +144,19 @@ def test_a_build_is_not_submitted_where_it_would_not_run(
     assert len([line for line in error.splitlines() if "error" in line]) == 1
 
 
+def test_what_is_given_to_beam_comes_before_what_is_given_to_us(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A master after `--` is the one that is asked."""
+    jar = job_server(tmp_path / "js.jar", "1.19.0")
+    with master(a_flink()) as address:
+        flinks = ["--runner", "flink", "--flink-job-server-jar", str(jar), "--workers", "9"]
+        assert (
+            main([*sample.build_arguments("jawiki", tmp_path / "out"), *flinks, "--", f"--flink_master={address}"]) == 5
+        )
+    assert f"--flink-master {address}: 3 of 4 slots are free, 9 are needed" in capsys.readouterr().err
+
+
 def test_a_version_that_beam_has_no_job_server_for_is_said(
     sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
