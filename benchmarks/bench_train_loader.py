@@ -46,6 +46,7 @@ def build_tokenizer(vocabulary_size: int) -> BuildTokenizer:
         probe_fingerprint="",
         vocabulary_size=vocabulary_size,
         document_start_ids=(1,),
+        document_end_ids=(),
         eos_id=2,
     )
 

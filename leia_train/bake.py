@@ -207,7 +207,7 @@ def _texts(plan: TrainingPlan, number: int, first: int, last: int, tokenizer: Ch
     decoder = Tokenizer.from_buffer(tokenizer.tokenizer_json)
     store, epoch = plan.store, plan.epoch(number)
     skipped = len(store.tokenizer.document_start_ids)
-    ended = int(plan.insertion.end_id is not None)
+    ended = int(plan.insertion.end_id is not None) + len(store.tokenizer.document_end_ids)
     for start in range(first, last, _DOCUMENTS_AT_ONCE):
         stop = min(start + _DOCUMENTS_AT_ONCE, last)
         made = plan.augmented(epoch, start, stop)

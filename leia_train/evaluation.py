@@ -107,13 +107,14 @@ def store_texts(store: Store, documents: Ids) -> list[Text]:
     """Articles of a store as they are."""
     sizes = text_sizes(store, documents)
     return [
-        _plain_text(_tokens(store, document), size) for document, size in zip(documents.tolist(), sizes, strict=True)
+        _plain_text(_text_tokens(store, document), size)
+        for document, size in zip(documents.tolist(), sizes, strict=True)
     ]
 
 
 def inserted_texts(plan: TrainingPlan) -> list[Text]:
     """The validation articles with the names that the first epoch's draws would put into them."""
-    chosen = plan.validation_documents
+    chosen, ends = plan.validation_documents, len(plan.store.tokenizer.document_end_ids)
     documents, entities = plan.store.subset(chosen, plan.names)
     made = insert_names(documents, plan.epoch(0).inserted[entities], plan.insertion)
     texts = []
@@ -121,6 +122,7 @@ def inserted_texts(plan: TrainingPlan) -> list[Text]:
         part = slice(int(made.offsets[place]), int(made.offsets[place + 1]))
         kinds = made.kinds[part]
         hidden = (kinds != TEXT) & (kinds != NAME)
+        hidden[len(hidden) - ends :] = True
         texts.append(
             Text(tokens=made.tokens[part].astype(np.int64), hidden=hidden, names=kinds == NAME, size_bytes=size)
         )
@@ -155,9 +157,10 @@ def _plain_text(tokens: Ids, size_bytes: int) -> Text:
     return Text(tokens=tokens, hidden=nothing, names=nothing, size_bytes=size_bytes)
 
 
-def _tokens(store: Store, document: int) -> Ids:
-    offsets = store.documents.token_offsets
-    return store.documents.tokens[offsets[document] : offsets[document + 1]].astype(np.int64)
+def _text_tokens(store: Store, document: int) -> Ids:
+    """An article's tokens without the EOS that the shards may end it with: it is no text, and files have none."""
+    start, stop = store.documents.token_offsets[document : document + 2].tolist()
+    return store.documents.tokens[start : stop - len(store.tokenizer.document_end_ids)].astype(np.int64)
 
 
 Window = tuple[Ids, NDArray[np.bool_], NDArray[np.bool_]]
@@ -196,7 +199,7 @@ def text_sizes(store: Store, documents: Ids) -> list[int]:
     tokenizer = Tokenizer.from_buffer(store.tokenizer.tokenizer_json)
     start = len(store.tokenizer.document_start_ids)
     texts = (
-        tokenizer.decode(_tokens(store, document)[start:].tolist(), skip_special_tokens=False)
+        tokenizer.decode(_text_tokens(store, document)[start:].tolist(), skip_special_tokens=False)
         for document in documents.tolist()
     )
     return [len(text.encode()) for text in texts]

@@ -1,6 +1,7 @@
 """The evaluation loss counts every token once and divides by the bytes of the text."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,3 +121,27 @@ def test_text_files_are_read_as_the_shards_are_encoded(tmp_path, shards):
     assert [text.size_bytes for text in file_texts(str(tmp_path / "b.jsonl"), build)] == [1, 2]
     with pytest.raises(UsageError, match=r"--eval-text .*missing"):
         file_texts(str(tmp_path / "missing"), build)
+
+
+def test_names_are_those_of_the_first_epochs_draws(tmp_path, shards):
+    """So that the figure is the same one throughout a run, and for each strategy at the same places."""
+    store = open_store(open_shards([str(shards)]), tmp_path)
+    tokenizer = add_markers(store.tokenizer, "special")
+    plan = TrainingPlan(store, DataConfig(shards=("-",), validation_share=0.6), 1, tokenizer.markers)
+    entities = store.subset(plan.validation_documents)[1]
+    drawn = [int(plan.epoch(number).inserted[entities].sum()) for number in (0, 1)]
+    found = sum(int((text.tokens == tokenizer.marker_ids[0]).sum()) for text in inserted_texts(plan))
+    assert found == drawn[0] != drawn[1]
+
+
+def test_an_eos_of_the_shards_is_no_text(tmp_path, shards):
+    """Neither its loss nor its bytes count, with names in the text or without, so that other shards compare."""
+    plain_store = open_store(open_shards([str(shards)]), tmp_path)
+    last = int(plain_store.documents.tokens[plain_store.documents.token_offsets[4] - 1])
+    store = replace(plain_store, tokenizer=replace(plain_store.tokenizer, document_end_ids=(last,)))
+    documents = np.array([3])
+    (before,), (after,) = (store_texts(one, documents) for one in (plain_store, store))
+    assert after.tokens.tolist() == before.tokens[:-1].tolist() and after.size_bytes < before.size_bytes
+    plan = TrainingPlan(store, DataConfig(shards=("-",), validation_share=0.6), 1, ((400,), (401,)))
+    for text in inserted_texts(plan):
+        assert text.hidden[-1] and not text.hidden[-2]

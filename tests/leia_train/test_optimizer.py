@@ -165,3 +165,26 @@ def test_parts_of_the_weights_move_as_they_do_among_all(options):
         moved.append([weight.detach().clone() for weight in weights])
         assert sum(len(optimizer.state) for optimizer in optimizers) == len(weights)
     assert all(torch.equal(one, other) for one, other in zip(*moved))
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_the_optimizers_numbers_are_the_options(weights):
+    """Decay on matrices alone; each number in its place."""
+    config = OptimizationConfig(learning_rate=3e-3, beta1=0.8, beta2=0.97, epsilon=1e-5, weight_decay=0.2)
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)).to(getattr(torch, weights))
+    optimizer = make_optimizer(model, config, weights=weights)
+    decay = {weight: group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    assert [decay[weight] for weight in model.parameters()] == [0.2, 0, 0, 0]
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["eps"]) == (3e-3, (0.8, 0.97), 1e-5)
+
+
+def test_each_weight_has_random_bits_of_its_own():
+    """Two equal ones with equal gradients are rounded otherwise: the same bits would move layers together."""
+    model = nn.ModuleList([make_weights(500, torch.bfloat16) for _ in range(2)])
+    optimizer = make_optimizer(model, OptimizationConfig(weight_decay=0.0, learning_rate=5e-6), weights="bfloat16")
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, 0.1)
+    optimizer.step()
+    first, second = model.parameters()
+    assert not torch.equal(first, second)

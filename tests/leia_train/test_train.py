@@ -16,6 +16,7 @@ from leia_beam.errors import MissingResource
 from leia_train import attention, checkpoints, train, updates
 from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
+from leia_train.insertion import NAME
 from leia_train.metrics import read_metrics
 
 
@@ -287,6 +288,7 @@ def test_a_finished_run_is_not_run_again(arguments, tmp_path, monkeypatch, capsy
     assert main(arguments()) == 0
     assert "after step 3" in capsys.readouterr().err
     assert weights(tmp_path / "run") == before
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1, 2, 3, 4, 4]
 
 
 def test_old_checkpoints_are_removed_after_the_new_one_is_whole(arguments, tmp_path, monkeypatch):
@@ -331,22 +333,21 @@ def test_a_steps_loss_and_gradient_are_those_of_the_models_own_logits(arguments,
     """
     from leia_train.exposures import plan_of_run
 
-    flags = ("--compat", compat, "--steps", 1, "--warmup", 0, "--clip", 0, "--no-name-loss", "--learning-rate", 1e-12)
-    assert main(arguments(*flags)) == 0
+    flags = ("--compat", compat, "--steps", 1, "--warmup", 0, "--clip", 0, "--learning-rate", 1e-12)
+    assert main(arguments(*flags, "--no-name-loss" if compat == "leia" else "--name-loss")) == 0
     run = tmp_path / "run"
     model = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
     rows = plan_of_run(run)[0].rows(0, 4)
-    losses = []
-    for ids, positions, labels in zip(rows.input_ids, rows.position_ids, rows.labels):
+    losses, of_names = [], []
+    for ids, positions, labels, kinds in zip(rows.input_ids, rows.position_ids, rows.labels, rows.kinds):
         starts = [column for column, position in enumerate(positions) if position == 0]
         found = []
         for start, stop in zip(starts, [*starts[1:], len(ids)]):
             logits = model(input_ids=torch.from_numpy(ids[None, start:stop])).logits[0].log_softmax(-1)
-            found += [
-                -logits[column - start - 1, labels[column]]
-                for column in range(start + 1, stop)
-                if labels[column] != -100
-            ]
+            labelled = [column for column in range(start + 1, stop) if labels[column] != -100]
+            here = {column: -logits[column - start - 1, labels[column]] for column in labelled}
+            found += here.values()
+            of_names += [here[column].item() for column in labelled if kinds[column] == NAME]
         losses.append(torch.stack(found))
     counts = [len(found) for found in losses]
     assert len(set(counts)) > 1, "else both ways are one"
@@ -357,6 +358,9 @@ def test_a_steps_loss_and_gradient_are_those_of_the_models_own_logits(arguments,
     assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert record["gradient_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert record["label_tokens"] == sum(counts)
+    assert record["name_label_tokens"] == len(of_names)
+    assert record["name_loss"] == (pytest.approx(np.mean(of_names), rel=1e-5) if of_names else None)
+    assert bool(of_names) == (compat == "none")
 
 
 def test_the_gradient_is_clipped_before_the_update(arguments, tmp_path, monkeypatch):
@@ -399,3 +403,66 @@ def test_the_weights_move_by_the_rate_that_is_logged(arguments, tmp_path):
         moves[schedule] = torch.cat([(last[name].double() - first[name].double()).flatten() for name in first])
         assert read_metrics(output)[1]["learning_rate"] == (1e-6 if schedule == "constant" else 0.5e-6)
     assert (moves["linear"].norm() / moves["constant"].norm()).item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_the_markers_have_a_rate_and_logits_of_their_own(arguments, tmp_path):
+    """Ten times the rate: ten times as far, and nothing else differs; out of the softmax their output rows stay."""
+    plain = ("--steps", 1, "--warmup", 0, "--weight-decay", 0, "--learning-rate", 1e-4)
+    flags = {"plain": (), "faster": ("--marker-learning-rate", 1e-3), "outside": ("--no-marker-logits",)}
+    found = {}
+    for name, more in flags.items():
+        assert main(arguments(*plain, *more, output=tmp_path / name)) == 0
+        found[name] = load_file(tmp_path / name / "checkpoint-final/model.safetensors")
+    inside, outside = "model.embed_tokens.weight", "lm_head.weight"
+    real = slice(0, len(found["plain"][outside]) - 2)
+    for name in found["plain"]:
+        rows = real if name in (inside, outside) else slice(None)
+        assert torch.equal(found["plain"][name][rows], found["faster"][name][rows]), name
+    start = base_weights(tmp_path / "plain")[outside][-2:]
+    moved = {name: weights[outside][-2:] - start for name, weights in found.items()}
+    torch.testing.assert_close(moved["faster"], 10 * moved["plain"], rtol=1e-2, atol=1e-7)
+    assert (moved["plain"] != 0).all() and (moved["outside"] == 0).all()
+
+
+def base_weights(run):
+    """What a run of random weights began with."""
+    from leia_train.config import ExportConfig
+    from leia_train.export import _load_base
+
+    base = _load_base(ExportConfig(checkpoint="-", output="-"), run / "checkpoint-final", print)
+    return {name: weight.detach() for name, weight in base.named_parameters()}
+
+
+def test_how_far_the_markers_moved_is_told_from_the_runs_beginning(arguments, tmp_path, monkeypatch, capsys):
+    """Also where it was killed in the middle; the share of weights that moved is told at the last step too."""
+    flags = ("--save-every", 3)
+    assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "the markers moved by at most" in line]
+    with monkeypatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(Killed):
+            main(arguments(*flags))
+    assert main(arguments(*flags)) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "the markers moved by at most" in line] == told
+    assert len(told) == 1
+    moved = [record["moved_share"] for record in read_metrics(tmp_path / "run") if "loss" in record]
+    assert [share is not None for share in moved] == [False, False, True, True]
+
+
+def test_a_status_is_of_the_last_run_alone(arguments, tmp_path, monkeypatch):
+    """One that was interrupted, then killed, is not interrupted any more."""
+    update = updates.apply_update
+
+    def signalled(run, rate):
+        os.kill(os.getpid(), signal.SIGTERM)
+        update(run, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updates, "apply_update", signalled)
+        assert main(arguments()) == 75
+    assert (tmp_path / "run/_status.json").exists()
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(Killed):
+            main(arguments())
+    assert not (tmp_path / "run/_status.json").exists()
