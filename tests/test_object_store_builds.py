@@ -95,7 +95,7 @@ def test_several_processes_fetch_the_entity_table_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.build.run_shards", lambda *arguments: None)
         assert main([*command, "--workers", "1", "--", *store.options]) == 0
-    monkeypatch.setattr("pipelines.runners.BYTES_FOR_A_PROCESS", 1)
+    monkeypatch.setattr("pipelines.local.BYTES_FOR_A_PROCESS", 1)
     assert main([*command, "--workers", "2", "--", *store.options]) == 0
     assert kept_objects(store) == local_build
     copies = [path for path in tmp_path.rglob("lookup-titles-*") if "leia-copies" in str(path)]
