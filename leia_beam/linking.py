@@ -58,6 +58,12 @@ class LinkRules:
     names: NameRules = field(default_factory=NameRules)
     holdout: Holdout = field(default_factory=Holdout)
 
+    @classmethod
+    def from_options(cls, links: Mapping[str, Any]) -> LinkRules:
+        """As the manifest of the shards has them under `links`."""
+        values = {**links, "names": NameRules(**links["names"]), "holdout": Holdout(**links["holdout"])}
+        return cls(**values)
+
 
 class Linker:
     """Finds the names of one wiki's links. Links repeat, so what a target comes to is kept for the next ones."""

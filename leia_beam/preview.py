@@ -20,9 +20,7 @@ from tokenizers import Tokenizer
 
 from leia_beam.article_filters import REASONS
 from leia_beam.article_rows import Article, read_articles
-from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
-from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkedAnchor, Linker, LinkRules
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, read_manifest
@@ -179,9 +177,9 @@ class Preview:
 
     def _decoded(self, row: Mapping[str, Any]) -> list[Segment]:
         """The text and the names as the tokens have them."""
-        ids, at, segments = row["input_ids"], 0, []
-        tokenizer = self.manifest.details["tokenizer"]
-        at, stop = len(tokenizer["document_start_ids"]), len(ids) - len(tokenizer["document_end_ids"])
+        ids, segments, tokenizer = row["input_ids"], [], self.manifest.details["tokenizer"]
+        ids = ids[len(tokenizer["document_start_ids"]) : len(ids) - len(tokenizer["document_end_ids"])]
+        shift, at = len(tokenizer["document_start_ids"]), 0
         spans = zip(
             row["entity_start_positions"],
             row["entity_end_positions"],
@@ -191,20 +189,21 @@ class Preview:
             row["entity_name_languages"],
             strict=True,
         )
-        for start, end, name, qid, edge, language in spans:
+        for first, behind, name, qid, edge, language in spans:
+            start, end = first - shift, behind - shift
             segments.append(Segment(text=self._decode(ids[at:start], at)))
             shown, text = self._decode(ids[start:end], start), self._tokenizer.decode(name).strip()
             segments.append(Segment(text=shown, is_link=True, name=text, name_language=language, qid=qid, edge=edge))
             at = end
-        segments.append(Segment(text=self._decode(ids[at:stop], at)))
+        segments.append(Segment(text=self._decode(ids[at:], at)))
         return [segment for segment in segments if segment.text]
 
     def _decode(self, ids: Sequence[int], at: int) -> str:
         """The text of some ids as they stand within a text: decoders take the space off what they think is its start."""
         if not ids or not at:
             return self._tokenizer.decode(ids, False)
-        before = self._tokenizer.decode([ids[0]], False)
-        return self._tokenizer.decode([ids[0], *ids], False)[len(before) :]
+        letter = self._tokenizer.encode("a", add_special_tokens=False).ids
+        return self._tokenizer.decode([*letter, *ids], False)[len(self._tokenizer.decode(letter, False)) :]
 
 
 class _Links:
@@ -214,13 +213,7 @@ class _Links:
         self._root, self._options = root, shards.options
         articles, entities = read_manifest(root / "articles"), read_manifest(root / "entities")
         self._files = articles.files_of("articles")
-        links = shards.options["links"]
-        rules = LinkRules(
-            sections=links["sections"],
-            skip_equal=links["skip_equal"],
-            names=NameRules(**links["names"]),
-            holdout=Holdout(**links["holdout"]),
-        )
+        rules = LinkRules.from_options(shards.options["links"])
         wiki = wiki_with(entities.options["wiki"], siteinfo_from_json(articles.options["siteinfo"]))
         self._lookup = EntityLookup(str(root / "entities"))
         self._linker = Linker(self._lookup, wiki, entities.options["name_wikis"], rules)

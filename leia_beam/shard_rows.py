@@ -32,6 +32,7 @@ from leia_beam.linking import LinkedAnchor, Linker, is_equal
 from leia_beam.lookup import EntityLookup
 from leia_beam.mentions import later_mentions
 from leia_beam.records import LATER_MENTION, Anchor
+from leia_beam.schema import SHARDS
 from leia_beam.shard_statistics import ShardStatistics
 from leia_beam.tokenization import EncodedText, TextEncoder
 from leia_beam.units import UnitOutput
@@ -41,18 +42,7 @@ BATCH_ARTICLES = 64
 BATCH_CHARACTERS = 1 << 18
 """Texts that are encoded together: some tens of MB while they are."""
 
-ENTITY_COLUMNS = (
-    "entity_start_positions",
-    "entity_end_positions",
-    "alternative_entity_input_ids",
-    "entity_qids",
-    "entity_ordinals",
-    "entity_kinds",
-    "entity_blocks",
-    "entity_edges",
-    "entity_name_languages",
-    "entity_name_sources",
-)
+ENTITY_COLUMNS = tuple(name for name in SHARDS.names if name.startswith(("entity_", "alternative_entity_")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leia_beam.entity_names import NameRules
 from leia_beam.funnel import FunnelStep, funnel, funnel_lines
-from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules, link_anchor
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import Manifest, read_manifest
@@ -111,7 +109,7 @@ def _names(folder: str, shards: Manifest) -> tuple[dict[str, int], dict[str, int
 def _missed(folder: str, articles: Manifest, entities: Manifest, shards: Manifest, top: int) -> list[MissedTarget]:
     lookup = EntityLookup(f"{folder}/entities")
     wiki = wiki_with(entities.options["wiki"], siteinfo_from_json(articles.options["siteinfo"]))
-    rules = _rules_of(shards)
+    rules = replace(LinkRules.from_options(shards.options["links"]), skip_equal=False)
     missed: Counter[tuple[str, str]] = Counter()
     for file in articles.files_of("articles"):
         for link, count in _distinct_links(f"{folder}/articles/{file.path}"):
@@ -120,11 +118,6 @@ def _missed(folder: str, articles: Manifest, entities: Manifest, shards: Manifes
                 missed[link["target"] or link["foreign_title"] or "", linked.reason or ""] += count
     ordered = sorted(missed.items(), key=lambda item: (-item[1], item[0]))
     return [MissedTarget(target=target, reason=reason, links=count) for (target, reason), count in ordered[:top]]
-
-
-def _rules_of(shards: Manifest) -> LinkRules:
-    links = shards.options["links"]
-    return LinkRules(sections=links["sections"], names=NameRules(**links["names"]), holdout=Holdout(**links["holdout"]))
 
 
 def _distinct_links(path: str) -> list[tuple[dict[str, Any], int]]:

@@ -177,13 +177,17 @@ class Clustered:
 
 
 def score_interval(rows: Sequence[Mapping[str, Any]], metric: str, *, seed: int = 0) -> Score:
-    """A task's mean: Wilson's interval where items are right or wrong and stand alone, else over clusters."""
+    """A task's mean: Wilson's interval where items are right or wrong and stand alone, else over clusters.
+
+    None or all right has no spread to draw from: then Wilson's, at as many items as there are clusters.
+    """
     scores = np.array([float(row[metric]) for row in rows])
     clusters = [row["cluster"] for row in rows]
     binary = set(np.unique(scores)) <= {0.0, 1.0}
     correct = int(scores.sum()) if binary else None
-    if correct is not None and len(set(clusters)) == len(rows):
-        low, high = wilson_interval(correct, len(rows))
+    alone = len(set(clusters))
+    if correct is not None and (alone == len(rows) or correct in (0, len(rows))):
+        low, high = wilson_interval(alone if correct == len(rows) else correct, alone)
     else:
         found = two_level_difference([Clustered.of(clusters, np.zeros(len(rows)), scores)], seed=seed)
         low, high = max(0.0, found.low), min(1.0, found.high)

@@ -13,7 +13,7 @@ import pytest
 from leia_beam.cli import main
 from tests.build_files import kept_files
 from tests.conftest import Sample
-from tests.engines import Flink, Space, job_server_jar, network_space, standalone_flink, worker_command
+from tests.engines import Flink, Space, job_server_jar, network_space, prism, standalone_flink, worker_command
 from tests.watched_workers import Watch
 
 pytestmark = pytest.mark.runners
@@ -194,8 +194,6 @@ def test_runners_that_listen_on_all_interfaces_say_so(
     sample: Sample, tmp_path: Path, runner: str, options: list[str]
 ) -> None:
     """The note is true, and so would the test of no ports find one."""
-    from tests.engines import prism
-
     given = [f"--prism_location={prism()}"] if runner == "prism" else options
     command = articles(sample, tmp_path / "out", "--runner", runner, "--", *given)
     results: list[subprocess.CompletedProcess[str]] = []

@@ -195,7 +195,7 @@ def test_articles_are_left_out_by_kind_and_counted(tmp_path, tokenizer):
     items = [*ITEMS, ("Q9", {"jawiki": "L"}, {"types": ["Q13406463"]})]
     rows, counters = shards(tmp_path / "default", tokenizer, pages, items=items)
     assert kept(rows) == ["A", "C", "D", "E", "L"] and counters["articles/filtered/no link"] == 1
-    every = ArticleFilters(drop=("disambiguation", "duplicate", "list", "no-link"), min_length=2)
+    every = ArticleFilters(drop=("disambiguation", "duplicate", "list", "no-link"), min_length=3)
     rows, counters = shards(tmp_path / "all", tokenizer, pages, items=items, rows=RowOptions(filters=every))
     assert kept(rows) == ["A"]
     assert {name: n for name, n in counters.items() if name.startswith("articles/")} == {

@@ -30,6 +30,7 @@ ODD = (
     "</s>",
     "\x00",
     "é",
+    "e\u0301 and \u0344, e\u0301",  # composed, two bytes less and two more
 )
 
 

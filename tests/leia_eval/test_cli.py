@@ -137,10 +137,13 @@ def test_a_dry_run_prints_three_whole_prompts_a_task_and_needs_no_model(capsys, 
 
 
 def test_the_list_of_tasks_says_whose_data_is_there(capsys, data_dir):
-    """A line a task; the sample's two with their files."""
+    """A line a task; the sample's two with their files, first, and what lm-eval brings last."""
     assert main(["ls", "--data-dir", str(data_dir)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("leia_xcsqa_") and "no data: " in line for line in lines) == 16
+    assert [line.split()[0] for line in lines[:2]] == ["leia_sample_es", "leia_sample_ja"]
+    kinds = ["lm-eval's own" in line for line in lines]
+    assert kinds == sorted(kinds)
     assert any(line.startswith("leia_sample_ja ") and f"data: {data_dir / 'jawiki.jsonl'}" in line for line in lines)
 
 

@@ -25,6 +25,19 @@ def test_shots_are_distinct_others_whatever_the_files_order(n, seed, index, orde
     assert shots == ShotPool(TWINS).draw(document, n, seed)
 
 
+@pytest.mark.parametrize("shared", ["context", "premise", "question"])
+def test_what_two_items_share_is_never_in_the_others_prompt(shared):
+    """A passage with several questions, a premise with several hypotheses, a question asked twice: eight of two kinds."""
+    documents = [
+        {"id": str(i), "question": f"q{i}", "context": "", "answers": ["a"], shared: f"the {'ab'[i % 2]}"}
+        for i in range(8)
+    ]
+    pool = ShotPool(documents)
+    for document in documents:
+        drawn = [shot[shared] for shot in pool.draw(document, 4, 7)]
+        assert drawn == ["the b" if document[shared] == "the a" else "the a"] * 4
+
+
 def test_another_seed_and_another_document_draw_other_shots():
     """Draws differ between documents and between seeds, and all documents are drawn somewhere."""
     items = make_items(30)

@@ -232,6 +232,18 @@ def test_a_run_that_fails_half_way_leaves_no_results(model_dir, data_dir, tmp_pa
     assert not (tmp_path / "out/results.json").exists()
 
 
+def test_the_page_of_a_run_says_what_it_was_computed_from(finished_run):
+    """Weights, profile, data and prompts of each task, versions."""
+    page = (finished_run / "report.html").read_text()
+    results = read_run(finished_run).results
+    assert f"weights {results['model']['weights_sha256'][:12]}." in page
+    assert "Profile standard. Shots: each task&#x27;s own." in page
+    for task in results["tasks"]:
+        hashes = task["data_sha256"][:12], task["prompts_sha256"][:12]
+        assert f"{task['name']}: {task['data_file']} (SHA-256 {hashes[0]}), prompts {hashes[1]}, 0 shots." in page
+    assert f"lm_eval {results['versions']['lm_eval']}" in page
+
+
 def test_an_interval_is_drawn_inside_its_frame():
     """Ends beyond the axis are cut to it, and the marks stand where they should."""
     svg = report_parts.interval_svg(-0.5, 0.5, 2.0, mark=0.25, span=(0.0, 1.0))

@@ -293,8 +293,8 @@ def test_one_cluster_says_nothing_of_others():
     """All items of one article: no interval and no p value, however many items."""
     found = two_level_difference([Clustered.of(["a"] * 90, np.zeros(90), np.ones(90))], seed=0)
     assert (found.difference, found.low, found.high, found.p) == (1.0, -1.0, 1.0, 1.0)
-    score = score_interval([{"acc": 1, "cluster": "a"}] * 9, "acc")
-    assert (score.value, score.low, score.high) == (1.0, 0.0, 1.0)
+    score = score_interval([{"acc": i % 2, "cluster": "a"} for i in range(10)], "acc")
+    assert (score.value, score.low, score.high) == (0.5, 0.0, 1.0)
 
 
 def test_few_clusters_have_students_interval():
@@ -331,3 +331,6 @@ def test_a_tasks_interval_is_wilsons_for_single_items_and_over_clusters_else():
     together = score_interval([{**row, "cluster": str(i // 3)} for i, row in enumerate(rows)], "acc")
     assert together.value == pytest.approx(1 / 3)
     assert together.high - together.low < 1e-9, "each cluster has one of three right"
+    for right, expected in ((0, wilson_interval(0, 30)), (1, wilson_interval(30, 30))):
+        score = score_interval([{"acc": right, "cluster": str(i // 3)} for i in range(90)], "acc")
+        assert (score.low, score.high) == expected, "30 articles, not 90 questions, and not a point"

@@ -12,9 +12,10 @@ from list_reference import make_store
 from shard_fixture import Article, Entity
 
 from leia_beam.errors import UsageError
+from leia_train import plan
 from leia_train.config import DataConfig
 from leia_train.plan import TrainingPlan
-from leia_train.reference_stream import reference_order
+from leia_train.reference_stream import ReferenceDraws, reference_order
 
 START, END = 90, 91
 
@@ -94,16 +95,16 @@ def test_the_stream_equals_the_described_one_row_for_row():
     def check(some, strategy, probability, name_loss, length, seed, eos_id):
         articles = whole(some)
         options = {"strategy": strategy, "probability": probability, "name_loss": name_loss, "max_length": length}
-        plan = make_plan(articles, seed, eos_id, **options)
+        made = make_plan(articles, seed, eos_id, **options)
         stream = reference_tokens(articles, strategy, probability, seed)
         rows = [[next(stream) for _ in range(length)] for _ in range(9)]
-        last = plan.rows(7, 2)
+        last = made.rows(7, 2)
         assert last.input_ids.tolist() == rows[7:]
-        found = plan.rows(0, 9)
+        found = made.rows(0, 9)
         assert found.input_ids.tolist() == rows
         assert found.labels.tolist() == [reference_labels(row, eos_id, name_loss) for row in rows]
         assert found.position_ids.tolist() == [list(range(length))] * 9
-        seen["epochs"] += plan.epoch_of_row(8) > 2
+        seen["epochs"] += made.epoch_of_row(8) > 2
         seen["inserted"] += found.inserted_count
         seen["padding"] += int((found.input_ids == 7).sum()) if eos_id == 7 else 0
         seen["begin in a name"] += sum(
@@ -127,11 +128,11 @@ def test_none_consumes_draws_too_and_no_article_is_held_out():
         Article(page_id=page, input_ids=(page, page + 20), entities=(Entity(start=0, end=1, name_ids=(60,)),))
         for page in range(1, 12)
     ]
-    plan = make_plan(articles, 3, strategy="none", max_length=2)
-    assert plan.data.cross_document and plan.data.validation_share == 0
+    made = make_plan(articles, 3, strategy="none", max_length=2)
+    assert made.data.cross_document and made.data.validation_share == 0
     order = np.random.default_rng(3).permutation(11)
-    assert plan.rows(0, 11).input_ids[:, 0].tolist() == [articles[index].page_id for index in order]
-    assert not len(plan.validation_documents)
+    assert made.rows(0, 11).input_ids[:, 0].tolist() == [articles[index].page_id for index in order]
+    assert not len(made.validation_documents)
 
 
 def test_a_row_that_begins_inside_a_name_keeps_the_labels_of_its_rest():
@@ -145,6 +146,18 @@ def test_a_row_that_begins_inside_a_name_keeps_the_labels_of_its_rest():
     ours = TrainingPlan(make_store([("jawiki", article)], None), data, 0, ((START,), (END,))).rows(0, 2)
     assert ours.labels.tolist() == [[-100, 2, -100, -100], [-100, -100, -100, 3]]
     assert (reference.label_count, ours.label_count) == (3, 2)
+
+
+def test_a_draw_that_is_the_probability_inserts_in_the_reference_and_not_here(monkeypatch):
+    """The reference skips a draw above it; our own draws are below it, so that 0 is never and 1 always."""
+    article = Article(page_id=1, input_ids=(1, 2), entities=(Entity(start=0, end=1, name_ids=(50,)),))
+    equal = np.array([0.5])
+    monkeypatch.setattr(ReferenceDraws, "of_epoch", lambda *rest: iter([(np.array([0]), equal)]))
+    monkeypatch.setattr(plan, "entity_draws", lambda *rest: equal)
+    data = DataConfig(shards=("-",), validation_share=0)
+    ours = TrainingPlan(make_store([("jawiki", article)], None), data, 0, ((START,), (END,)))
+    assert make_plan([article], 0).epoch(0).inserted.tolist() == [True]
+    assert ours.epoch(0).inserted.tolist() == [False]
 
 
 @pytest.mark.parametrize(

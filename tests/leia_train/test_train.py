@@ -321,3 +321,81 @@ def test_a_model_that_mixes_documents_is_refused(arguments, monkeypatch, capsys,
 
 def _leak():
     raise MissingResource("documents of a packed row see each other")
+
+
+@pytest.mark.parametrize("compat", ["none", "leia"])
+def test_a_steps_loss_and_gradient_are_those_of_the_models_own_logits(arguments, tmp_path, compat):
+    """By hand, over a step's rows from a plain forward pass with weights of before the step.
+
+    The sum over all labels by their number; as in the reference the mean of the rows' means. Rows of a document apart.
+    """
+    from leia_train.exposures import plan_of_run
+
+    flags = ("--compat", compat, "--steps", 1, "--warmup", 0, "--clip", 0, "--no-name-loss", "--learning-rate", 1e-12)
+    assert main(arguments(*flags)) == 0
+    run = tmp_path / "run"
+    model = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
+    rows = plan_of_run(run)[0].rows(0, 4)
+    losses = []
+    for ids, positions, labels in zip(rows.input_ids, rows.position_ids, rows.labels):
+        starts = [column for column, position in enumerate(positions) if position == 0]
+        found = []
+        for start, stop in zip(starts, [*starts[1:], len(ids)]):
+            logits = model(input_ids=torch.from_numpy(ids[None, start:stop])).logits[0].log_softmax(-1)
+            found += [
+                -logits[column - start - 1, labels[column]]
+                for column in range(start + 1, stop)
+                if labels[column] != -100
+            ]
+        losses.append(torch.stack(found))
+    counts = [len(found) for found in losses]
+    assert len(set(counts)) > 1, "else both ways are one"
+    loss = torch.stack([found.mean() for found in losses]).mean() if compat == "leia" else torch.cat(losses).mean()
+    loss.backward()
+    norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm()
+    record = read_metrics(run)[0]
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert record["gradient_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert record["label_tokens"] == sum(counts)
+
+
+def test_the_gradient_is_clipped_before_the_update(arguments, tmp_path, monkeypatch):
+    """Its norm is told as it was, and is at most the limit where the weights move."""
+    seen = []
+    update = updates.apply_update
+
+    def look(run, rate):
+        seen.append(torch.stack([weight.grad.norm() for weight in run.model.parameters()]).norm().item())
+        update(run, rate)
+
+    monkeypatch.setattr(updates, "apply_update", look)
+    assert main(arguments("--clip", 0.01, "--steps", 2)) == 0
+    told = [record["gradient_norm"] for record in read_metrics(tmp_path / "run") if "loss" in record]
+    assert min(told) > 0.05 and seen == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
+def test_the_weights_move_by_the_rate_that_is_logged(arguments, tmp_path):
+    """Half the rate at the second step, half the move there: Adam's steps do not depend on the gradient's size."""
+    moves = {}
+    for schedule in ("constant", "linear"):
+        output = tmp_path / schedule
+        flags = (
+            "--schedule",
+            schedule,
+            "--steps",
+            2,
+            "--warmup",
+            0,
+            "--weight-decay",
+            0,
+            "--clip",
+            0,
+            "--epsilon",
+            1e-12,
+        )
+        assert main(arguments(*flags, "--learning-rate", 1e-6, output=output)) == 0
+        first = load_file(output / "checkpoint-00000001/model.safetensors")
+        last = load_file(output / "checkpoint-final/model.safetensors")
+        moves[schedule] = torch.cat([(last[name].double() - first[name].double()).flatten() for name in first])
+        assert read_metrics(output)[1]["learning_rate"] == (1e-6 if schedule == "constant" else 0.5e-6)
+    assert (moves["linear"].norm() / moves["constant"].norm()).item() == pytest.approx(0.5, rel=0.02)
