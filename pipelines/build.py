@@ -6,10 +6,12 @@ refused. Everything that can be checked before work begins is checked before.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,11 +24,11 @@ from leia_beam.disk_space import check_free, needed_bytes
 from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.entity_names import INSTANCE_OF, NameRules
-from leia_beam.errors import MissingResource, UsageError
+from leia_beam.errors import LeiaError, MissingResource, UsageError
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.holdout import Holdout
-from leia_beam.log_file import write_log_to
+from leia_beam.log_file import LOG_NAME, write_log_to
 from leia_beam.manifest import MANIFEST_NAME, Manifest
 from leia_beam.planning import needs_of
 from leia_beam.plans import claim_folder
@@ -87,6 +89,7 @@ class Build:
     began: float = field(default_factory=time.monotonic)
     notes: list[dict[str, object]] = field(default_factory=list)
     _engine: Engine | None = None
+    _log_folder: tempfile.TemporaryDirectory[str] | None = None
 
     def folder(self, stage: str) -> str:
         """The folder of a stage."""
@@ -124,10 +127,15 @@ class Build:
             self._engine.close()
 
     def prepare_output(self) -> None:
-        """Make the output folder and its log file; nothing in a dry run."""
-        if not self.options.dry_run and not is_remote(self.options.output):
+        """Make the output folder and its log file; nothing in a dry run. An object store gets the log at the end."""
+        if self.options.dry_run:
+            return
+        if not is_remote(self.options.output):
             check_output(self.options.output)
             write_log_to(self.options.output)
+        elif self._log_folder is None:
+            self._log_folder = tempfile.TemporaryDirectory(prefix="leia-log-")
+            write_log_to(self._log_folder.name)
 
     def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
         """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
@@ -212,9 +220,12 @@ class Build:
             "workers": self.options.runner.workers,
             "stages": self.notes,
         }
-        self.storage.write(
-            f"{self.options.output.rstrip('/')}/_run/{run_id}.json", (json.dumps(content, indent=1) + "\n").encode()
-        )
+        path = f"{self.options.output.rstrip('/')}/_run/{run_id}"
+        # What the run failed of is what a user should read, not that the notes of it cannot be written either.
+        with contextlib.nullcontext() if outcome == "done" else contextlib.suppress(LeiaError):
+            self.storage.write(f"{path}.json", (json.dumps(content, indent=1) + "\n").encode())
+            if self._log_folder is not None and os.path.getsize(f"{self._log_folder.name}/{LOG_NAME}"):
+                self.storage.publish(f"{self._log_folder.name}/{LOG_NAME}", f"{path}.log")
 
 
 def _summary(manifest: Manifest) -> str:

@@ -6,14 +6,18 @@ import bz2
 import gzip
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import pipelines.build
 from leia_beam import ranged_files
 from leia_beam.cli import main
+from leia_beam.errors import MissingResource
+from leia_beam.ranged_files import StoreFault
 from leia_beam.storage import LocalStorage
 from tests.build_files import kept_files
 from tests.conftest import Sample
@@ -91,11 +95,36 @@ def test_several_processes_fetch_the_entity_table_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.build.run_shards", lambda *arguments: None)
         assert main([*command, "--workers", "1", "--", *store.options]) == 0
-    monkeypatch.setattr("pipelines.runners.BYTES_FOR_A_PROCESS", 1)
+    monkeypatch.setattr("pipelines.local.BYTES_FOR_A_PROCESS", 1)
     assert main([*command, "--workers", "2", "--", *store.options]) == 0
     assert kept_objects(store) == local_build
     copies = [path for path in tmp_path.rglob("lookup-titles-*") if "leia-copies" in str(path)]
     assert len(copies) == 3, "one of each of three buckets"
+
+
+def test_the_log_and_the_reason_of_a_failure_survive(
+    store: Store, sample: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What libraries log lies beside the notes of the run; that these cannot be written hides no reason."""
+
+    def fails(*_: object) -> None:
+        logging.getLogger("library").warning("it rains")
+        raise MissingResource(f"{store.root}/x: cannot be read (it went away); run the same command again")
+
+    monkeypatch.setattr(pipelines.build, "claim_folder", fails)
+    command = [*arguments(store, sample), "--workers", "1", "--", *store.options]
+    assert main(command) == 5
+    [log] = [content for key, content in store.objects("out/_run/").items() if key.endswith(".log")]
+    assert b"WARNING library: it rains" in log
+    capsys.readouterr()
+
+    def gone(*_: object) -> None:
+        raise StoreFault("it went away", passing=True)
+
+    monkeypatch.setattr(type(store.storage._of(store.root)._store), "upload", gone)  # type: ignore[attr-defined]
+    assert main(command) == 5
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "/x: cannot be read (it went away)" in error
 
 
 def test_hardly_more_is_fetched_than_the_dump(store: Store, tmp_path: Path) -> None:
