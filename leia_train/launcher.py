@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leia_beam.errors import Interrupted
+from leia_beam.errors import Interrupted, LeiaError
 from leia_train.runs import STATUS_NAME, read_status
 
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
@@ -75,12 +75,14 @@ def end_with_launcher() -> None:
 def exit_code(failures: Iterable[Any]) -> int:
     """One exit code for those of torchrun's failed processes: 75 where one was interrupted, else the first one's.
 
-    A process that failed by itself goes before those that a signal ended, which torchrun sends to the others.
+    A process that failed by itself goes before those that only lost another one (1), and those that a signal ended, which
+    torchrun sends to the others.
     """
     codes = [failure.exitcode for failure in sorted(failures, key=lambda found: (found.timestamp, found.local_rank))]
     if Interrupted.exit_code in codes:
         return Interrupted.exit_code
-    first: int = next((code for code in codes if code > 0), codes[0])
+    by_themselves = [code for code in codes if code > LeiaError.exit_code] or [code for code in codes if code > 0]
+    first: int = (by_themselves or codes)[0]
     return 128 - first if first < 0 else first
 
 

@@ -75,7 +75,9 @@ def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingR
     """
     accelerator = make_accelerator(config)
     try:
-        return _train(config, accelerator, *(_on_main_alone(accelerator, say) for say in (report, progress)))
+        result = _train(config, accelerator, *(_on_main_alone(accelerator, say) for say in (report, progress)))
+        close_processes()
+        return result
     except torch.OutOfMemoryError as error:
         raise MissingResource(
             f"{accelerator.device}: out of memory ({first_line(error)}); lower --micro-batch or --max-length, or give "
@@ -87,8 +89,10 @@ def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingR
         if accelerator.num_processes > 1 and is_lost_process(error):
             raise LeiaError("another process of this run ended; its message says why") from error
         raise
-    finally:
-        close_processes()
+    except LeiaError as error:
+        if isinstance(error, Interrupted):
+            close_processes()
+        raise  # the group ends with this process, after its message: the others would else end first, and it with them
 
 
 def first_line(error: Exception) -> str:

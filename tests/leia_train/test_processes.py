@@ -424,6 +424,7 @@ def test_one_exit_code_for_all_processes():
     assert code((2, 5)) == 2
     assert code((1, 6), (5, 5)) == 5
     assert code((-15, 5), (2, 6)) == 2
+    assert code((2, 6), (1, 5)) == 2
     assert code((1, 5), (75, 6)) == 75
     assert code((-9, 5), (-15, 6)) == 137
 
