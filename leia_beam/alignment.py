@@ -26,7 +26,9 @@ NO_TOKEN = "no token"
 SHARED_TOKEN = "token shared with the anchor before"
 NOT_ON_EDGES = "not on token edges"
 BEYOND_MAXIMUM = "beyond the maximal length"
-UNALIGNED = (NO_TOKEN, SHARED_TOKEN, NOT_ON_EDGES, BEYOND_MAXIMUM)
+NAME_WITHOUT_TOKEN = "name without a token"
+ADDED_TOKEN_IN_NAME = "added token in the name"
+UNALIGNED = (NO_TOKEN, SHARED_TOKEN, NOT_ON_EDGES, BEYOND_MAXIMUM, NAME_WITHOUT_TOKEN, ADDED_TOKEN_IN_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ REASONS = {
     DUPLICATE: "text of another article",
 }
 """What the counters call them."""
+NO_TEXT = "no text"
 SHORT = "short"
 """Fewer tokens than the minimal length."""
 

@@ -18,7 +18,7 @@ from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.manifest import MANIFEST_NAME, Manifest, read_manifest
 from leia_beam.schema import SHARDS
 from leia_beam.shard_statistics import total
-from leia_beam.wikis import language_of
+from leia_beam.wikis import label_language
 
 LICENSES = ("cc-by-sa-4.0", "gfdl", "cc0-1.0")
 """Wikipedia's texts have the first two, Wikidata's the third."""
@@ -54,20 +54,30 @@ def card(folder: str | Path) -> str:
     shards = read_manifest(shards_folder)
     if shards.stage != "shards":
         raise UsageError(f"{folder}: holds the stage {shards.stage}, not shards; give a build's folder")
-    others = {
-        stage: read_manifest(root / stage)
-        for stage in ("articles", "sitelinks", "langlinks")
-        if (root / stage / MANIFEST_NAME).is_file()
-    }
+    others = _stages_beside(root, shards)
     manifest_sha256 = hashlib.sha256((shards_folder / MANIFEST_NAME).read_bytes()).hexdigest()
     return "\n".join([*_metadata(shards), *_text(shards, others, manifest_sha256)]) + "\n"
+
+
+def _stages_beside(root: Path, shards: Manifest) -> dict[str, Manifest]:
+    """Of the stages that read dumps those that lie beside the shards and that they were made from."""
+    titles = root / "entities/_titles"
+    made_from = {entry["manifest_sha256"] for entry in shards.inputs}
+    if (titles / MANIFEST_NAME).is_file():
+        made_from |= {entry["manifest_sha256"] for entry in read_manifest(titles).inputs}
+    found = {}
+    for stage in ("articles", "sitelinks", "langlinks"):
+        path = root / stage / MANIFEST_NAME
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() in made_from:
+            found[stage] = read_manifest(root / stage)
+    return found
 
 
 def _metadata(shards: Manifest) -> Iterator[str]:
     """YAML; its strings are written as JSON has them, which YAML reads."""
     rows = shards.rows_of("train")
-    language = language_of(shards.options["wiki"])
-    names = [language_of(code) for code in shards.options["name_wikis"]]
+    language = _hub_language(shards.options["wiki"])
+    names = [_hub_language(code) for code in shards.options["name_wikis"]]
     yield "---"
     yield "license:"
     yield from (f"- {license_}" for license_ in LICENSES)
@@ -86,6 +96,15 @@ def _metadata(shards: Manifest) -> Iterator[str]:
     yield "  - split: train"
     yield f"    path: {json.dumps(_pattern(shards))}"
     yield "---"
+
+
+def _hub_language(wiki: str) -> str:
+    """A code of ISO 639: 'en' for simplewiki, 'nan' for zh_min_nanwiki.
+
+    >>> _hub_language("simplewiki"), _hub_language("zh_min_nanwiki"), _hub_language("jawiki")
+    ('en', 'nan', 'ja')
+    """
+    return label_language(wiki).partition("-")[0]
 
 
 def _title(shards: Manifest) -> str:
@@ -122,8 +141,10 @@ def _text(shards: Manifest, others: Mapping[str, Manifest], manifest_sha256: str
     yield f"| names | {sums['names']:,}, {sums['name_tokens']:,} tokens |"
     yield f"| names that would be cut otherwise alone | {sums['share_of_names_cut_otherwise_alone']:.1%} |"
     for probability, share in sums["inserted_token_share"].items():
-        yield f"| inserted tokens at probability {probability}, two markers a name | {share:.2%} |"
+        yield f"| inserted tokens, if each name is inserted with probability {probability} between two markers | {share:.2%} |"
     yield f"| tokens an article | {sums['shortest']:,} to {sums['longest']:,} |"
+    for line in shards.details.get("partial", ()):
+        yield f"| **not whole** | {line} |"
     yield ""
     yield from _provenance(shards, others, manifest_sha256)
     yield from _loading(shards)
@@ -150,7 +171,8 @@ def _provenance(shards: Manifest, others: Mapping[str, Manifest], manifest_sha25
         for entry in manifest.inputs:
             made = dump_date(str(entry["name"]))
             facts = [f"{entry['size_bytes']:,} bytes", *([f"of {made}"] if made else [])]
-            facts += [str(entry[key]) for key in ("verified_sum",) if entry.get(key)]
+            verified = manifest.details.get("verified_sums", {}).get(entry["name"])
+            facts += [f"{verified}, verified"] if verified else []
             yield f"| dump of {stage} | `{entry['name']}`, {', '.join(facts)} |"
     for entry in shards.inputs:
         yield f"| stage {entry['name']} | manifest SHA-256 `{entry['manifest_sha256']}` |"

@@ -7,6 +7,7 @@ own build, which a resume takes up.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from leia_beam.plans import PLAN_NAME, STAGE_ENTRIES, StagePlan, read_plan
 from leia_beam.storage import LocalStorage
 from leia_beam.validate import STAGES
 
+_HALF = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_DATA = re.compile(r"-\d{5}-of-\d{5}-([0-9a-f]{8})\.\w+$")
+"""The names that the builder gives, and nobody else's."""
 QUIET_S = 600.0
 """How long a half-copied file must have been left alone."""
 
@@ -43,13 +47,20 @@ def find_leftovers(folder: str | Path, now_s: float | None = None) -> list[Lefto
     if not stages:
         raise UsageError(f"{folder}: holds no build and no stage of one (no {MANIFEST_NAME}, no {PLAN_NAME})")
     found = [each for stage in stages for each in _of_stage(stage)]
-    halves = [path for path in sorted(root.rglob(".*.tmp")) if path.is_file()]
-    found += [
-        _leftover(path, "half-copied when its process was ended")
-        for path in halves
-        if now_s - path.stat().st_mtime > QUIET_S
-    ]
+    places = {root, root / "_run", *stages, *(stage / entry for stage in stages for entry in STAGE_ENTRIES)}
+    for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
+        changed_s = _changed_s(path) if _HALF.fullmatch(path.name) else None
+        if changed_s is not None and now_s - changed_s > QUIET_S:
+            found.append(_leftover(path, "half-copied when its process was ended"))
     return found
+
+
+def _changed_s(path: Path) -> float | None:
+    """When a file changed; None where it is gone or no file."""
+    try:
+        return path.stat().st_mtime if path.is_file() else None
+    except OSError:
+        return None
 
 
 def remove(leftovers: list[Leftover]) -> None:
@@ -96,7 +107,10 @@ def _kept_files(folder: Path) -> Iterator[Path]:
 
 
 def _reason(path: Path, folder: Path, plan: StagePlan, manifest: Manifest | None) -> str | None:
-    if f"-{plan.fingerprint[:8]}." not in path.name:
+    name = _DATA.search(path.name)
+    if name is None:
+        return None  # not a build's
+    if name.group(1) != plan.fingerprint[:8]:
         return "file of another build"
     if manifest is not None and path.relative_to(folder).as_posix() not in {file.path for file in manifest.files}:
         return "file of this build that its manifest does not list"

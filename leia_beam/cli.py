@@ -6,6 +6,7 @@ Beam, pyarrow and the tokenizers are imported when a command runs, so that `--he
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LeiaError as error:
         print(f"leia-beam: error: {error}", file=sys.stderr)
         return exit_code_of(error)
+    except BrokenPipeError:  # a reader such as `head` that has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"leia-beam: error: {error}", file=sys.stderr)
         return MissingResource.exit_code

@@ -17,6 +17,7 @@ from leia_beam.commits import (
     CommitRecord,
     conservation_errors,
     read_stage_records,
+    record_path,
     sum_counters,
     top_tallies,
 )
@@ -24,8 +25,7 @@ from leia_beam.coverage import STRICT, Tolerance, bad_block_warnings, check_cove
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, TooManyRejects, UsageError
 from leia_beam.manifest import MANIFEST_NAME, Manifest, manifest_bytes, parse_manifest
 from leia_beam.plans import StagePlan
-from leia_beam.schema import SCHEMA_VERSION
-from leia_beam.storage import Storage
+from leia_beam.storage import Storage, sha256_of
 
 MIN_REJECT_LIMIT = 20
 MAX_SAMPLES = 20
@@ -76,7 +76,29 @@ def read_finished(storage: Storage, folder: str, fingerprint: str) -> Manifest |
         manifest = parse_manifest(content, f"{folder}/{MANIFEST_NAME}")
     except DamagedInput:
         return None  # it is a function of the records and is written again
-    return manifest if manifest.fingerprint == fingerprint else None
+    if manifest.fingerprint != fingerprint:
+        return None
+    sizes = storage.sizes(folder)
+    is_whole = all(sizes.get(file.path) == file.size_bytes for file in manifest.files)
+    return manifest if is_whole else None  # the units whose files are gone or cut are done again
+
+
+def drop_damaged_units(storage: Storage, folder: str, plan: StagePlan) -> int:
+    """Take back the commits of units whose files have another SHA-256 than recorded; how many there are.
+
+    Reads every file of a stage on a local disk. Where a unit lacks its record, or has it no more, the manifest goes too.
+    """
+    records = read_stage_records(storage, folder, plan.unit_count, plan.fingerprint)
+    damaged = [
+        unit
+        for unit, record in enumerate(records)
+        if record is not None and any(sha256_of(f"{folder}/{file.path}") != file.sha256 for file in record.files)
+    ]
+    if damaged or None in records:
+        storage.remove(f"{folder}/{MANIFEST_NAME}")
+    for unit in damaged:
+        storage.remove(record_path(folder, unit))
+    return len(damaged)
 
 
 def finish_stage(
@@ -117,7 +139,7 @@ def manifest_of(
     return Manifest(
         stage=plan.stage,
         fingerprint=plan.fingerprint,
-        schema_version=SCHEMA_VERSION,
+        schema_version=plan.identity["schema_version"],
         versions=plan.identity["versions"],
         inputs=tuple(plan.identity["inputs"]),
         options=plan.identity["options"],

@@ -130,7 +130,10 @@ def _validate(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         f"{len(found.stages)} stages, {found.files:,} files, {found.size_bytes / 1e6:,.1f} MB, {found.rows:,} rows"
     )
     if found.violations:
-        raise DamagedInput(f"{options.output}: {len(found.violations):,} violations in {looked_at}; build it again")
+        raise DamagedInput(
+            f"{options.output}: {len(found.violations):,} violations in {looked_at}; the same build command with "
+            "--overwrite makes damaged units again"
+        )
     print(f"{printable(options.output)}: {looked_at}, all as they were written")
 
 
@@ -141,6 +144,8 @@ def _write_json(path: str | None, content: Mapping[str, Any]) -> None:
 
 
 def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
+    import pyarrow as pa
+
     from leia_beam.preview import Choice, Preview
     from leia_beam.preview_html import preview_page
     from leia_beam.preview_text import article_lines
@@ -154,7 +159,13 @@ def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         most_covered=options.most_covered,
         least_covered=options.least_covered,
     )
-    articles = list(preview.articles(choice, options.tokens))
+    try:
+        articles = list(preview.articles(choice, options.tokens))
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DamagedInput(f"{options.output}: {reason}; `leia-beam validate` says which file it is") from error
+    if not articles:
+        raise UsageError(f"{options.output}: these shards hold no article")
     if options.html:
         page = preview_page(articles, f"{preview.manifest.options['wiki']}: articles with the names of their links")
         LocalStorage().write(options.html, page.encode("utf-8", "backslashreplace"))
@@ -172,10 +183,11 @@ def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 def _card(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.card import card
     from leia_beam.manifest import MANIFEST_NAME
+    from leia_beam.terminal_text import printable
 
     text = card(options.output)
     if options.file == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text, "\n"))
         return
     root = Path(options.output)
     path = options.file or str((root if (root / MANIFEST_NAME).is_file() else root / "shards") / "README.md")

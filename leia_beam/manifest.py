@@ -137,9 +137,13 @@ def check_file(stage_folder: str | Path, file: StageFile) -> Path:
         raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the build again or run the build again")
     size_bytes = path.stat().st_size
     if size_bytes != file.size_bytes:
-        raise DamagedInput(f"{path}: {size_bytes:,} bytes, the manifest says {file.size_bytes:,}; build it again")
+        raise DamagedInput(
+            f"{path}: {size_bytes:,} bytes, the manifest says {file.size_bytes:,}; build it again, with --overwrite"
+        )
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != file.sha256:
-        raise DamagedInput(f"{path}: SHA-256 mismatch, {found[:12]}… instead of {file.sha256[:12]}…; build it again")
+        raise DamagedInput(
+            f"{path}: SHA-256 mismatch, {found[:12]}… instead of {file.sha256[:12]}…; build it again, with --overwrite"
+        )
     return path

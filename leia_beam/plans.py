@@ -84,8 +84,11 @@ def read_plan(storage: Storage, folder: str) -> StagePlan | None:
         raise DamagedInput(f"{folder}/{PLAN_NAME}: damaged ({error}); replace this stage with --overwrite") from error
 
 
-def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool) -> None:
-    """Make the folder this build's: write the plan, or find that it is there already.
+def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool) -> StagePlan:
+    """Make the folder this build's: write the plan, or find that it is there already. Returns the plan that stands there.
+
+    A plan of the same fingerprint may say other things that decide no byte of data (the tokenizer's folder); what stands
+    in the folder counts, so that the manifest is the same whoever writes it.
 
     Raises: OtherBuild if it holds another build (with what differs) or files that no build wrote.
     """
@@ -96,7 +99,7 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
             raise
         found = None
     if found is not None and found.fingerprint == plan.fingerprint:
-        return
+        return found
     if found is None:
         foreign = [name for name in storage.list(folder) if not name.startswith((".", "_"))]
         if foreign and not overwrite:
@@ -118,6 +121,7 @@ def claim_folder(storage: Storage, folder: str, plan: StagePlan, overwrite: bool
         "details": dict(plan.details),
     }
     storage.write(f"{folder}/{PLAN_NAME}", seal(content))
+    return plan
 
 
 def clear_folder(storage: Storage, folder: str) -> None:

@@ -6,6 +6,7 @@ has its reason. Shards that were copied away are decoded with the tokenizer that
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from tokenizers import Tokenizer
 
 from leia_beam.article_filters import REASONS
 from leia_beam.article_rows import Article, read_articles
-from leia_beam.errors import UsageError
+from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.linking import LinkedAnchor, Linker, LinkRules
 from leia_beam.lookup import EntityLookup
 from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, read_manifest
@@ -96,9 +97,11 @@ class Preview:
         if self.manifest.stage != "shards":
             raise UsageError(f"{folder}: holds the stage {self.manifest.stage}, not shards; give a build's folder")
         self._files = self.manifest.files_of("train")
-        self._links = _Links(root, self.manifest) if (root / "articles" / MANIFEST_NAME).is_file() else None
-        tokenizer = self.manifest.details["tokenizer"]
-        self._tokenizer = Tokenizer.from_file(str(self._shards / tokenizer["path"]))
+        self._links = _Links(root, self.manifest) if _is_made_from(root, self.manifest) else None
+        path = self._shards / self.manifest.details["tokenizer"]["path"]
+        if not path.is_file():
+            raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the shards' whole folder")
+        self._tokenizer = Tokenizer.from_file(str(path))
 
     def articles(self, choice: Choice, with_tokens: bool = False) -> Iterator[ShownArticle]:
         """The articles that are asked for, in that order.
@@ -206,6 +209,15 @@ class Preview:
         return self._tokenizer.decode([*letter, *ids], False)[len(self._tokenizer.decode(letter, False)) :]
 
 
+def _is_made_from(root: Path, shards: Manifest) -> bool:
+    """Whether the stages beside the shards are those that they were made from."""
+    for entry in shards.inputs:
+        path = root / str(entry["name"]) / MANIFEST_NAME
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["manifest_sha256"]:
+            return False
+    return True
+
+
 class _Links:
     """The links of a build's articles, with their names or reasons."""
 
@@ -259,7 +271,12 @@ class _Links:
 
     def _article(self, unit: int, page_id: int) -> Article:
         path = str(self._root / "articles" / self._files[unit].path)
-        return next(article for article in read_articles(path) if article.page_id == page_id)
+        for article in read_articles(path):
+            if article.page_id == page_id:
+                return article
+        raise DamagedInput(
+            f"{path}: page id {page_id} of the shards is not in it; `leia-beam validate` says what is wrong"
+        )
 
     def why_left_out(self, title: str) -> str | None:
         """Why an article of the dump is in no shard; None if the dump has no such article."""

@@ -16,7 +16,7 @@ _MAX_UNNAMED = 20
 def article_lines(article: ShownArticle, is_coloured: bool, characters: int | None) -> Iterator[str]:
     """The article as lines. Without colour names stand between LEIA's markers; `characters` cuts the text."""
     painted = _painter(is_coloured)
-    head = f"{printable(article.title)}  ({article.wiki}, page {article.page_id}, {article.qid or 'no item'})"
+    head = f"{printable(article.title)}  ({printable(article.wiki)}, page {article.page_id}, {printable(article.qid or 'no item')})"
     yield painted(_HEAD, head)
     unnamed = article.unnamed
     flags = f", {', '.join(map(printable, article.flags))}" if article.flags else ""
@@ -28,7 +28,7 @@ def article_lines(article: ShownArticle, is_coloured: bool, characters: int | No
         yield "links without a name:"
         for segment in unnamed[:_MAX_UNNAMED]:
             target = f" → {printable(segment.target)}" if segment.target and segment.target != segment.text else ""
-            yield f"  {printable(segment.text)}{target}  ({segment.reason})"
+            yield f"  {printable(segment.text)}{target}  ({printable(segment.reason or '')})"
         if len(unnamed) > _MAX_UNNAMED:
             yield f"  … and {len(unnamed) - _MAX_UNNAMED:,} more"
     if article.tokens is not None:

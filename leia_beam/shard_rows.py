@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leia_beam.alignment import (
+    ADDED_TOKEN_IN_NAME,
     ALIGNMENTS,
     BEYOND_MAXIMUM,
     EDGE,
+    NAME_WITHOUT_TOKEN,
     SPLIT,
     TokenSpan,
     align_spans,
     cuts_of,
     tokens_within,
 )
-from leia_beam.article_filters import SHORT, ArticleFilters
+from leia_beam.article_filters import NO_TEXT, SHORT, ArticleFilters
 from leia_beam.article_rows import Article
 from leia_beam.errors import UsageError
 from leia_beam.holdout import LeakFinder
@@ -168,6 +170,9 @@ class RowMaker:
         if len(text.ids) + around < self.options.filters.min_length:
             output.count(f"articles/filtered/{SHORT}")
             return None
+        if not len(text.ids):
+            output.count(f"articles/filtered/{NO_TEXT}")
+            return None
         kept, characters = len(text.ids), len(article.text)
         if self.options.max_length is not None and kept + around > self.options.max_length:
             kept = tokens_within(text.offsets, self.options.max_length - around)
@@ -201,8 +206,8 @@ class RowMaker:
         aligned = align_spans(text.offsets, linked.article.text, _spans(linked.links), self.options.alignment)
         for link, span in zip(linked.links, aligned, strict=True):
             thing = "mentions" if link.anchor.kind == LATER_MENTION else "anchors"
-            if isinstance(span, TokenSpan) and span.end > kept:
-                span = BEYOND_MAXIMUM
+            if isinstance(span, TokenSpan):
+                span = self._fault(link, span, kept) or span
             if isinstance(span, TokenSpan):
                 counts[f"{thing}/emitted"] += 1
                 counts[f"edges/{span.edge}"] += 1
@@ -213,6 +218,15 @@ class RowMaker:
             self._count_leaks(linked, counts)
         columns = zip(*entities, strict=True) if entities else [()] * len(ENTITY_COLUMNS)
         return dict(zip(ENTITY_COLUMNS, map(list, columns), strict=True))
+
+    def _fault(self, link: NamedLink, span: TokenSpan, kept: int) -> str | None:
+        """Why an aligned anchor is dropped all the same."""
+        if span.end > kept:
+            return BEYOND_MAXIMUM
+        name = self.encoder.encode_name(link.link.name or "")
+        if not name.ids:
+            return NAME_WITHOUT_TOKEN
+        return ADDED_TOKEN_IN_NAME if name.has_added_token else None
 
     def _entity(self, link: NamedLink, span: TokenSpan) -> tuple[Any, ...]:
         """The values of `ENTITY_COLUMNS`."""

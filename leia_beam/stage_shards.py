@@ -72,6 +72,7 @@ class ShardsStage:
             ),
             unit_count=len(self.units()),
             details={
+                **self._partial(),
                 "tokenizer": {
                     "name": self.tokenizer.name,
                     "path": "tokenizer/tokenizer.json",
@@ -85,9 +86,14 @@ class ShardsStage:
                     "document_end_ids": list(encoder.document_end_ids),
                     "eos_id": identity.eos_id,
                     "names_take_a_space": encoder.spaced_names,
-                }
+                },
             },
         )
+
+    def _partial(self) -> dict[str, list[str]]:
+        """What the articles' manifest says is missing of the dump, so that shards which are copied away say it too."""
+        partial = stage_manifest(self.storage, self.articles_folder).details.get("partial")
+        return {"partial": list(partial)} if partial else {}
 
     def units(self) -> list[Unit]:
         files = stage_manifest(self.storage, self.articles_folder).files_of("articles")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
+import unicodedata
 from typing import Any
 
+_JOINERS = "\u200c\u200d"
+"""Part of words in Persian and Indic scripts, and of emoji."""
 _ODD = re.compile(r"[^\n -~]")
 
 
@@ -17,9 +20,13 @@ def printable(text: str, kept: str = "") -> str:
     '東京\\\\x1b[31m\\\\u202e'
     """
     return "".join(
-        each if each.isprintable() or each in kept else each.encode("unicode_escape", "backslashreplace").decode()
+        each if _is_harmless(each) or each in kept else each.encode("unicode_escape", "backslashreplace").decode()
         for each in text
     )
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 
 
 def escaped_html(text: str) -> str:

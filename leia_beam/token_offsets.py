@@ -57,6 +57,10 @@ def piece_lengths(tokenizer_json: bytes) -> PieceLengths | None:
     pre_tokenizers = _parts(content.get("pre_tokenizer"), "pretokenizers")
     if model["type"] != "BPE" or not all(map(_keeps_text, normalizers)):
         return None
+    if len(pre_tokenizers) > 1 and any(
+        part["type"] == "Metaspace" or part.get("add_prefix_space") for part in pre_tokenizers
+    ):
+        return None  # a space may be put before each word
     if any(part["type"] == "ByteLevel" for part in pre_tokenizers):
         length = _byte_level_length
     elif model.get("byte_fallback"):

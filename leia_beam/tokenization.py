@@ -59,13 +59,14 @@ class EncodedName(NamedTuple):
 
     ids: tuple[int, ...]
     is_cut_otherwise_alone: bool
+    has_added_token: bool
 
 
 class TextEncoder:
     """Encodes articles and names with one tokenizer."""
 
     def __init__(self, files: TokenizerFiles, options: EncodingOptions):
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         identity = identify_once(files)
         self.document_start_ids = _document_start(files, identity, options.document_start)
         self.document_end_ids = _document_end(files, identity, options.eos)
@@ -117,7 +118,8 @@ class TextEncoder:
         spaced = self._tokenizer.encode(" " + name, add_special_tokens=False)
         ends_alone = {end for _, end in alone.offsets}
         ends_in_text = {end - 1 for _, end in spaced.offsets if end > 1} if self._spaced_in_text else ends_alone
-        return EncodedName(tuple((spaced if self.spaced_names else alone).ids), ends_in_text != ends_alone)
+        ids = tuple((spaced if self.spaced_names else alone).ids)
+        return EncodedName(ids, ends_in_text != ends_alone, bool(self.added_in(np.array(ids, np.int32))))
 
 
 def _bounds(text: str, cuts: Sequence[int]) -> list[int]:
@@ -167,8 +169,7 @@ def without_added_tokens(tokenizer_json: bytes, within_text: bool = False) -> To
     `within_text`: nor does it put a space before a text.
     """
     content = json.loads(tokenizer_json)
-    added = {token["id"] for token in content.get("added_tokens") or ()}
-    _hide_pieces(content["model"], added)
+    _hide_pieces(content["model"], set(added_ids_of(tokenizer_json).tolist()))
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     if within_text:
         content["normalizer"] = _without_prefix(content.get("normalizer"))
@@ -190,8 +191,11 @@ def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
-    """Give pieces of a model that finds them by their text alone a name that no text has. Merges never yield them."""
-    if model["type"] == "Unigram":
+    """Give pieces that a model would find by their text a name that no text has, or take away the merges that yield them."""
+    if model["type"] == "BPE":
+        pieces = {piece for piece, number in model["vocab"].items() if number in ids}
+        model["merges"] = [merge for merge in model["merges"] if _merged(merge) not in pieces]
+    elif model["type"] == "Unigram":
         for number in ids:
             if number < len(model["vocab"]):
                 model["vocab"][number][0] = f"\ue000{number}"
@@ -205,8 +209,15 @@ def _hide_pieces(model: dict[str, Any], ids: set[int]) -> None:
         model["vocab"] = kept | hidden
 
 
+def _merged(merge: str | list[str]) -> str:
+    return merge.replace(" ", "") if isinstance(merge, str) else "".join(merge)
+
+
 def added_ids_of(tokenizer_json: bytes) -> np.ndarray:
-    """The ids that no text may come to: all added tokens but the one for unknown letters."""
+    """The ids that no text may come to: all added tokens but the one for unknown letters, and but for white space.
+
+    Some tokenizers (Gemma's) list runs of line ends and spaces among their added tokens, which are pieces of text.
+    """
     content = json.loads(tokenizer_json)
     model, added = content["model"], content.get("added_tokens") or ()
     unknown = model.get("unk_id")
@@ -214,7 +225,8 @@ def added_ids_of(tokenizer_json: bytes) -> np.ndarray:
         vocabulary = model["vocab"] if isinstance(model["vocab"], dict) else {}
         of_added = {token["content"]: token["id"] for token in added}
         unknown = of_added.get(model["unk_token"], vocabulary.get(model["unk_token"]))
-    return np.array(sorted({token["id"] for token in added} - {unknown}), dtype=np.int32)
+    of_text = {t["id"] for t in added if not t.get("special") and not t["content"].replace("▁", " ").strip()}
+    return np.array(sorted({token["id"] for token in added} - {unknown} - of_text), dtype=np.int32)
 
 
 def _document_start(files: TokenizerFiles, identity: TokenizerIdentity, document_start: str) -> tuple[int, ...]:

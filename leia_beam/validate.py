@@ -105,7 +105,9 @@ def _validate_stage(folder: Path, validation: Validation) -> None:
         validation.add(folder / MANIFEST_NAME, f"counts do not add up: {broken}")
     whole = [file for file in manifest.files if _is_whole(folder, file, validation)]
     for path in _unlisted(folder, manifest):
-        validation.add(path, "the manifest does not list it; `leia-beam clean` removes what is left over")
+        validation.add(
+            path, "the manifest does not list it; remove it, or let `leia-beam clean` do so where a build left it"
+        )
     for file in whole:
         if file.table in TABLES and file.path.endswith(".parquet"):
             _check_table(folder, file, validation)
@@ -156,7 +158,11 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Path]:
     for entry in STAGE_ENTRIES:
         if (folder / entry).is_dir() and entry != RECORDS_FOLDER:
             for path in sorted((folder / entry).rglob("*")):
-                if path.is_file() and path.relative_to(folder).as_posix() not in listed:
+                if (
+                    path.is_file()
+                    and not path.name.startswith(".")
+                    and path.relative_to(folder).as_posix() not in listed
+                ):
                     yield path
 
 
@@ -253,6 +259,8 @@ def _check_chain(root: Path, validation: Validation) -> None:
         for entry in manifest.inputs:
             path = _stage_of_input(root, str(entry["name"])) / MANIFEST_NAME
             wanted = entry.get("manifest_sha256")
+            if entry["name"] in ("sitelinks", "langlinks"):
+                continue  # they may lie in another folder, and another build's beside this one
             if wanted and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
                 validation.add(
                     root / stage / MANIFEST_NAME, f"was made from another {entry['name']} than the one beside it"

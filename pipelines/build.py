@@ -25,7 +25,7 @@ from leia_beam.dump_dates import dates_apart
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.entity_names import INSTANCE_OF, NameRules
 from leia_beam.errors import LeiaError, MissingResource, UsageError
-from leia_beam.finish import MaxRejects, finish_stage, read_finished
+from leia_beam.finish import MaxRejects, drop_damaged_units, finish_stage, read_finished
 from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.holdout import Holdout
 from leia_beam.log_file import LOG_NAME, write_log_to
@@ -169,8 +169,14 @@ class Build:
             return self._run_claimed(stage, graph, units)
 
     def _run_claimed(self, stage: AnyStage, graph: Graph, units: str) -> Manifest:
-        plan, storage = stage.plan, stage.storage
-        claim_folder(storage, stage.folder, plan, self.options.overwrite)
+        storage = stage.storage
+        plan = claim_folder(storage, stage.folder, stage.plan, self.options.overwrite)
+        if self.options.overwrite and not is_remote(stage.folder):
+            damaged = drop_damaged_units(storage, stage.folder, plan)
+            if damaged:
+                self.say(f"{plan.stage:<10} units whose files are not as they were written, made again: {damaged:,}")
+        if isinstance(stage, ShardsStage):
+            stage.publish_tokenizer()
         finished = read_finished(storage, stage.folder, plan.fingerprint)
         if finished is not None:
             self.say(f"{plan.stage:<10} finished before, skipped")
@@ -178,8 +184,6 @@ class Build:
         began = time.monotonic()
         if not is_remote(stage.folder):
             self._check_disk(stage)
-        if isinstance(stage, ShardsStage):
-            stage.publish_tokenizer()
         with Progress(stage, stage.units(), self.say):
             run_units(self.engine, graph, stage)
         if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):

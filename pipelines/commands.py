@@ -223,5 +223,5 @@ def _list(text: str) -> list[str]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError("give at least one language, such as en")
+        raise UsageError(f"{text!r} names nothing; give at least one, parted by commas")
     return parts

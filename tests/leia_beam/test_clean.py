@@ -52,13 +52,13 @@ def test_what_is_left_over_is_removed_and_nothing_else(build: Path, capsys: pyte
         f"shards/data/train-00000-of-00160-{own}": "file of this build that its manifest does not list",
         "shards/_done/00099.json": "commit record of another build, or damaged",
         "entities/_titles/_done/00000.json.json": "commit record of another build, or damaged",
-        "shards/data/.train-00000.parquet.0123.tmp": "half-copied when its process was ended",
+        "shards/data/.train-00000.parquet.0123456789abcdef0123456789abcdef.tmp": "half-copied when its process was ended",
     }
     for name in left:
         (build / name).parent.mkdir(exist_ok=True)
         (build / name).write_bytes(b"x" * 10)
     old = time.time() - QUIET_S - 5
-    os.utime(build / "shards/data/.train-00000.parquet.0123.tmp", (old, old))
+    os.utime(build / "shards/data/.train-00000.parquet.0123456789abcdef0123456789abcdef.tmp", (old, old))
     assert found(build) == left
     assert main(["clean", str(build), "--dry-run"]) == 0
     assert "6 files, 0.0 MB would be removed" in capsys.readouterr().out
@@ -71,9 +71,11 @@ def test_what_is_left_over_is_removed_and_nothing_else(build: Path, capsys: pyte
 
 def test_a_half_copied_file_that_may_be_in_use_stays(build: Path) -> None:
     """Another process may be writing it at this moment."""
-    (build / "shards/data/.x.parquet.1.tmp").write_bytes(b"x")
+    (build / "shards/data/.x.parquet.0123456789abcdef0123456789abcdef.tmp").write_bytes(b"x")
     assert found(build) == {}
-    assert [each.path.name for each in find_leftovers(build, time.time() + QUIET_S + 5)] == [".x.parquet.1.tmp"]
+    assert [each.path.name for each in find_leftovers(build, time.time() + QUIET_S + 5)] == [
+        ".x.parquet.0123456789abcdef0123456789abcdef.tmp"
+    ]
 
 
 def test_a_build_that_was_interrupted_keeps_all_that_a_resume_takes_up(build: Path, sample: Sample) -> None:

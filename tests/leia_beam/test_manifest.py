@@ -162,10 +162,13 @@ def test_a_manifest_is_read_from_its_folder(tmp_path):
     ("content", "message"),
     [
         (None, "missing, but the manifest lists it; copy the build again or run the build again"),
-        (CONTENT[:-1], "16 bytes, the manifest says 17; build it again"),
-        (CONTENT + b"x", "18 bytes, the manifest says 17; build it again"),
-        (b"", "0 bytes, the manifest says 17; build it again"),
-        (b"C" + CONTENT[1:], "SHA-256 mismatch, [0-9a-f]{12}… instead of [0-9a-f]{12}…; build it again"),
+        (CONTENT[:-1], "16 bytes, the manifest says 17; build it again, with --overwrite"),
+        (CONTENT + b"x", "18 bytes, the manifest says 17; build it again, with --overwrite"),
+        (b"", "0 bytes, the manifest says 17; build it again, with --overwrite"),
+        (
+            b"C" + CONTENT[1:],
+            "SHA-256 mismatch, [0-9a-f]{12}… instead of [0-9a-f]{12}…; build it again, with --overwrite",
+        ),
     ],
 )
 def test_a_file_that_is_not_as_recorded_is_damage(tmp_path, content, message):

@@ -258,3 +258,18 @@ def test_the_manifest_describes_each_shard(tmp_path, tokenizer):
     (described,) = manifest.details["statistics"]
     assert (described["unit"], described["articles"], described["tokens"], described["names"]) == (0, 1, 3, 1)
     assert described["characters"] == len("see Tokyo now") and described["length_histogram"] == {"4": 1}
+
+
+def test_a_name_without_a_token_is_dropped_and_counted(tmp_path):
+    """A tokenizer that drops what it does not know; an article of which nothing is left is filtered."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    pieces = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "</s>": 2}, merges=[]))
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    pieces.add_special_tokens(["</s>"])
+    pieces.save(str(folder / "tokenizer.json"))
+    items = [("Q1", {"jawiki": "Tokyo", "enwiki": "Ω"}), ("Q2", {"jawiki": "Kyoto", "enwiki": "ab"})]
+    pages = [linked("A", 1, "a b", "a|Tokyo", "b|Kyoto"), linked("B", 2, "Ω", "Ω|Kyoto")]
+    rows, counters = shards(tmp_path / "out", find_tokenizer(str(folder)), pages, items=items)
+    assert [row["alternative_entity_input_ids"] for row in rows] == [[[0, 1]]]
+    assert counters["anchors/filtered/name without a token"] == 1 == counters["articles/filtered/no text"]

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from leia_beam.token_offsets import piece_lengths
 from leia_beam.tokenization import without_added_tokens
@@ -85,3 +85,13 @@ def test_ids_that_are_of_another_text_are_left_to_the_library():
     ids = np.array(tokenizer.encode("Tokyo is", add_special_tokens=False).ids, np.int32)
     assert lengths.offsets(ids, "Tokyo is") is not None
     assert lengths.offsets(ids, "Tokyo is here") is lengths.offsets(ids, "Tokyo") is None
+
+
+@pytest.mark.parametrize(
+    "splitter", [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(), pre_tokenizers.Punctuation()]
+)
+def test_spaces_that_may_be_put_before_each_word_are_left_to_the_library(splitter):
+    """Their number and that of the spaces dropped may be the same."""
+    changed = Tokenizer.from_str(files("byte-level").tokenizer_json.decode())
+    changed.pre_tokenizer = pre_tokenizers.Sequence([splitter, pre_tokenizers.ByteLevel(add_prefix_space=True)])
+    assert piece_lengths(changed.to_str().encode()) is None

@@ -456,3 +456,38 @@ def test_names_that_are_cut_otherwise_alone_are_told():
         assert in_text.is_cut_otherwise_alone == by_itself.is_cut_otherwise_alone == (pieces[0] != pieces[1])
     told = [made.encode_name(entity).is_cut_otherwise_alone for entity in names]
     assert any(told) and not all(told)
+
+
+def gemma_like() -> TokenizerFiles:
+    """Runs of line ends and markup among the added tokens, which its own merges yield too."""
+    content = json.loads(byte_level().to_str())
+    vocabulary = content["model"]["vocab"]
+    for first, second in (("Ċ", "Ċ"), ("<", "b"), ("<b", ">")):
+        vocabulary.setdefault(first + second, len(vocabulary) + 50)
+        content["model"]["merges"].insert(0, [first, second])
+    content["model"]["merges"].sort(key=lambda merge: merge not in (["Ċ", "Ċ"], ["<", "b"]))
+    added = [("\n", vocabulary["Ċ"]), ("\n\n", vocabulary["ĊĊ"]), ("<b>", vocabulary["<b>"])]
+    content["added_tokens"] += [
+        {
+            "id": number,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": False,
+        }
+        for text, number in added
+    ]
+    content["added_tokens"].sort(key=lambda token: token["id"])
+    return TokenizerFiles(name="gemma-like", tokenizer_json=json.dumps(content).encode(), config_json=None)
+
+
+def test_white_space_among_the_added_tokens_is_text_and_markup_is_cut():
+    """An article with line ends is an ordinary one; `<b>` comes to other ids than the added token's."""
+    made = TextEncoder(gemma_like(), EncodingOptions())
+    vocabulary = json.loads(gemma_like().tokenizer_json)["model"]["vocab"]
+    ids = made.encode("a <b>c\n\n").ids
+    assert vocabulary["ĊĊ"] in ids and made.added_in(ids) == []
+    assert vocabulary["<b>"] not in ids and vocabulary["<b>"] in made.added_ids
+    assert made._tokenizer.decode(ids.tolist()) == "a <b>c\n\n"
