@@ -60,7 +60,7 @@ _GCS_OPTIONS = ("no_auth", "project", "impersonate_service_account", "gcp_oauth_
 def storage_options(beam_options: Sequence[str]) -> tuple[str, ...]:
     """Those of Beam's options that a file system reads: no other one is handed to workers with a storage.
 
-    >>> storage_options(["--s3_region_name", "eu-west-1", "--no_auth", "--setup_file=/home/me/setup.py"])
+    >>> storage_options(["--s3_region_name", "eu-west-1", "--no_auth", "--setup_file=setup.py"])
     ('--no_auth', '--s3_region_name=eu-west-1')
     """
     given = PipelineOptions(list(beam_options)).get_all_options(drop_default=True)

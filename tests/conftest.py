@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.engines import Space
 
 # The same examples in every run, so that a test of chance never stops somebody else's change. To look for new ones:
 # pytest --hypothesis-profile=search
@@ -72,3 +77,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real dumps of ../shared/data are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def space() -> Iterator[Space]:
+    """A network name space with loopback alone, for what opens ports."""
+    from tests.engines import network_space
+
+    with network_space() as made:
+        yield made

@@ -23,13 +23,6 @@ OPTIONS = ("--range-bytes", "4KiB", "--buckets", "3")
 
 
 @pytest.fixture(scope="module")
-def space() -> Iterator[Space]:
-    """A network name space with loopback alone."""
-    with network_space() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
     """One task manager with two slots, which is what a worker pool can serve."""
     with standalone_flink(tmp_path_factory.mktemp("flink") / "cluster", task_managers=1) as cluster:

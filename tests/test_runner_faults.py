@@ -87,13 +87,6 @@ def expected(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def space() -> Iterator[Space]:
-    """A network name space for what runs on this machine alone."""
-    with network_space() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
     """Two task managers with two slots each, and no restart strategy: Flink's default where nothing is checkpointed."""
     with standalone_flink(tmp_path_factory.mktemp("flink") / "cluster") as cluster:

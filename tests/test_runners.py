@@ -18,7 +18,6 @@ from tests.engines import (
     Flink,
     Space,
     job_server_jar,
-    network_space,
     prism,
     standalone_flink,
     worker_command,
@@ -65,13 +64,6 @@ def expected(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("expected") / "one"
     assert main([*inputs.arguments(output), "--workers", "1"]) == 0
     return output
-
-
-@pytest.fixture(scope="module")
-def space() -> Iterator[Space]:
-    """One network name space for all ways but the standalone Flink, which has its own."""
-    with network_space() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from interrupting import interrupted_at
 from safetensors.numpy import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -182,21 +183,13 @@ def test_compile_compiles_what_a_step_calls(arguments, tmp_path, monkeypatch):
     assert compiled == ["LlamaModel"]
 
 
-def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path, monkeypatch):
+def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path):
     """Every second step and at the end, on the validation articles, a file and other shards; the log reads the same."""
     text = tmp_path / "english.txt"
     text.write_text("Nairobi is the capital of Kenya.", encoding="utf-8")
     flags = ("--steps", 5, "--eval-every", 2, "--eval-text", text)
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == 3:
-            raise KeyboardInterrupt
-        update(run, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "apply_update", die)
+    with interrupted_at(3):
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     logs = [
@@ -229,18 +222,10 @@ def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path,
     ],
     ids=lambda flags: " ".join(map(str, flags[-2:])),
 )
-def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path, monkeypatch, flags):
+def test_a_killed_run_goes_on_bit_for_bit_with_every_option(arguments, tmp_path, flags):
     """The state of each option is restored: the same losses and bytes of weights as undisturbed."""
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == 2:
-            raise KeyboardInterrupt
-        update(run, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "apply_update", die)
+    with interrupted_at(2):
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     folders = [tmp_path / "undisturbed", tmp_path / "run"]
@@ -265,21 +250,11 @@ def model_with_dropout(tmp_path, tokenizer_folder):
     return folder
 
 
-def test_dropout_is_drawn_by_row_so_a_resume_and_other_processes_draw_the_same(
-    arguments, model_with_dropout, tmp_path, monkeypatch
-):
+def test_dropout_is_drawn_by_row_so_a_resume_and_other_processes_draw_the_same(arguments, model_with_dropout, tmp_path):
     """Killed and gone on with in another state of torch's generator: the same losses and bytes; each step draws anew."""
     flags = ("--model", model_with_dropout, "--micro-batch", 2)
     assert main(arguments(*flags, output=tmp_path / "undisturbed")) == 0
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == 2:
-            raise KeyboardInterrupt
-        update(run, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "apply_update", die)
+    with interrupted_at(2):
         assert main(arguments(*flags)) == 75
     torch.manual_seed(12345)
     assert main(arguments(*flags)) == 0

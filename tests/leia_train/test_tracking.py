@@ -6,9 +6,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from accelerate import PartialState
+from interrupting import interrupted_at
 
 from leia_beam.errors import MissingResource
-from leia_train import tracking, updates
+from leia_train import tracking
 from leia_train.cli import main
 from leia_train.metrics import read_metrics
 from leia_train.tracking import Tracking, choose_tracker
@@ -32,18 +33,10 @@ def scalars(folder):
 
 
 @needs("tensorboard", "'leia-lm[train]'")
-def test_a_run_that_was_killed_has_its_curves_in_tensorboard(arguments, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_has_its_curves_in_tensorboard(arguments, tmp_path):
     """Every step's loss and each evaluation, as in metrics.jsonl; nothing beside the run's folder."""
     flags = ("--tracker", "auto", "--eval-every", 2)
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == 3:
-            raise KeyboardInterrupt
-        update(run, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(updates, "apply_update", die)
+    with interrupted_at(3):
         assert main(arguments(*flags)) == 75
     assert main(arguments(*flags)) == 0
     found = scalars(tmp_path / "run/tensorboard")
