@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,12 @@ def _varlen_kernel() -> Callable[..., Tensor] | None:
     except ImportError:
         return None
     kernel: Callable[..., Any] = varlen_attn
-    return kernel if {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(kernel).parameters) else None
+    return kernel if _takes(kernel, "window_size") and _takes(kernel, "scale") else None
+
+
+@lru_cache
+def _takes(kernel: Callable[..., Any], option: str) -> bool:
+    return option in inspect.signature(kernel).parameters
 
 
 def varlen_attention(
@@ -144,6 +150,11 @@ def varlen_attention(
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
     flat = [part.transpose(1, 2).flatten(0, 1).to(dtype) for part in (query, key, value)]
+    grouped: dict[str, Any] = {}
+    if _takes(kernel, "enable_gqa"):
+        grouped["enable_gqa"] = heads != key.shape[1]
+    elif heads != key.shape[1]:  # torch 2.11
+        flat[1:] = [part.repeat_interleave(heads // key.shape[1], dim=1) for part in flat[1:]]
     out = kernel(
         *flat,
         cu_seq_lens_q,
@@ -152,7 +163,7 @@ def varlen_attention(
         max_length_q,
         scale=scaling,
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-        enable_gqa=heads != key.shape[1],
+        **grouped,
     )
     return out.view(batch, length, *out.shape[1:]), None
 

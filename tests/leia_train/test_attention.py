@@ -89,7 +89,7 @@ TINY = {
 def make_causal_lm(family, **options):
     """A tiny model with random weights of a family of transformers."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **TINY, **options))
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**TINY, **options}))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,23 @@ def test_varlen_attention_gets_the_boundaries_of_all_rows(model, monkeypatch):
     monkeypatch.setattr(attention, "_varlen_kernel", lambda: leaking_kernel)
     with pytest.raises(MissingResource, match="see each other"):
         check_isolation(model, VOCABULARY_SIZE)
+
+
+def test_varlen_attention_of_a_torch_that_groups_no_heads(model, monkeypatch):
+    """torch 2.11's kernel has no enable_gqa: keys and values are repeated for it."""
+
+    def kernel(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+        assert query.shape[1] == key.shape[1] == value.shape[1]
+        return segment_kernel(
+            query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=False
+        )
+
+    input_ids = torch.arange(18).view(2, 9) % VOCABULARY_SIZE
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], [0, 0, 1, 2, 3, 4, 5, 6, 0]])
+    expected = packed_logits(model, input_ids, positions)
+    monkeypatch.setattr(attention, "_varlen_kernel", lambda: kernel)
+    model.set_attn_implementation(attention.VARLEN)
+    torch.testing.assert_close(packed_logits(model, input_ids, positions), expected, rtol=1e-4, atol=1e-5)
 
 
 def leaking_kernel(query, key, value, cu_q, *rest, scale, window_size, enable_gqa):
@@ -350,10 +367,10 @@ def test_the_flash_package_that_fits_the_gpu_is_taken(monkeypatch, capability, i
 def test_the_loss_is_compared_in_the_types_that_it_is_trained_in(monkeypatch):
     """A kernel that refuses float32, as those of GPUs do, is called with bfloat16 alone."""
 
-    def strict(query, *rest, **options):
+    def strict(query, *rest, enable_gqa, **options):
         if query.dtype != torch.bfloat16:
             raise RuntimeError("only bfloat16")
-        return segment_kernel(query, *rest, **options)
+        return segment_kernel(query, *rest, enable_gqa=enable_gqa, **options)
 
     made = make_causal_lm("llama")
     monkeypatch.setattr(attention, "_varlen_kernel", lambda: strict)
