@@ -30,6 +30,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.liger import apply_liger_kernel
 
 from leia_train.attention import candidates, isolation_error
 from leia_train.config import OptimizationConfig
@@ -71,6 +72,7 @@ class Way:
     chunked: bool = True
     recompute: bool = False
     compiled: bool = False
+    liger: bool = False
     weights: str = "float32"
 
 
@@ -86,6 +88,8 @@ WAYS = (
     Way(name="varlen, recomputed activations", kernel="varlen", recompute=True),
     Way(name="varlen, compiled", kernel="varlen", compiled=True),
     Way(name="varlen, bfloat16 weights", kernel="varlen", weights="bfloat16"),
+    Way(name="varlen, Liger", kernel="varlen", liger=True),
+    Way(name="varlen, Liger, compiled", kernel="varlen", liger=True, compiled=True),
 )
 
 
@@ -159,11 +163,14 @@ def measure(way: Way, sizes: dict[str, object], given: argparse.Namespace) -> st
     model.set_attn_implementation(choice.implementation)
     if way.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if way.liger:
+        apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     autocast = lambda: torch.autocast(device.type, dtype=torch.bfloat16)  # noqa: E731
     error = isolation_error(model, int(sizes["vocab_size"]), autocast) if way.rows == "apart" else None  # type: ignore[call-overload]
     loss = TokenLoss(model, chunked=way.chunked, chunk_tokens=given.loss_chunk).to(device).train()
     if way.compiled:
         (model.base_model if way.chunked else model).compile()
+        loss.compile_cross_entropy()
     optimizer = make_optimizer(loss, OptimizationConfig(), weights=way.weights)
     batches = [
         make_batch(way, given.rows, given.length, int(sizes["vocab_size"]), seed, device)  # type: ignore[call-overload]
@@ -231,7 +238,7 @@ def main() -> None:
         print("| way | tokens/s | ratio | MFU | MFU before the update | step ms | update ms | GiB | isolation |")
         print("|---|---|---|---|---|---|---|---|---|")
         yardstick = None
-        for way in WAYS:
+        for way in WAYS:  # those with Liger last: it changes transformers' modules for good
             if given.ways and not any(way.name.startswith(start) for start in given.ways):
                 continue
             changed = replace(way, recompute=way.recompute or given.recompute, weights=given.weights or way.weights)

@@ -167,7 +167,9 @@ class ModelConfig:
         choices=DTYPES,
     )
     rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
-    loss_chunk: int = option("tokens whose logits are in memory at once; 0 for as many as fit 256 MiB", default=0)
+    loss_chunk: int = option(
+        "tokens whose logits are in memory at once; 0 for as many as fit 256 MiB, or 1/64 of a GPU's memory", default=0
+    )
     marker_logits: bool = option(
         "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
     )

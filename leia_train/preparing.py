@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from leia_beam.errors import UsageError
-from leia_train.attention import candidates, settle
+from leia_train.attention import MIN_FLEX_LENGTH, candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
@@ -160,6 +160,8 @@ def _make_loss(
 ) -> TokenLoss:
     """The model with its loss on its device; the kernel of its attention is settled, and its logits are compared."""
     model.to(accelerator.device)
+    if config.model.attention == "flex" and config.data.max_length < MIN_FLEX_LENGTH:
+        raise UsageError(f"--attention flex: rows must have at least {MIN_FLEX_LENGTH} tokens; raise --max-length")
     settle(
         model,
         candidates(config.model.attention, accelerator.device, config.model.dtype),
@@ -172,10 +174,12 @@ def _make_loss(
     chunked = agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
+    excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
+    loss = TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
     if config.model.compile:
         (model.base_model if chunked else model).compile()  # what TokenLoss calls
-    excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
-    return TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
+        loss.compile_cross_entropy()
+    return loss
 
 
 def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:

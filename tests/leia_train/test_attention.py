@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from leia_beam.errors import MissingResource
 from leia_train import attention
-from leia_train.attention import check_isolation, packed_inputs, packed_logits
+from leia_train.attention import VarlenKernel, check_isolation, packed_inputs, packed_logits
 from leia_train.loss import agrees
 
 VOCABULARY_SIZE = 64
@@ -141,28 +141,28 @@ def test_varlen_attention_gets_the_boundaries_of_all_rows(model, monkeypatch):
     input_ids = torch.randint(VOCABULARY_SIZE, (2, 9), generator=generator)
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], [0, 0, 1, 2, 3, 4, 5, 6, 0]])
     expected = packed_logits(model, input_ids, positions)
-    monkeypatch.setattr(attention, "_varlen_kernel", lambda: segment_kernel)
+    monkeypatch.setattr(attention, "VARLEN_KERNEL", VarlenKernel(call=segment_kernel, says_grouped=True))
     model.set_attn_implementation(attention.VARLEN)
     torch.testing.assert_close(packed_logits(model, input_ids, positions), expected, rtol=1e-4, atol=1e-5)
     assert check_isolation(model, VOCABULARY_SIZE) < 1e-4
-    monkeypatch.setattr(attention, "_varlen_kernel", lambda: leaking_kernel)
+    monkeypatch.setattr(attention, "VARLEN_KERNEL", VarlenKernel(call=leaking_kernel, says_grouped=True))
     with pytest.raises(MissingResource, match="see each other"):
         check_isolation(model, VOCABULARY_SIZE)
 
 
-def test_varlen_attention_of_a_torch_that_groups_no_heads(model, monkeypatch):
-    """torch 2.11's kernel has no enable_gqa: keys and values are repeated for it."""
+def test_varlen_attention_of_a_torch_that_takes_no_enable_gqa(model, monkeypatch):
+    """torch 2.11's kernel shares keys among heads unasked."""
 
     def kernel(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
-        assert query.shape[1] == key.shape[1] == value.shape[1]
+        assert query.shape[1] == 2 * key.shape[1]
         return segment_kernel(
-            query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=False
+            query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size, enable_gqa=True
         )
 
     input_ids = torch.arange(18).view(2, 9) % VOCABULARY_SIZE
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], [0, 0, 1, 2, 3, 4, 5, 6, 0]])
     expected = packed_logits(model, input_ids, positions)
-    monkeypatch.setattr(attention, "_varlen_kernel", lambda: kernel)
+    monkeypatch.setattr(attention, "VARLEN_KERNEL", VarlenKernel(call=kernel, says_grouped=False))
     model.set_attn_implementation(attention.VARLEN)
     torch.testing.assert_close(packed_logits(model, input_ids, positions), expected, rtol=1e-4, atol=1e-5)
 
@@ -225,7 +225,7 @@ def test_the_limit_in_bfloat16_is_above_rounding_and_below_a_leak(model, monkeyp
         )
     )
     for tried in (model, deep):
-        assert check_isolation(tried, VOCABULARY_SIZE, bfloat16, "bfloat16") < attention.MAX_RELATIVE_DIFFERENCE_BF16
+        assert check_isolation(tried, VOCABULARY_SIZE, bfloat16, "bfloat16") < attention.MAX_DIFFERENCE_BF16
     monkeypatch.setattr(
         attention, "packed_logits", lambda model, ids, positions: model(input_ids=ids, use_cache=False).logits
     )
@@ -288,7 +288,7 @@ def test_torchs_varlen_attention_takes_what_it_is_given(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it knows no autocast for such tensors
     from torch.nn.attention.varlen import varlen_attn
 
-    assert attention._varlen_kernel() is varlen_attn
+    assert VarlenKernel(call=varlen_attn, says_grouped=True) == attention.VARLEN_KERNEL
     names = list(inspect.signature(varlen_attn).parameters)
     assert names[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
     shapes = [(2, heads, 12, 32) for heads in (8, 2, 2)]
@@ -312,9 +312,12 @@ def test_torchs_varlen_attention_takes_what_it_is_given(monkeypatch):
 def test_a_window_of_varlen_attention_is_transformers_own(monkeypatch):
     """W tokens with the current one: W - 1 to the left, none to the right."""
     seen = []
-    monkeypatch.setattr(
-        attention, "_varlen_kernel", lambda: lambda query, *rest, **options: (seen.append(options), query)[1]
-    )
+
+    def kernel(query, *rest, **options):
+        seen.append(options)
+        return query
+
+    monkeypatch.setattr(attention, "VARLEN_KERNEL", VarlenKernel(call=kernel, says_grouped=True))
     part = torch.zeros(1, 2, 5, 8)
     attention.varlen_attention(torch.nn.Identity(), part, part, part, None, scaling=0.5, sliding_window=4)
     attention.varlen_attention(torch.nn.Identity(), part, part, part, None)
@@ -367,13 +370,13 @@ def test_the_flash_package_that_fits_the_gpu_is_taken(monkeypatch, capability, i
 def test_the_loss_is_compared_in_the_types_that_it_is_trained_in(monkeypatch):
     """A kernel that refuses float32, as those of GPUs do, is called with bfloat16 alone."""
 
-    def strict(query, *rest, enable_gqa, **options):
+    def strict(query, *rest, **options):
         if query.dtype != torch.bfloat16:
             raise RuntimeError("only bfloat16")
-        return segment_kernel(query, *rest, enable_gqa=enable_gqa, **options)
+        return segment_kernel(query, *rest, **options)
 
     made = make_causal_lm("llama")
-    monkeypatch.setattr(attention, "_varlen_kernel", lambda: strict)
+    monkeypatch.setattr(attention, "VARLEN_KERNEL", VarlenKernel(call=strict, says_grouped=True))
     made.set_attn_implementation(attention.VARLEN)
     assert agrees(made, VOCABULARY_SIZE, lambda: torch.autocast("cpu", dtype=torch.bfloat16), "bfloat16")
     with pytest.raises(RuntimeError, match="only bfloat16"):
