@@ -32,7 +32,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.liger import apply_liger_kernel
 
-from leia_train.attention import candidates, isolation_error
+from leia_train.attention import candidates, isolation_errors
 from leia_train.config import OptimizationConfig
 from leia_train.loss import TokenLoss, step_loss
 from leia_train.optimizer import make_optimizer
@@ -166,7 +166,7 @@ def measure(way: Way, sizes: dict[str, object], given: argparse.Namespace) -> st
     if way.liger:
         apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     autocast = lambda: torch.autocast(device.type, dtype=torch.bfloat16)  # noqa: E731
-    error = isolation_error(model, int(sizes["vocab_size"]), autocast) if way.rows == "apart" else None  # type: ignore[call-overload]
+    error, _ = isolation_errors(model, int(sizes["vocab_size"]), autocast)  # type: ignore[call-overload]
     loss = TokenLoss(model, chunked=way.chunked, chunk_tokens=given.loss_chunk).to(device).train()
     if way.compiled:
         (model.base_model if way.chunked else model).compile()
@@ -200,7 +200,7 @@ def measure(way: Way, sizes: dict[str, object], given: argparse.Namespace) -> st
     used = "" if peak is None else f"{tokens * flops / step_s / peak / 1e12:.1%}"
     computing = "" if peak is None else f"{tokens * flops / (step_s - update_s) / peak / 1e12:.1%}"
     memory = torch.cuda.max_memory_allocated() / (1 << 30) if device.type == "cuda" else float("nan")
-    shown = "" if error is None else f"{error:.1e}"
+    shown = f"{error:.1e}" if way.rows == "apart" else ""
     return (
         f"| {way.name} | {tokens / step_s:,.0f} | {{ratio}} | {used} | {computing} | {step_s * 1e3:.0f} | "
         f"{update_s * 1e3:.0f} | {memory:.1f} | {shown} |{tokens / step_s}"

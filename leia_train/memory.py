@@ -15,6 +15,8 @@ from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk
 
 _FLOAT32, _BFLOAT16 = 4, 2
+_HEAD_NORM = 10
+"""Bytes that a norm of queries and keys keeps of each number: its input in float32, its result in both types."""
 _COMPILED_SHARE = 0.7
 """Of a layer's activations: torch.compile recomputes what is cheap."""
 
@@ -31,10 +33,13 @@ class LayerSizes:
     """Of all key heads together, which the values are as wide as."""
     feed_forward: int
     """Of the part that a token goes through."""
+    has_head_norms: bool
+    """Of queries and keys."""
 
 
-def layer_sizes(config: Any) -> LayerSizes:
-    """From a configuration of transformers; what it does not say is as in a GPT of its width."""
+def layer_sizes(model: Any) -> LayerSizes:
+    """From a model of transformers; what its configuration does not say is as in a GPT of its width."""
+    config = model.config
     hidden = int(getattr(config, "hidden_size", 0) or 0)
     heads = int(getattr(config, "num_attention_heads", 0) or 1)
     head = int(getattr(config, "head_dim", None) or hidden // heads)
@@ -49,6 +54,7 @@ def layer_sizes(config: Any) -> LayerSizes:
         heads=heads * head,
         key_heads=key_heads * head,
         feed_forward=feed_forward,
+        has_head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
     )
 
 
@@ -62,6 +68,8 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     norms = 2 * sizes.hidden * (_FLOAT32 + stream + product)
     attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
+    if sizes.has_head_norms:
+        attention += _HEAD_NORM * (sizes.heads + sizes.key_heads)
     kept = norms + attention + 4 * product * sizes.feed_forward
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
@@ -70,7 +78,7 @@ def memory_bytes(config: TrainConfig, model: Any, device: torch.device) -> dict[
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
-    sizes = layer_sizes(model.config)
+    sizes = layer_sizes(model)
     tokens = config.optimization.micro_batch * config.data.max_length
     layer = tokens * layer_bytes(sizes, config)
     if config.model.gradient_checkpointing:  # each layer's input, and all of one layer

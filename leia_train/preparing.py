@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from leia_beam.errors import UsageError
-from leia_train.attention import MIN_FLEX_LENGTH, candidates, settle
+from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
@@ -160,8 +160,6 @@ def _make_loss(
 ) -> TokenLoss:
     """The model with its loss on its device; the kernel of its attention is settled, and its logits are compared."""
     model.to(accelerator.device)
-    if config.model.attention == "flex" and config.data.max_length < MIN_FLEX_LENGTH:
-        raise UsageError(f"--attention flex: rows must have at least {MIN_FLEX_LENGTH} tokens; raise --max-length")
     settle(
         model,
         candidates(config.model.attention, accelerator.device, config.model.dtype),

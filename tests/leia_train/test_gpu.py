@@ -159,7 +159,7 @@ def test_a_run_in_float32_has_the_losses_of_one_on_the_cpu(on_gpu, arguments, fr
         ("--dtype", "bfloat16", "--weights", "bfloat16", "--rounding", "kahan"),
         ("--dtype", "bfloat16", "--gradient-checkpointing"),
         ("--dtype", "bfloat16", "--compile"),
-        ("--dtype", "bfloat16", "--attention", "flex", "--max-length", 128),
+        ("--dtype", "bfloat16", "--attention", "flex"),
         ("--dtype", "float32"),
     ],
     ids=" ".join,
