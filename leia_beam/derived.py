@@ -1,0 +1,22 @@
+"""From a recipe's folder to the values that follow from it for the commands over a corpus.
+
+FOLDER/dumps     what `fetch` writes, with a lock file that names the dumps
+FOLDER/corpus    what `build` writes
+"""
+
+from __future__ import annotations
+
+from leia_beam.recipe import Setting
+from leia_beam.recipe_use import Chosen
+
+
+def output_of_build(chosen: Chosen) -> dict[str, Setting]:
+    """Where the corpus is."""
+    output = chosen.recipe.below_folder("corpus")
+    return {} if output is None else {"output": output}
+
+
+def output_of_fetch(chosen: Chosen) -> dict[str, Setting]:
+    """Where the dumps go."""
+    output = chosen.recipe.below_folder("dumps")
+    return {} if output is None else {"output": output}
