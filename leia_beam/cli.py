@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from leia_beam import folder_commands, options, plan_command
 from leia_beam.arguments import Parser
+from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 
 _EXAMPLE = """example:
@@ -32,24 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit code; errors are one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given, beam_options = _split_beam_options(given)
+    console = Console("leia-beam", quiet="--quiet" in given, as_json="--log-json" in given)
     try:
         with _termination_as_interrupt():
             chosen = _parser().parse_strict(given)
+            console.quiet = getattr(chosen, "quiet", False)  # a recipe may have it
+            chosen.console = console
             chosen.run(chosen, beam_options)
-    except KeyboardInterrupt:
-        print("leia-beam: interrupted; finished units are kept, run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        kept = str(error) or "finished units are kept, run the same command again to go on"
+        console.interrupted(f"interrupted; {kept}", Interrupted.exit_code)
         return Interrupted.exit_code
     except LeiaError as error:
-        print(f"leia-beam: error: {error}", file=sys.stderr)
+        console.error(str(error), exit_code_of(error))
         return exit_code_of(error)
     except BrokenPipeError:  # a reader such as `head` that has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"leia-beam: error: {error}", file=sys.stderr)
+        console.error(str(error), MissingResource.exit_code)
         return MissingResource.exit_code
-    except MemoryError:
-        print("leia-beam: error: out of memory; give fewer --workers or a machine with more", file=sys.stderr)
-        return exit_code_of(MemoryError())
+    except MemoryError as error:
+        console.error("out of memory; give fewer --workers or a machine with more", exit_code_of(error))
+        return exit_code_of(error)
+    finally:
+        console.clear()
     return 0
 
 

@@ -230,8 +230,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_max_rejects(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
-    group.add_argument("--quiet", action="store_true", help="no progress lines")
+    add_output_of_progress(group)
     add_flink(parser)
+
+
+def add_output_of_progress(parser: argparse._ActionsContainer) -> None:
+    """What a command that takes long says on standard error."""
+    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    parser.add_argument(
+        "--log-json", action="store_true", help="on standard error one JSON object a line, for collectors of logs"
+    )
 
 
 def add_flink(parser: argparse.ArgumentParser) -> None:

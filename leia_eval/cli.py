@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from leia_beam.console import Console
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
 
 PROGRAM = "leia-eval"
@@ -19,26 +20,34 @@ OUTPUT_FORMS = (".md", ".html", ".json")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (0 done, 2 usage, 3 damaged input, 5 environment, 6 other output)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(arguments, console)
     except LeiaError as error:
-        return _fail(error, str(error))
+        return _fail(console, error, str(error))
     except KeyboardInterrupt as error:
-        return _fail(error, "interrupted; what was answered is kept, and the same command goes on")
+        kept = str(error) or "interrupted; what was answered is kept, and the same command goes on"
+        console.interrupted(kept, exit_code_of(error))
+        return exit_code_of(error)
     except MemoryError as error:
-        return _fail(error, "out of memory; lower --batch-size")
+        return _fail(console, error, "out of memory; lower --batch-size")
     except BrokenPipeError:
         sys.stdout = None  # whoever read us has gone: say nothing more
         return 0
     except ModuleNotFoundError as error:
         missing = MissingResource(f"the package '{error.name}' is not installed; pip install 'leia-lm[eval]'")
-        return _fail(missing, str(missing))
+        return _fail(console, missing, str(missing))
     except OSError as error:
         failed = MissingResource(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-        return _fail(failed, str(failed))
+        return _fail(console, failed, str(failed))
     except Exception as error:  # noqa: BLE001, a fault of the program itself: said here, not passed over
         traceback.print_exc()
-        return _fail(error, f"unexpected {type(error).__name__}: {error}; please report it with the lines above")
+        return _fail(
+            console, error, f"unexpected {type(error).__name__}: {error}; please report it with the lines above"
+        )
+    finally:
+        console.clear()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(run, "--untrained", type=int, metavar="SEED", help="random weights of the same shape: a task's floor")
     _add(run, "--cache", type=Path, metavar="DIR", help="folder of answers, shared by runs (default: OUTPUT/cache)")
     _add(run, "--overwrite", action="store_true", help="replace the results of another run in --output")
+    _add_output_of_progress(run)
     _add(run, "--dry-run", action="store_true", help="print three full prompts a task; loads no model")
 
     compare = commands.add_parser(
@@ -127,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(contamination, "--data-dir", type=Path, metavar="DIR", help="folder with the data (default: from the hub)")
     _add(contamination, "--n", type=int, metavar="N", help="length of the grams (default: 8 words, or 13 characters)")
     _add(contamination, "--output", type=Path, metavar="FILE", help="JSON for `compare --contamination`")
+    _add_output_of_progress(contamination)
     return parser
 
 
@@ -147,7 +158,13 @@ def _add(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> None:
     parser.add_argument(*flags, **options)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _add_output_of_progress(parser: argparse.ArgumentParser) -> None:
+    """What a command that takes long says on standard error."""
+    _add(parser, "--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    _add(parser, "--log-json", action="store_true", help="on standard error one JSON object a line, for log collectors")
+
+
+def _dispatch(arguments: list[str], console: Console) -> int:
     parser = build_parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -171,6 +188,7 @@ def _dispatch(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     handlers = {"ls": _ls, "run": _run, "compare": _compare, "report": _report, "contamination": _contamination}
+    options.console = console
     handlers[command](options)
     sys.stdout.flush()
     return 0
@@ -206,8 +224,8 @@ def _ls(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from leia_beam.chatter import chatter_to
     from leia_eval import preparing, runner
-    from leia_eval.chatter import chatter_to
 
     required = ("tasks",) if options.dry_run else ("tasks", "model", "output")
     _require(options, required, "run")
@@ -237,7 +255,7 @@ def _run(options: argparse.Namespace) -> None:
         untrained_seed=options.untrained,
         cache_dir=options.cache,
     )
-    results = runner.run(prompts, model, options.output, overwrite=options.overwrite)
+    results = runner.run(prompts, model, options.output, overwrite=options.overwrite, console=options.console)
     if results is None:  # not the first of several processes
         return
 
@@ -324,7 +342,11 @@ def _contamination(options: argparse.Namespace) -> None:
         items = read_source(entry.source, options.data_dir, entry.name).items
         asked = [contamination.item_of(document) for document in items.documents]
         searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
-    results = contamination.look_for([search for _, _, search in searches], contamination.shard_texts(options.shards))
+    results = contamination.look_for(
+        [search for _, _, search in searches],
+        contamination.shard_texts(options.shards, tell=options.console.progress),
+    )
+    options.console.clear()
     found = {}
     for (entry, items, _), seen in zip(searches, results, strict=True):
         from_wikipedia = bool(entry.metadata.get("from_wikipedia"))
@@ -363,6 +385,6 @@ def _nearest(name: str, known: Iterable[str], prog: str) -> str:
     return nearest(name, known, f"{prog} --help")
 
 
-def _fail(error: BaseException, message: str) -> int:
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(console: Console, error: BaseException, message: str) -> int:
+    console.error(" ".join(message.split()), exit_code_of(error))
     return exit_code_of(error)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from leia_beam.commits import read_record
+from leia_beam.console import Console
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.disk_space import check_free, needed_bytes
 from leia_beam.dump_dates import dates_apart
@@ -73,7 +73,7 @@ class RunOptions:
     strict_dates: bool = False
     overwrite: bool = False
     dry_run: bool = False
-    quiet: bool = False
+    console: Console = field(default_factory=lambda: Console("leia-beam"))
 
     @property
     def beam_options(self) -> Sequence[str]:
@@ -184,7 +184,7 @@ class Build:
         began = time.monotonic()
         if not is_remote(stage.folder):
             self._check_disk(stage)
-        with Progress(stage, stage.units(), self.say):
+        with Progress(stage, stage.units(), self.options.console):
             run_units(self.engine, graph, stage)
         if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
@@ -205,9 +205,8 @@ class Build:
             self.say(f"{stage.plan.stage:<10} warning: {warning}")
 
     def say(self, line: str) -> None:
-        """A line of progress, on standard error so that results alone are on standard output."""
-        if not self.options.quiet:
-            print(line, file=sys.stderr, flush=True)
+        """A note or a warning, on standard error so that results alone are on standard output."""
+        self.options.console.say(line)
 
     def write_notes(self, outcome: str) -> None:
         """Times, host, runner and workers of this run: never compared, never read by a stage."""

@@ -38,7 +38,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
             strict_dates=getattr(options, "strict_dates", False),
             overwrite=options.overwrite,
             dry_run=options.dry_run,
-            quiet=options.quiet,
+            console=options.console,
         )
     )
     outcome = "failed"
