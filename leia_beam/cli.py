@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import NoReturn
 
-from leia_beam import folder_commands, options, plan_command
+from leia_beam import fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser
 from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
@@ -92,7 +92,8 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"leia-beam {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     build = commands.add_parser("build", help="dumps to shards: all four stages, skipping what is finished")
-    options.add_pages(build)
+    options.add_dumps(build)
+    options.add_pages(build, required=False)
     options.add_wikidata(build, required=False)
     options.add_facts(build)
     options.add_langlinks(build, required=False)
@@ -139,6 +140,7 @@ def _parser() -> Parser:
         parser_of_stage.set_defaults(run=_run_build_command)
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
+    fetch_command.add_command(commands)
     return parser
 
 

@@ -25,14 +25,23 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
 """Values of options, by profile: what a command has of them."""
 
 
-def add_pages(parser: argparse.ArgumentParser) -> None:
+def add_dumps(parser: argparse.ArgumentParser) -> None:
+    """A folder of fetched dumps, in place of naming each."""
+    parser.add_argument(
+        "--dumps",
+        metavar="DIR",
+        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
+    )
+
+
+def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The dump of a wiki and what is kept of a page."""
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
         "--pages",
         metavar="FILE",
         nargs="+",
-        required=True,
+        required=required,
         help="pages-articles XML: .bz2, .gz, .zst or plain; wildcards too",
     )
     group.add_argument(
@@ -71,7 +80,7 @@ def add_langlinks(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
 
 
-def add_sitelinks_from(parser: argparse.ArgumentParser) -> None:
+def add_sitelinks_from(parser: argparse._ActionsContainer) -> None:
     """Which of both the names come from."""
     parser.add_argument(
         "--sitelinks-from",

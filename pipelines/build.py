@@ -22,6 +22,7 @@ from leia_beam.console import Console
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.disk_space import check_free, needed_bytes
 from leia_beam.dump_dates import dates_apart
+from leia_beam.dump_lock import with_origin
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.entity_names import INSTANCE_OF, NameRules
 from leia_beam.errors import LeiaError, MissingResource, UsageError
@@ -138,10 +139,12 @@ class Build:
             write_log_to(self._log_folder.name)
 
     def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
-        """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
+        """The dumps, with what the lock beside them says; with `--verify-inputs` after their sums were found to be as the
+        lists beside them say.
 
         Raises: UsageError, DamagedInput.
         """
+        dumps = tuple(with_origin(dump) for dump in dumps)
         if not self.options.verify_inputs:
             return dumps
         checked = []
@@ -150,7 +153,8 @@ class Build:
             self.say(
                 f"{dump.name}: reading {dump.size_bytes / 1e6:,.0f} MB once more for its {stated.partition(':')[0]}"
             )
-            check_sum(dump, stated)
+            check_sum(dump, stated, self.options.console.progress)
+            self.options.console.clear()
             checked.append(replace(dump, verified_sum=stated))
         return tuple(checked)
 
