@@ -93,8 +93,7 @@ class _Download:
                 os.fsync(stream.fileno())
             os.replace(self._part, path)
             _sync_folder(self._folder)
-        sums = {**self._file.sums, "sha256": found["sha256"]}
-        return self._note(size_bytes=self._digests.size, sums=sums, done=True)
+        return self._note(size_bytes=self._digests.size, sha256=found["sha256"], done=True)
 
     def _note(self, **changed: Any) -> LockedFile:
         self._file = replace(self._file, **changed)

@@ -33,7 +33,7 @@ _SUM_LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
 class LockedFile:
     """One dump file. `date` is the dump's, as 2026-01-01; `area` and `path` say where every mirror has it.
 
-    `sums` are those that were listed for it, and once it is done the SHA-256 of what came. `etag` and `last_modified` are
+    `sums` are those that were listed for it, `sha256` is that of what came, once it is done. `etag` and `last_modified` are
     those of the bytes that came so far, by which a download goes on only with the same file.
     """
 
@@ -49,6 +49,7 @@ class LockedFile:
     sums_from: str = ""
     etag: str = ""
     last_modified: str = ""
+    sha256: str = ""
     done: bool = False
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class LockedFile:
             raise UsageError(f"{self.path[:200]!r}: no name of a dump file")
         if self.kind not in KINDS or not _DATE.fullmatch(self.date):
             raise UsageError(f"{self.name}: of kind {self.kind!r} and date {self.date!r}, which no dump is")
-        for name, value in self.sums.items():
+        for name, value in self.all_sums.items():
             if len(value) != _SUM_LENGTHS.get(name) or not re.fullmatch("[0-9a-f]+", value):
                 raise UsageError(f"{self.name}: {value[:80]!r} is no sum {name}")
 
@@ -73,7 +74,12 @@ class LockedFile:
     @property
     def origin(self) -> dict[str, str]:
         """What a manifest says of it: no address, no path, no time."""
-        return {"date": self.date, "layout": self.layout, **self.sums}
+        return {"date": self.date, "layout": self.layout, **self.all_sums}
+
+    @property
+    def all_sums(self) -> dict[str, str]:
+        """The listed ones, and that of what came."""
+        return {**self.sums, **({"sha256": self.sha256} if self.sha256 else {})}
 
 
 @dataclass(frozen=True, slots=True)

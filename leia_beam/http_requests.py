@@ -25,7 +25,7 @@ ATTEMPTS = 6
 _LONGEST_BACKOFF_S = 60.0
 _MOST_REDIRECTS = 8
 _MOST_TEXT_BYTES = 64 << 20
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _BUSY, _PASSING = (429, 503), (408, 500, 502, 504)
 
 
@@ -214,7 +214,9 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
     Raises: ConnectionError where they end early.
     """
     try:
-        yield from response.raw.stream(_PIECE_BYTES, decode_content=False)
+        # read1, since read would keep what came before a cut to itself
+        while piece := response.raw.read1(_PIECE_BYTES, decode_content=False):
+            yield piece
     except Exception as error:
         from urllib3.exceptions import HTTPError
 

@@ -38,7 +38,7 @@ def stated_sum(dump: Dump) -> str:
     lock = dump.storage.read(f"{folder}/{LOCK_NAME}")
     fetched = parse_lock(lock, f"{folder}/{LOCK_NAME}").named(dump.name) if lock is not None else None
     if fetched is not None:
-        found = {**found, **fetched.sums}
+        found = {**found, **fetched.all_sums}
     for algorithm in _ALGORITHMS.values():
         if algorithm in found:
             return f"{algorithm}:{found[algorithm]}"
