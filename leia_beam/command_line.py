@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from leia_beam import folder_commands, options, plan_command
+from leia_beam import fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import output_of_build
+from leia_beam.derived import dumps_and_output, output_of_build
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
@@ -45,9 +45,11 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
     for stage in commands.choices.values():
-        add_recipe_options(stage, RecipeUse(section=CORPUS, derive=output_of_build))
+        derive = dumps_and_output if stage is commands.choices["build"] else output_of_build
+        add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
+    fetch_command.add_command(commands)
     return parser
 
 
@@ -56,7 +58,8 @@ def _add_build_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     build = new_command(
         commands, "build", "dumps to shards: all four stages, skipping what is finished", _EXAMPLES["build"]
     )
-    options.add_pages(build)
+    options.add_dumps(build)
+    options.add_pages(build, required=False)
     options.add_wikidata(build, required=False)
     options.add_facts(build)
     options.add_langlinks(build, required=False)

@@ -16,7 +16,15 @@ def output_of_build(chosen: Chosen) -> dict[str, Setting]:
     return {} if output is None else {"output": output}
 
 
-def output_of_fetch(chosen: Chosen) -> dict[str, Setting]:
+def dumps_and_output(chosen: Chosen) -> dict[str, Setting]:
+    """Where the corpus is, and where the dumps are unless the wiki's are named."""
+    values = output_of_build(chosen)
+    if not chosen.values.get("pages"):
+        values |= dumps_of_fetch(chosen)
+    return values
+
+
+def dumps_of_fetch(chosen: Chosen) -> dict[str, Setting]:
     """Where the dumps go."""
-    output = chosen.recipe.below_folder("dumps")
-    return {} if output is None else {"output": output}
+    dumps = chosen.recipe.below_folder("dumps")
+    return {} if dumps is None else {"dumps": dumps}

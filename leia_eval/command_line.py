@@ -108,6 +108,7 @@ def _add_run(commands: _Commands) -> None:
     group.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder of answers, shared by runs (default: OUTPUT/cache)"
     )
+    _add_output_of_progress(run)
     add_recipe_options(run, RecipeUse(section=EVALUATION, derive=derived.for_run, has_arms=True)).add_argument(
         "--training-seed", type=int, metavar="N", help="the seed of the arm's training (default: the recipe's first)"
     )
@@ -171,9 +172,19 @@ def _add_contamination(commands: _Commands) -> None:
         "--n", type=int, metavar="N", help="length of the grams (default: 8 words, or 13 characters)"
     )
     contamination.add_argument("--output", type=Path, metavar="FILE", help="JSON for `compare --contamination`")
+    _add_output_of_progress(contamination)
     add_recipe_options(
         contamination,
         RecipeUse(section=EVALUATION, names=derived.NAMES_OF_CONTAMINATION, derive=derived.for_contamination),
+    )
+
+
+def _add_output_of_progress(parser: Parser) -> None:
+    """What a command that takes long says on standard error."""
+    group = parser.add_argument_group("what it says")
+    group.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    group.add_argument(
+        "--log-json", action="store_true", help="on standard error one JSON object a line, for log collectors"
     )
 
 
