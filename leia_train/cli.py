@@ -26,6 +26,7 @@ from leia_train.config import (
     ExportConfig,
     ExposuresConfig,
     OptimizationConfig,
+    ReportConfig,
     TrainConfig,
 )
 from leia_train.recipe import read_recipe
@@ -126,7 +127,8 @@ def _add_flag(group: argparse._ArgumentGroup, field: Field[Any], kind: Any, posi
     common: dict[str, Any] = {"help": field.metadata["help"].replace("%", "%%") + shown, "default": argparse.SUPPRESS}
     name = field.name.upper() if positional else _flag(field.name)
     if positional:
-        group.add_argument(field.name, metavar=name, help=common["help"])
+        several = "+" if typing.get_origin(kind) is tuple else None
+        group.add_argument(field.name, nargs=several, metavar=field.metadata["metavar"] or name, help=common["help"])
     elif kind is bool:
         group.add_argument(name, action=argparse.BooleanOptionalAction, **common)
     elif typing.get_origin(kind) is tuple:
@@ -250,6 +252,14 @@ def _exposures(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    config: ReportConfig = make_groups(options)["report"]
+    with _needs("the report"):
+        from leia_train.report import write_report
+    print(write_report(config))
+    return 0
+
+
 def _doctor(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     with _needs("the check"):
         from leia_train.doctor import examine
@@ -283,6 +293,13 @@ COMMANDS: Mapping[str, _Command] = {
         groups={"exposures": ExposuresConfig},
         run=_exposures,
         positional="run",
+        recipe=False,
+    ),
+    "report": _Command(
+        summary="write one page of a run's curves, figures, exposures and configuration, or of several runs'",
+        groups={"report": ReportConfig},
+        run=_report,
+        positional="runs",
         recipe=False,
     ),
     "doctor": _Command(summary="say what training would find on this machine", groups={}, run=_doctor, recipe=False),
