@@ -185,7 +185,10 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
         "evaluation": Shown(demo / "eval/leia/report.html", scores),
-        "comparison": Shown(demo / "eval/comparison/comparison.html", scores | {".callout": 1}),
+        "comparison": Shown(
+            demo / "eval/comparison/comparison.html",
+            {"h1": 1, ".callout": 1, "table": 1, "svg.interval": 3, ".notes li": 8},
+        ),
     }
 
 
