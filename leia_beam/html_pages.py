@@ -166,12 +166,19 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 def _cells(columns: Sequence[str], cells: Sequence[str]) -> Iterator[Html]:
     for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
-        tag, scope = ("td", None) if number else ("th", "row")
-        yield element(tag, _isolated(cell), class_=_class(column), scope=scope)
+        if number:
+            yield element("td", _isolated(cell), class_=_class(column))
+        else:
+            yield element("th", _breakable(_isolated(cell)), class_=_class(column), scope="row")
 
 
 def _class(column: str) -> str | None:
     return "number" if isinstance(column, Number) else "prose" if isinstance(column, Prose) else None
+
+
+def _breakable(cell: Html) -> Html:
+    """Names of tasks and options may be broken where their words meet, before anywhere else."""
+    return cell if "<" in cell else Html(cell.replace("_", "_<wbr>"))
 
 
 def _isolated(cell: str) -> Html:

@@ -76,7 +76,7 @@ def _article(article: ShownArticle, number: int) -> Html:
         *_unnamed(article),
     ]
     if article.tokens is not None:
-        pieces = (element("span", piece, title=token_id) for token_id, piece in article.tokens)
+        pieces = (element("span", piece.replace("\n", "↵"), title=token_id) for token_id, piece in article.tokens)
         shown = element("div", *pieces, class_="tokens", lang=language, dir=direction)
         parts.append(details(f"tokens: {article.token_count:,}", shown))
     return element("article", *parts, class_="card", id=f"a{number}", aria_labelledby=f"a{number}-title")
@@ -135,7 +135,7 @@ def _unnamed(article: ShownArticle) -> Iterator[Html]:
         [text_in(language, text), text_in(language, target), reason, f"{count:,}"]
         for (text, target, reason), count in counts.most_common()
     ]
-    columns = ["link", "leads to", "why it has no name", Number("times")]
+    columns = ["link", "leads to", "why", Number("times")]
     yield details(
         f"links without a name: {len(article.unnamed):,}",
         count_bars(reasons.most_common()),

@@ -38,7 +38,7 @@ def stats_page(stats: BuildStats) -> str:
             class_="columns",
         ),
         *_missed(stats, language),
-        element("div", *(_dropped(kind, names, language) for kind, names in stats.dropped.items()), class_="grid"),
+        element("div", *(_dropped(kind, names, language) for kind, names in stats.dropped.items()), class_="grid top"),
         *_rejects(stats),
         *_besides(stats.others),
         *_shards(stats.shards),

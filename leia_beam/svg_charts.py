@@ -314,7 +314,7 @@ def _figures(title: str, curves: Sequence[Curve]) -> Html:
 def _figure(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:#.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 # ---- an interval

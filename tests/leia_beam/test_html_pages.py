@@ -123,5 +123,7 @@ def test_a_table_says_which_cells_are_heads() -> None:
     assert [node.get("scope") for node in tree.iter("th")] == ["col", "col", "row", "row"]
     assert [node.get("class") for node in tree.iter("td")] == ["number", "number"]
     assert tree.findtext(".//caption") == "Towns"
+    named = table("Tasks", ["task", "file"], [["leia_sample_ja", "a_b"], [text_in("ja", "a_b"), "c"]])
+    assert "leia_<wbr>sample_<wbr>ja" in named and named.count("<wbr>") == 2
     with pytest.raises(ValueError, match="zip"):
         table("t", ["a", "b"], [["1"]])

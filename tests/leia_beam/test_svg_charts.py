@@ -46,7 +46,7 @@ def test_curves_stand_where_their_values_are() -> None:
     assert paths(figure, "curve") == [[(0, 0), (50, 75), (100, 100)]]
     assert paths(figure, "mark") == [[(0, 0), (50, 75), (100, 100)]]
     assert figure.find(".//svg").get("aria-label") == "Loss, nats, by step. a: 4 at step 0, 0 at step 10."
-    assert [node.text_content() for node in figure.iter("tr")] == ["stepa", "04", "51", "100"]
+    assert [node.text_content() for node in figure.iter("tr")] == ["stepa", "04.000", "51.000", "100.000"]
 
 
 def test_a_value_that_is_not_finite_leaves_a_gap_and_nothing_else() -> None:

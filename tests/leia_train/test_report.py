@@ -60,11 +60,11 @@ def test_the_curves_are_those_of_the_log(run):
     steps = [record for record in records if "loss" in record]
     for title, name in (("Loss", "loss"), ("Loss of inserted names", "name_loss"), ("Gradient norm", "gradient_norm")):
         assert figures(tree, title) == [
-            [str(record["step"]), f"{record[name]:.4g}"] for record in steps if record[name] is not None
+            [str(record["step"]), f"{record[name]:#.4g}"] for record in steps if record[name] is not None
         ]
     assert [row[0] for row in figures(tree, "Evaluation: validation")] == ["2", "4", "6"]
     evaluated = [record["evaluation"]["bits_per_byte"] for record in records if "loss" not in record]
-    assert [row[1] for row in figures(tree, "Evaluation: validation")] == [f"{value:.4g}" for value in evaluated]
+    assert [row[1] for row in figures(tree, "Evaluation: validation")] == [f"{value:#.4g}" for value in evaluated]
     assert len(figures(tree, "Evaluation: validation with names")) == 3
     assert {"Learning rate", "Speed", "Inserted tokens"} <= set(tree.xpath("//figcaption/strong/text()"))
     assert not tree.xpath("//*[contains(@class, 'callout')]")
