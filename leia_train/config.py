@@ -398,6 +398,15 @@ class StudyConfig:
             _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Which runs are shown on one page, and where that goes."""
+
+    runs: tuple[str, ...] = option("runs' folders; several are drawn over each other", required=True, metavar="RUN")
+    output: str = option("HTML file; empty for report.html in the folder of a single run", default="")
+    exposures: bool = option("count how often links were seen, which reads the run's store", default=True)
+
+
 GROUPS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
