@@ -327,6 +327,7 @@ def environment_for(bin_folder: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(bin_folder / "hub"),
         "NO_COLOR": "1",
         "LEIA": str(ROOT),
     }

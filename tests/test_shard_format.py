@@ -42,8 +42,8 @@ def _code(cell: str) -> list[str]:
 def _type_name(kind: pa.DataType) -> str:
     """A type as the page writes it.
 
-    >>> _type_name(pa.list_(pa.field("element", pa.list_(pa.int32()))))
-    'list of list of int32'
+    >>> _type_name(pa.list_(pa.field("element", pa.string())))
+    'list of string?'
     """
     if pa.types.is_list(kind):
         optional = "?" if kind.value_field.nullable and not pa.types.is_list(kind.value_type) else ""
