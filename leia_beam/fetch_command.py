@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from leia_beam.fetching import FetchPlan
 
 _KINDS = ("pages", "wikidata", "langlinks")
-_EXAMPLE = """leia-beam fetch --wiki sw --dumps dumps --contact me@example.org
-  leia-beam build --wiki sw --dumps dumps --tokenizer my-model/ --output build/sw
+_DESCRIPTION = """Download a wiki's dumps and Wikidata's, with their sums verified.
 
 The same command goes on after an interruption, with the same files: `latest` is written into DIR/dumps.lock.json as the
 date that it was. Wikidata's .json.gz is larger than its .json.bz2, but is read ten times as fast by one core, so it is
 taken by default; above about twenty cores the .bz2 wins, which all of them share."""
+_EXAMPLE = """leia-beam fetch --wiki sw --dumps dumps --contact me@example.org
+  leia-beam build --wiki sw --dumps dumps --tokenizer my-model/ --output build/sw"""
 
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command to the parser's subcommands."""
-    fetch = new_command(commands, "fetch", "download a wiki's dumps and Wikidata's, with their sums verified", _EXAMPLE)
+    fetch = new_command(
+        commands, "fetch", "download a wiki's dumps and Wikidata's, with their sums verified", _EXAMPLE, _DESCRIPTION
+    )
     options.add_wiki(fetch)
     fetch.add_argument(
         "--dumps",
@@ -43,25 +46,22 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "--date",
         metavar="DATE",
         default="latest",
-        help="of the wiki's dump: 20260101, or latest (default: %(default)s)",
+        help="of the wiki's dump: 20260101, or latest",
     )
     which.add_argument(
         "--layout",
         choices=("auto", "classic", "content"),
         default="auto",
-        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags "
-        "(default: %(default)s)",
+        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags ",
     )
     options.add_sitelinks_from(fetch)
     which.add_argument(
         "--wikidata-date",
         metavar="DATE",
         default="nearest",
-        help="of Wikidata: 20260105, latest, or nearest to the wiki's (default: %(default)s)",
+        help="of Wikidata: 20260105, latest, or nearest to the wiki's",
     )
-    which.add_argument(
-        "--wikidata-format", choices=("gz", "bz2"), default="gz", help="of Wikidata's JSON (default: %(default)s)"
-    )
+    which.add_argument("--wikidata-format", choices=("gz", "bz2"), default="gz", help="of Wikidata's JSON")
     which.add_argument(
         "--fetch-only",
         metavar="KIND[,KIND…]",
@@ -73,7 +73,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "--mirror",
         metavar="NAME|URL",
         default="wikimedia",
-        help="wikimedia, accum, your.org, or the address of the folder that has the wikis' (default: %(default)s)",
+        help="wikimedia, accum, your.org, or the address of the folder that has the wikis'",
     )
     how.add_argument(
         "--trust-mirror",
@@ -83,15 +83,13 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     how.add_argument(
         "--contact", metavar="ADDRESS", default="", help="your e-mail or page, told to the server; some refuse without"
     )
-    how.add_argument(
-        "--connections", metavar="N", type=positive, default=2, help="at once, 1 or 2 (default: %(default)s)"
-    )
+    how.add_argument("--connections", metavar="N", type=positive, default=2, help="at once, 1 or 2")
     how.add_argument(
         "--max-wait",
         metavar="SECONDS",
         type=positive,
         default=900,
-        help="the longest that a busy server may ask us to wait (default: %(default)s)",
+        help="the longest that a busy server may ask us to wait",
     )
     options.add_output_of_progress(fetch)
     fetch.set_defaults(run=_run)
