@@ -82,6 +82,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if abs(share) >= 0.001 else f"{100 * share:.2g} %"
 
 
+def short_count(count: int) -> str:
+    """A large count in few letters.
+
+    >>> short_count(9_999_999), short_count(83_886_080_000)
+    ('9,999,999', '83.9 billion')
+    """
+    if count >= 1_000_000_000:
+        return f"{count / 1_000_000_000:,.1f} billion"
+    return f"{count / 1_000_000:,.1f} million" if count >= 10_000_000 else f"{count:,}"
+
+
 # ---- curves
 
 
@@ -170,7 +181,7 @@ def _axis_of(curves: Sequence[Curve], *, zero: bool) -> _Axis:
     found = log_ticks(shown[0], shown[-1]) if is_log else ticks(0.0 if zero else shown[0], shown[-1])
     cut = sum(not found[0] <= value <= found[-1] for value in values)
     remarks = ["logarithmic"] if is_log else []
-    remarks += [f"values beyond the axis: {cut:,}, up to {tick_label(values[-1])}"] if cut else []
+    remarks += [f"values beyond the axis: {cut:,}, up to {values[-1]:.4g}"] if cut else []
     return _Axis(ticks=found, is_log=is_log, remark="; ".join(remarks))
 
 

@@ -28,6 +28,7 @@ from leia_beam.svg_charts import (
     curves_legend,
     group_styles,
     percent,
+    short_count,
 )
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig, RunConfig
 from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
@@ -145,7 +146,7 @@ def _tiles(run: ReadRun) -> Html:
     facts = [
         ("status", _status(run)),
         ("steps", f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}"),
-        ("tokens", f"{_sum(run, 'tokens'):,}"),
+        ("tokens", short_count(_sum(run, "tokens"))),
         ("inserted", percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1))),
         ("last loss", _last(run, "loss")),
         ("tokens a second", _rate(run)),
@@ -164,7 +165,7 @@ def _runs(runs: Sequence[ReadRun]) -> Html:
             str(run.identity.get("strategy", "–")),
             str(run.identity.get("seed", "–")),
             f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}",
-            f"{_sum(run, 'tokens'):,}",
+            short_count(_sum(run, "tokens")),
             percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1)),
             _last(run, "loss"),
             _last(run, "name_loss"),
