@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from leia_beam.errors import LeiaError, UsageError
-from leia_beam.html_pages import Html, Number, callout, element, page, section, table, text_in, tiles
+from leia_beam.html_pages import Html, Number, callout, details, element, page, section, table, text_in, tiles
 from leia_beam.svg_charts import (
     Bar,
     Curve,
@@ -28,8 +28,9 @@ from leia_beam.svg_charts import (
     curves_legend,
     group_styles,
     percent,
+    short_count,
 )
-from leia_train.config import ReportConfig, RunConfig
+from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig, RunConfig
 from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
 from leia_train.files import disk_errors
 from leia_train.metrics import SpikeWatch, read_metrics
@@ -129,7 +130,7 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
         *_figures(runs),
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
         section("Configuration", *_configuration(runs)),
-        section("Versions", table("Versions", ["package", *(run.name for run in runs)], _versions(runs))),
+        section("Versions", _versions(runs)),
         kind=KIND,
     )
 
@@ -145,7 +146,7 @@ def _tiles(run: ReadRun) -> Html:
     facts = [
         ("status", _status(run)),
         ("steps", f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}"),
-        ("tokens", f"{_sum(run, 'tokens'):,}"),
+        ("tokens", short_count(_sum(run, "tokens"))),
         ("inserted", percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1))),
         ("last loss", _last(run, "loss")),
         ("tokens a second", _rate(run)),
@@ -164,7 +165,7 @@ def _runs(runs: Sequence[ReadRun]) -> Html:
             str(run.identity.get("strategy", "–")),
             str(run.identity.get("seed", "–")),
             f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}",
-            f"{_sum(run, 'tokens'):,}",
+            short_count(_sum(run, "tokens")),
             percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1)),
             _last(run, "loss"),
             _last(run, "name_loss"),
@@ -204,11 +205,13 @@ def _rate(run: ReadRun) -> str:
 def _duration(seconds: float) -> str:
     """
     >>> _duration(5), _duration(4000), _duration(200000)
-    ('5 s', '1 h 06 min', '55 h 33 min')
+    ('5 s', '1 h 07 min', '56 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
-    minutes = int(seconds / 60)
+    minutes = round(seconds / 60)
+    if minutes >= 600:
+        return f"{minutes / 60:,.0f} h"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
@@ -433,21 +436,23 @@ def _times(bucket: int) -> str:
 
 
 def _configuration(runs: Sequence[ReadRun]) -> Iterator[Html]:
-    """What differs between runs first."""
-    names = list(dict.fromkeys(name for run in runs for name in run.identity))
+    """Of one run what is not the default, of several what differs; the rest is folded."""
+    names = sorted({name for run in runs for name in run.identity})
     values = {name: [_value(run.identity.get(name)) for run in runs] for name in names}
-    differing = [name for name in names if len(set(values[name])) > 1]
-    columns = ["option", *(run.name for run in runs)]
     if len(runs) > 1:
-        yield element("h3", "What differs")
-        if differing:
-            yield table("Options that differ", columns, [[_option(name), *values[name]] for name in differing])
-        else:
-            yield element("p", "Nothing: these are runs of one configuration.", class_="soft")
-        yield element("h3", "What is the same")
-        columns = ["option", "all runs"]
-    rows = [[_option(name), values[name][0]] for name in sorted(names) if name not in differing]
-    yield table("Options", columns, rows)
+        chosen = [name for name in names if len(set(values[name])) > 1]
+        columns, rest, said = ["option", *(run.name for run in runs)], "the same in all runs", "What differs"
+    else:
+        chosen = [name for name in names if values[name][0] != _DEFAULTS.get(name)]
+        columns, rest, said = ["option", "value"], "at their defaults", "What was chosen"
+    others = [name for name in names if name not in chosen]
+    if chosen:
+        yield table(said, columns, [[_option(name), *values[name]] for name in chosen])
+    else:
+        yield element("p", "These are runs of one configuration.", class_="soft")
+    if others:
+        folded = table(f"Options {rest}", ["option", "value"], [[_option(name), values[name][0]] for name in others])
+        yield details(f"{len(others)} options {rest}", folded)
 
 
 def _option(name: str) -> str:
@@ -462,6 +467,18 @@ def _value(value: Any) -> str:
     return "none" if value in ("", None) else str(value)
 
 
-def _versions(runs: Sequence[ReadRun]) -> list[list[str]]:
+_DEFAULTS = {
+    field.name: _value(list(field.default) if isinstance(field.default, tuple) else field.default)
+    for group in (DataConfig, ModelConfig, OptimizationConfig)
+    for field in fields(group)
+    if field.default is not MISSING
+}
+
+
+def _versions(runs: Sequence[ReadRun]) -> Html:
+    """One column where all runs have the same."""
     names = sorted({name for run in runs for name in run.versions})
-    return [[name, *(run.versions.get(name, "–") for run in runs)] for name in names]
+    found = {name: [run.versions.get(name, "–") for run in runs] for name in names}
+    if all(len(set(of_runs)) == 1 for of_runs in found.values()):
+        return table("Versions", ["package", "version"], [[name, found[name][0]] for name in names])
+    return table("Versions", ["package", *(run.name for run in runs)], [[name, *found[name]] for name in names])
