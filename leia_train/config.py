@@ -167,7 +167,9 @@ class ModelConfig:
         choices=DTYPES,
     )
     rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
-    loss_chunk: int = option("tokens whose logits are in memory at once; 0 for as many as fit 256 MiB", default=0)
+    loss_chunk: int = option(
+        "tokens whose logits are in memory at once; 0 for as many as fit 256 MiB, or 1/64 of a GPU's memory", default=0
+    )
     marker_logits: bool = option(
         "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
     )
@@ -249,7 +251,7 @@ class RunConfig:
     device: str = option("auto takes a GPU where there is one", default="auto", choices=DEVICES)
     nproc: int = option(
         "processes on this machine, started here; under a launcher: how many there must be (0: any; for torchrun, which "
-        "takes the flag for its own, write --set run.nproc=N)",
+        "takes the flag for its own, write --set training.nproc=N)",
         default=0,
     )
     share_optimizer: bool = option(
@@ -276,7 +278,8 @@ class RunConfig:
         "warn of a loss above so many times the median of the last 20 steps; 0 for never", default=2.0
     )
     accept_other_code: bool = option("go on with a run that another version of this code began", default=False)
-    quiet: bool = option("no progress lines", default=False)
+    quiet: bool = option("no notes and no progress: warnings and the error alone", default=False)
+    log_json: bool = option("on standard error one JSON object a line, for collectors of logs", default=False)
 
     def __post_init__(self) -> None:
         _check(self.output != "", "output", "''", "a folder")
@@ -379,10 +382,35 @@ class ExposuresConfig:
         _check(self.step >= 0, "step", self.step, "0 or above")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Which runs of a recipe's study are done."""
+
+    arms: tuple[str, ...] = option("these arms alone (default: all of the recipe)", default=(), metavar="ARM")
+    seeds: tuple[int, ...] = option("these seeds alone (default: all of the recipe)", default=(), metavar="N")
+    dry_run: bool = option("say what would be done", default=False)
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "seeds"):
+            given = getattr(self, name)
+            _check(len(set(given)) == len(given), name, ",".join(map(str, given)), "each given once")
+        for seed in self.seeds:
+            _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Which runs are shown on one page, and where that goes."""
+
+    runs: tuple[str, ...] = option("runs' folders; several are drawn over each other", required=True, metavar="RUN")
+    output: str = option("HTML file; empty for report.html in the folder of a single run", default="")
+    exposures: bool = option("count how often links were seen, which reads the run's store", default=True)
+
+
 GROUPS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "optimization": OptimizationConfig,
     "run": RunConfig,
 }
-"""The parts of a TrainConfig by field: the sections of a recipe."""
+"""The parts of a TrainConfig by field; in a recipe all their values stand in `training`."""

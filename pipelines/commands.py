@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from leia_beam.article_filters import ArticleFilters
 from leia_beam.coverage import STRICT, Tolerance
+from leia_beam.dump_lock import LANGLINKS, PAGES, WIKIDATA, WIKIDATA_WIKI, fetched_paths
 from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
 from leia_beam.finish import MaxRejects
 from leia_beam.holdout import Holdout
 from leia_beam.shard_rows import RowOptions
 from leia_beam.tokenization import EncodingOptions
+from leia_beam.wikis import wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
 from pipelines import build as steps
@@ -38,7 +40,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
             strict_dates=getattr(options, "strict_dates", False),
             overwrite=options.overwrite,
             dry_run=options.dry_run,
-            quiet=options.quiet,
+            console=options.console,
         )
     )
     outcome = "failed"
@@ -56,6 +58,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
 def _run_steps(options: argparse.Namespace, build: Build) -> None:
 
     if options.command == "build":
+        _take_fetched(options)
         steps.run_build(
             build,
             steps.BuildInputs(
@@ -63,7 +66,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
                 wikidata=options.wikidata or (),
                 langlinks=_links_between_languages(options),
                 wiki=options.wiki,
-                name_languages=_list(options.name_languages),
+                name_languages=options.name_languages,
                 tokenizer=options.tokenizer,
                 extraction=_extraction(options),
                 range_bytes=options.range_bytes,
@@ -77,7 +80,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
         )
     elif options.command == "sitelinks":
         items = steps.ItemOptions(
-            label_languages=_list(options.label_languages),
+            label_languages=options.label_languages,
             claims=_properties(options.claims),
             aliases=options.aliases,
         )
@@ -107,11 +110,29 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
     elif options.command == "entities":
         name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
         sitelinks_folder = options.sitelinks or build.folder(name)
-        languages = _list(options.name_languages)
+        languages = options.name_languages
         steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
         tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
         steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _take_fetched(options: argparse.Namespace) -> None:
+    """Name the dumps of --dumps where no others are given.
+
+    Raises: UsageError where neither is.
+    """
+    if options.dumps is None:
+        if not options.pages:
+            raise UsageError("the following arguments are required: --pages (or --dumps, a folder that fetch filled)")
+        return
+    wiki = wiki_code(options.wiki)
+    if not options.pages:
+        options.pages = fetched_paths(options.dumps, PAGES, wiki)
+    if options.sitelinks_from == "langlinks":
+        options.langlinks = options.langlinks or fetched_paths(options.dumps, LANGLINKS, wiki)
+    else:
+        options.wikidata = options.wikidata or fetched_paths(options.dumps, WIKIDATA, WIKIDATA_WIKI)
 
 
 def _runner(options: argparse.Namespace, beam_options: Sequence[str]) -> RunnerOptions:
@@ -159,9 +180,9 @@ def _shard_options(options: argparse.Namespace) -> ShardOptions:
     )
 
 
-def _kinds(text: str) -> tuple[str, ...]:
+def _kinds(names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of --drop-articles, none of them for `none`."""
-    return tuple(sorted({part.strip() for part in text.split(",") if part.strip()} - {"none"}))
+    return tuple(sorted(set(names) - {"none"}))
 
 
 def _links_between_languages(options: argparse.Namespace) -> list[str]:
@@ -182,19 +203,18 @@ def _links_between_languages(options: argparse.Namespace) -> list[str]:
     return []
 
 
-def _properties(text: str | None) -> list[str] | None:
+def _properties(names: Sequence[str] | None) -> Sequence[str] | None:
     """The properties of --claims, [] for none, None where it is not given.
 
     Raises: UsageError.
     """
-    if text is None:
+    if names is None:
         return None
-    if text.strip().lower() in ("", "none"):
+    if [name.lower() for name in names] == ["none"]:
         return []
-    names = _list(text)
     for name in names:
         if not re.fullmatch("P[1-9][0-9]*", name):
-            raise UsageError(f"--claims {text}: {name!r} is no property; give some such as P31,P17, or none")
+            raise UsageError(f"--claims {','.join(names)}: {name!r} is no property; give some such as P31,P17, or none")
     return names
 
 
@@ -210,18 +230,7 @@ def _extraction(options: argparse.Namespace) -> ExtractionOptions:
         tables=options.tables,
         captions=options.captions,
         lists=options.lists,
-        headings=not options.no_headings,
+        headings=options.headings,
         end_matter=options.end_matter,
         as_rendered=options.as_rendered,
     )
-
-
-def _list(text: str) -> list[str]:
-    """The parts of a comma-separated option.
-
-    Raises: UsageError if there is none.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise UsageError(f"{text!r} names nothing; give at least one, parted by commas")
-    return parts
