@@ -153,7 +153,10 @@ def test_settings_are_put_into_the_recipe(write):
         ("[1, 2]", r"recipe.yaml:1: a recipe is a mapping with the parts name,"),
         ("", r"-c recipe.yaml: is empty"),
         ("a: {", r"recipe.yaml:1: no YAML \("),
-        ("corpus: {wiki: a-${language}, x: y}", r"recipe.yaml:1: no YAML \(.*; between brackets write \"\$\{name\}\" with"),
+        (
+            "corpus: {wiki: a-${language}, x: y}",
+            r"recipe.yaml:1: no YAML \(.*; between brackets write \"\$\{name\}\" with",
+        ),
         ("name: a\n---\nname: b", r"recipe.yaml:2: no YAML"),
         ("\nname: a\ntrainning: {}", r"recipe.yaml:3: unknown part 'trainning'; did you mean 'training'\?"),
         ("zzz: 1", r"recipe.yaml:1: unknown part 'zzz' \(there are name, description, "),
