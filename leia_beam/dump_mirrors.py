@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from leia_beam.arguments import nearest
 from leia_beam.errors import UsageError
+from leia_beam.suggestions import nearest
 
 DUMPS, OTHER, ENTITIES = "dumps", "other", "entities"
 PRIMARY_NAME = "wikimedia"

@@ -10,32 +10,54 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leia_beam.arguments import Parser, not_negative, positive
+from leia_beam.arguments import Parser, new_command, not_negative, positive
+from leia_beam.configuration import add_recipe_options
+from leia_beam.derived import output_of_build
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.options import add_max_rejects, add_tolerance
+from leia_beam.recipe import CORPUS
+from leia_beam.recipe_use import RecipeUse
 from leia_beam.storage import LocalStorage, Storage
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the commands to the parser's subcommands."""
-    stats = commands.add_parser("stats", help="what became of a build's links: by reason, by target, by language")
+    stats = new_command(
+        commands,
+        "stats",
+        "what became of a build's links: by reason, by target, by language",
+        "leia-beam stats build/ja --picture funnel.svg",
+    )
     stats.add_argument("output", metavar="DIR", help="a build's folder")
     stats.add_argument("--top", metavar="N", type=not_negative, default=20, help="targets most missed that are shown")
     stats.add_argument("--json", metavar="FILE", help="write all of it as JSON too")
     stats.add_argument("--picture", metavar="FILE", help="draw the funnel as SVG too")
     stats.set_defaults(run=_stats)
-    finish = commands.add_parser("finish", help="write the manifest of stages whose units are all done")
+    finish = new_command(
+        commands,
+        "finish",
+        "write the manifest of stages whose units are all done",
+        "leia-beam finish gs://bucket/build/ja",
+    )
     finish.add_argument("output", metavar="DIR", help="a build's folder")
     add_max_rejects(finish)
     add_tolerance(finish)
     finish.set_defaults(run=_finish)
-    validate = commands.add_parser("validate", help="look at every file and every row of a build, or of a stage")
+    validate = new_command(
+        commands,
+        "validate",
+        "look at every file and every row of a build, or of a stage",
+        "leia-beam validate build/ja",
+    )
     validate.add_argument("output", metavar="DIR", help="a build's folder, or a stage's that was copied away")
     validate.add_argument("--show", metavar="N", type=not_negative, default=50, help="violations that are shown")
     validate.add_argument("--json", metavar="FILE", help="write all of them as JSON too")
     validate.set_defaults(run=_validate)
-    preview = commands.add_parser(
-        "preview", help="single articles as people see them, with the names beside their links"
+    preview = new_command(
+        commands,
+        "preview",
+        "single articles as people see them, with the names beside their links",
+        "leia-beam preview build/ja --least-covered 5 --html preview.html",
     )
     preview.add_argument("output", metavar="DIR", help="a build's folder, or a folder of shards alone")
     which = preview.add_mutually_exclusive_group()
@@ -53,14 +75,26 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         "--characters", metavar="N", type=not_negative, default=2000, help="of a text on the terminal; 0 for all"
     )
     preview.set_defaults(run=_preview)
-    card = commands.add_parser("card", help="write the dataset card of a build's shards")
+    card = new_command(commands, "card", "write the dataset card of a build's shards", "leia-beam card build/ja")
     card.add_argument("output", metavar="DIR", help="a build's folder, or a folder of shards alone")
     card.add_argument("--file", metavar="FILE", help="where to (default: README.md among the shards; - to print it)")
     card.set_defaults(run=_card)
-    clean = commands.add_parser("clean", help="remove what killed runs and other builds left in a folder")
+    clean = new_command(
+        commands,
+        "clean",
+        "remove what killed runs and other builds left in a folder",
+        "leia-beam clean build/ja --dry-run",
+    )
     clean.add_argument("output", metavar="DIR", help="a build's folder, or a stage's")
     clean.add_argument("--dry-run", action="store_true", help="say what would be removed")
     clean.set_defaults(run=_clean)
+    for command in (stats, finish, validate, preview, card, clean):
+        others = {action.dest: "" for action in command._actions if action.dest not in _FROM_RECIPES}
+        add_recipe_options(command, RecipeUse(section=CORPUS, names=others, derive=output_of_build))
+
+
+_FROM_RECIPES = ("output", "max_rejects", "max_bad_blocks", "salvage")
+"""What these commands take from a recipe: where the corpus is, and what was let pass of it."""
 
 
 def _stats(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from leia_beam.arguments import Parser, not_negative, positive, share, size_bytes
+from leia_beam.arguments import Parser, Switch, names, not_negative, positive, share, size_bytes
 
 PROFILES: Mapping[str, Mapping[str, object]] = {
     "default": {},
@@ -18,23 +18,14 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
         "label_case": False,
         "name_source": "sitelink",
         "section_links": "refuse",
-        "drop_articles": "no-link",
+        "drop_articles": ("no-link",),
         "equal_names": "keep",
     },
 }
 """Values of options, by profile: what a command has of them."""
 
 
-def add_dumps(parser: argparse.ArgumentParser) -> None:
-    """A folder of fetched dumps, in place of naming each."""
-    parser.add_argument(
-        "--dumps",
-        metavar="DIR",
-        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
-    )
-
-
-def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
     """The dump of a wiki and what is kept of a page."""
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
@@ -50,17 +41,19 @@ def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group.add_argument("--ignore-siteinfo", action="store_true", help="keep to the package's facts about the wiki")
     group.add_argument("--tables", action="store_true", help="keep the text of tables")
     group.add_argument("--captions", action="store_true", help="keep the captions of files")
-    group.add_argument("--lists", action=argparse.BooleanOptionalAction, default=True, help="keep lists")
-    group.add_argument("--no-headings", action="store_true", help="drop headings")
+    group.add_argument("--lists", action=Switch, default=True, help="keep lists")
+    group.add_argument("--headings", action=Switch, default=True, help="keep headings")
     group.add_argument(
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
     )
     group.add_argument("--as-rendered", action="store_true", help="keep all of it, as the page's reader sees it")
+    return group
 
 
 def add_wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The dump that says which titles mean the same."""
-    parser.add_argument(
+    group = parser.add_argument_group("Wikidata's dump")
+    group.add_argument(
         "--wikidata",
         metavar="FILE",
         nargs="+",
@@ -71,7 +64,8 @@ def add_wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None
 
 def add_langlinks(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The table that a wiki keeps of its links to other languages."""
-    parser.add_argument(
+    group = parser.add_argument_group("the wiki's own table")
+    group.add_argument(
         "--langlinks",
         metavar="FILE",
         nargs="+",
@@ -80,36 +74,46 @@ def add_langlinks(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
 
 
-def add_sitelinks_from(parser: argparse._ActionsContainer) -> None:
+def add_sitelinks_from(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Which of both the names come from."""
-    parser.add_argument(
+    group = parser.add_argument_group("where names come from")
+    group.add_argument(
         "--sitelinks-from",
         choices=("wikidata", "langlinks"),
         default="wikidata",
         help="where names come from: Wikidata, or the wiki's own table, which has no items",
     )
+    return group
 
 
-def add_facts(parser: argparse.ArgumentParser) -> None:
+def add_facts(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """What is kept of an item beside its sitelinks."""
-    parser.add_argument(
+    group = parser.add_argument_group("of an item")
+    group.add_argument(
         "--claims",
         metavar="P[,P…]",
+        type=names,
         help="properties whose items are kept, or none (default: P31, an item's types: lists and the like get no name)",
     )
-    parser.add_argument("--aliases", action="store_true", help="keep the aliases in the languages of the labels")
+    group.add_argument("--aliases", action="store_true", help="keep the aliases in the languages of the labels")
+    return group
 
 
 def add_wiki(parser: argparse.ArgumentParser) -> None:
     """Which wiki it is."""
-    parser.add_argument("--wiki", metavar="WIKI", required=True, help="database name (jawiki) or language (ja)")
+    group = parser.add_argument_group("the wiki")
+    group.add_argument("--wiki", metavar="WIKI", required=True, help="database name (jawiki) or language (ja)")
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
     """Which names there are, and which are refused or held out."""
     group = parser.add_argument_group("names")
     group.add_argument(
-        "--name-languages", metavar="LANG[,LANG…]", default="en", help="languages of the names, in order of preference"
+        "--name-languages",
+        metavar="LANG[,LANG…]",
+        type=names,
+        default=("en",),
+        help="languages of the names, in order of preference",
     )
     group.add_argument(
         "--name-source",
@@ -119,7 +123,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--label-case",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         default=True,
         help="write a name as the label has it where the two differ by case alone (Dog, dog)",
     )
@@ -194,7 +198,8 @@ def add_tokenizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drop-articles",
         metavar="KIND[,KIND…]",
-        default="no-link",
+        type=names,
+        default=("no-link",),
         help="articles left out: no-link, disambiguation, list, duplicate (an earlier article has the same text); or none",
     )
     group.add_argument(
@@ -240,6 +245,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
     add_output_of_progress(group)
+    group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_flink(parser)
 
 

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from leia_beam.arguments import Parser, positive, size_bytes
+from leia_beam.arguments import Parser, new_command, positive, size_bytes
+from leia_beam.configuration import add_recipe_options
 from leia_beam.errors import UsageError
+from leia_beam.recipe import CORPUS
+from leia_beam.recipe_use import RecipeUse
 
 if TYPE_CHECKING:
     from leia_beam.planning import BuildEstimate, DumpSize, Rates
@@ -21,7 +24,12 @@ _FORMATS = {"bz2": "bz2", "gz": "gzip", "zst": "zstd"}
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command to the parser's subcommands."""
-    plan = commands.add_parser("plan", help="time, disk and memory of a build, from rates measured on this machine")
+    plan = new_command(
+        commands,
+        "plan",
+        "time, disk and memory of a build, from rates measured on this machine",
+        "leia-beam plan --pages 4GB --wikidata 150GB:gz --workers 32",
+    )
     for name, what in (("pages", "the wiki's dumps"), ("wikidata", "the Wikidata dumps")):
         plan.add_argument(
             f"--{name}",
@@ -45,6 +53,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     plan.add_argument("--json", action="store_true", help="write all of it as JSON")
     plan.set_defaults(run=_run)
+    add_recipe_options(plan, RecipeUse(section=CORPUS, names={"json": ""}))
 
 
 def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

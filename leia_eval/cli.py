@@ -3,18 +3,17 @@
 Nothing heavy is imported before the options are known to be good: ``--help`` takes the time of Python and argparse.
 """
 
-import argparse
 import sys
 import traceback
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
+from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
+from leia_eval.command_line import PROGRAM, build_parser, model_options, prompt_options
 
-PROGRAM = "leia-eval"
 OUTPUT_FORMS = (".md", ".html", ".json")
 
 
@@ -50,151 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.clear()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    parser = _Parser(
-        prog=PROGRAM, description="Scores language models on choices and on generated answers, and compares them."
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-
-    ls = commands.add_parser("ls", help="list the tasks", description="Lists the tasks and the data that they read.")
-    ls.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data; says which task's is there")
-
-    run = commands.add_parser(
-        "run",
-        help="score a model on tasks",
-        description="Scores a Hugging Face checkpoint; writes results.json, samples, a report. An interrupted run goes on.",
-    )
-    _add(run, "--model", metavar="DIR", help="checkpoint: a folder, or a name on the hub (required)")
-    _add(run, "--tasks", metavar="A,B", help="tasks, tags or groups, with commas; `leia-eval ls` lists them (required)")
-    _add(run, "--data-dir", type=Path, metavar="DIR", help="folder with the tasks' data files (default: from the hub)")
-    _add(run, "--output", type=Path, metavar="DIR", help="folder for the results (required, but not with --dry-run)")
-    _add(run, "--profile", default="standard", metavar="NAME", help="standard, or reference: the paper's own rules")
-    _add(
-        run, "--shots", type=int, metavar="N", help="solved items before each (default: 0, or the paper's in reference)"
-    )
-    _add(run, "--pmi", action="store_true", help="also score each choice after nothing, for PMI")
-    _add(run, "--limit", type=int, metavar="N", help="score N items of each task, drawn by their ids (default: all)")
-    _add(run, "--limit-seed", type=int, default=42, metavar="N", help="seed that draws them")
-    _add(run, "--seed", type=int, default=42, metavar="N", help="seed that chooses the shots")
-    _add(
-        run,
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="requests at once, for vllm some hundred; halved when memory runs out",
-    )
-    _add(run, "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N, mps, or auto: spread over all GPUs")
-    _add(run, "--dtype", default="float32", metavar="NAME", help="float32, bfloat16, float16, or auto: as stored")
-    _add(run, "--backend", default="hf", metavar="NAME", help="hf, or vllm where it is installed")
-    _add(run, "--untrained", type=int, metavar="SEED", help="random weights of the same shape: a task's floor")
-    _add(run, "--cache", type=Path, metavar="DIR", help="folder of answers, shared by runs (default: OUTPUT/cache)")
-    _add(run, "--overwrite", action="store_true", help="replace the results of another run in --output")
-    _add_output_of_progress(run)
-    _add(run, "--dry-run", action="store_true", help="print three full prompts a task; loads no model")
-
-    compare = commands.add_parser(
-        "compare",
-        help="compare arms item by item",
-        description="Compares arms of one or more runs with the first arm: paired differences, intervals and tests.",
-    )
-    compare.add_argument("runs", nargs="*", metavar="ARM=DIR[,DIR]", help="an arm and its runs (seeds); the base first")
-    _add(
-        compare,
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="a file .md, .html or .json, or a folder for all three (default: Markdown on stdout)",
-    )
-    _add(
-        compare,
-        "-c",
-        "--recipe",
-        type=Path,
-        metavar="FILE",
-        help="YAML with the primary endpoint (default: leia - plain)",
-    )
-    _add(compare, "--floor", type=Path, metavar="DIR", help="a run with --untrained, shown beside chance")
-    _add(compare, "--contamination", type=Path, metavar="FILE", help="also compare clean and seen items apart")
-    _add(compare, "--seed", type=int, default=42, metavar="N", help="seed of the bootstrap")
-
-    report = commands.add_parser(
-        "report",
-        help="write a run's report again",
-        description="Writes report.md and report.html from the samples alone.",
-    )
-    report.add_argument("runs", nargs="*", type=Path, metavar="DIR", help="the --output folder of a finished run")
-
-    contamination = commands.add_parser(
-        "contamination",
-        help="find evaluation items in the training text",
-        description="Says which items' questions and answers occur in a build's shards, by n-grams.",
-    )
-    _add(contamination, "--shards", type=Path, metavar="DIR", help="a build, or its shards (required)")
-    _add(contamination, "--tasks", metavar="A,B", help="tasks or tags, with commas (required)")
-    _add(contamination, "--data-dir", type=Path, metavar="DIR", help="folder with the data (default: from the hub)")
-    _add(contamination, "--n", type=int, metavar="N", help="length of the grams (default: 8 words, or 13 characters)")
-    _add(contamination, "--output", type=Path, metavar="FILE", help="JSON for `compare --contamination`")
-    _add_output_of_progress(contamination)
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises instead of ending the process, and takes no abbreviations."""
-
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
-
-
-def _add(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> None:
-    """A flag whose help ends with its default."""
-    if options.get("default") is not None:
-        options["help"] += f" (default: {options['default']})"
-    parser.add_argument(*flags, **options)
-
-
-def _add_output_of_progress(parser: argparse.ArgumentParser) -> None:
-    """What a command that takes long says on standard error."""
-    _add(parser, "--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
-    _add(parser, "--log-json", action="store_true", help="on standard error one JSON object a line, for log collectors")
-
-
 def _dispatch(arguments: list[str], console: Console) -> int:
     parser = build_parser()
-    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command is not None and command not in commands:
-        raise UsageError(f"unknown command '{command}'; {_nearest(command, commands, PROGRAM)}")
     try:
-        options, unknown = parser.parse_known_args(arguments)
-    except SystemExit as ended:  # --help
+        options = parse(parser, arguments)
+    except SystemExit as ended:  # --help and the like
         return int(ended.code or 0)
-    if unknown:
-        known = commands[command] if command else parser
-        flag = unknown[0].split("=")[0]
-        flags = [option for option in known._option_string_actions if option.startswith("--")]
-        raise UsageError(f"unknown option '{flag}'; {_nearest(flag, flags, known.prog)}")
-    if options.version:
-        from leia_eval.runner import own_version
-
-        print(f"{PROGRAM} {own_version()}")
-        return 0
-    if command is None:
+    if options.command is None:
         parser.print_help()
         return 0
     handlers = {"ls": _ls, "run": _run, "compare": _compare, "report": _report, "contamination": _contamination}
-    options.console = console
-    handlers[command](options)
+    options.console, console.quiet = console, getattr(options, "quiet", False)  # which a recipe may have
+    with told_where(options):
+        if options.print_config:
+            print("\n".join(config_lines(options)))
+        else:
+            handlers[options.command](options)
     sys.stdout.flush()
     return 0
 
 
-def _ls(options: argparse.Namespace) -> None:
+def _ls(options: Options) -> None:
     from leia_eval.catalog import read_catalog
     from leia_eval.documents import find_data_file
 
@@ -223,22 +98,13 @@ def _ls(options: argparse.Namespace) -> None:
         print(line)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: Options) -> None:
     from leia_beam.chatter import chatter_to
     from leia_eval import preparing, runner
 
     required = ("tasks",) if options.dry_run else ("tasks", "model", "output")
     _require(options, required, "run")
-    prompts = preparing.PromptOptions(
-        tasks=_names(options.tasks),
-        data_dir=options.data_dir,
-        shots=options.shots,
-        limit=options.limit,
-        limit_seed=options.limit_seed,
-        seed=options.seed,
-        profile=options.profile,
-        pmi=options.pmi,
-    )
+    prompts = prompt_options(options)
     if options.dry_run:
         if options.data_dir is not None:
             runner.go_offline()
@@ -246,16 +112,9 @@ def _run(options: argparse.Namespace) -> None:
             text = preparing.dry_run(prompts)
         print(_visible(text))
         return
-    model = runner.ModelOptions(
-        model=options.model,
-        batch_size=options.batch_size,
-        device=options.device,
-        dtype=options.dtype,
-        backend=options.backend,
-        untrained_seed=options.untrained,
-        cache_dir=options.cache,
+    results = runner.run(
+        prompts, model_options(options), options.output, overwrite=options.overwrite, console=options.console
     )
-    results = runner.run(prompts, model, options.output, overwrite=options.overwrite, console=options.console)
     if results is None:  # not the first of several processes
         return
 
@@ -265,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"\nResults: {options.output / 'results.json'}, page: {options.output / 'report.html'}")
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: Options) -> None:
     named: dict[str, list[Path]] = {}
     for argument in options.runs:
         name, equals, folders = argument.partition("=")
@@ -282,14 +141,14 @@ def _compare(options: argparse.Namespace) -> None:
         raise UsageError(f"--output {options.output} must end in {', '.join(OUTPUT_FORMS)}, or in nothing for a folder")
 
     from leia_eval import comparison_report, recipe
-    from leia_eval.comparison import CompareOptions, Primary, compare_arms
+    from leia_eval.comparison import CompareOptions, compare_arms
     from leia_eval.report_parts import page
     from leia_eval.run_folder import read_run, to_json, write_file
 
     arms = [(name, [read_run(folder) for folder in folders]) for name, folders in named.items()]
     compare_options = CompareOptions(
         seed=options.seed,
-        primary=recipe.read_primary(options.recipe) if options.recipe else Primary(),
+        primary=recipe.primary_of(options.recipe_read),
         floor=read_run(options.floor) if options.floor else None,
         seen=recipe.read_seen(options.contamination, arms[0][1][0]) if options.contamination else {},
     )
@@ -311,7 +170,7 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"Comparison: {options.output}")
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: Options) -> None:
     if not options.runs:
         raise UsageError(f"no run was given; {PROGRAM} report DIR")
     from leia_eval import report
@@ -327,14 +186,14 @@ def _report(options: argparse.Namespace) -> None:
         print(text, end="")
 
 
-def _contamination(options: argparse.Namespace) -> None:
+def _contamination(options: Options) -> None:
     _require(options, ("shards", "tasks"), "contamination")
     from leia_eval import contamination
     from leia_eval.catalog import read_catalog, select_tasks
     from leia_eval.documents import read_source
     from leia_eval.run_folder import to_json, write_file
 
-    entries = select_tasks(_names(options.tasks), read_catalog())
+    entries = select_tasks(options.tasks, read_catalog())
     searches = []
     for entry in entries:
         if entry.source is None:
@@ -361,7 +220,7 @@ def _contamination(options: argparse.Namespace) -> None:
         write_file(options.output, to_json({"tasks": found}))
 
 
-def _require(options: argparse.Namespace, names: Sequence[str], command: str) -> None:
+def _require(options: Options, names: Sequence[str], command: str) -> None:
     missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} must be given; see `{PROGRAM} {command} --help`")
@@ -373,16 +232,6 @@ def _visible(text: str) -> str:
         char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf") else f"\\u{ord(char):04x}"
         for char in text
     )
-
-
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-def _nearest(name: str, known: Iterable[str], prog: str) -> str:
-    from leia_eval.catalog import nearest
-
-    return nearest(name, known, f"{prog} --help")
 
 
 def _fail(console: Console, error: BaseException, message: str) -> int:

@@ -1,47 +1,59 @@
-"""From files that say how to compare, a recipe and what `contamination` found, to a comparison's options.
+"""From a recipe, and from what `contamination` found, to the options of a run or a comparison.
 
 # recipe.yaml
 primary: {arm: leia, against: plain, metric: acc, groups: [leia_xcsqa]}
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from leia_beam.configuration import parse
 from leia_beam.errors import DamagedInput, UsageError
-from leia_eval.catalog import nearest
+from leia_beam.recipe import Recipe
+from leia_beam.suggestions import nearest
+from leia_eval.command_line import build_parser, model_options, prompt_options
 from leia_eval.comparison import Primary
 from leia_eval.run_folder import StoredRun
 
+if TYPE_CHECKING:
+    from leia_eval.preparing import PromptOptions
+    from leia_eval.runner import ModelOptions
 
-def read_primary(path: Path) -> Primary:
-    """The primary endpoint of a recipe; other sections of it are for other programs.
 
-    Raises: UsageError for a file that is no YAML mapping, and for an unknown key, with the nearest one.
+def run_options(
+    path: str, settings: Sequence[str] = (), *, arm: str | None = None, training_seed: int | None = None
+) -> tuple["PromptOptions", "ModelOptions", Path]:
+    """Prompts, model and output folder of `leia-eval run -c PATH --set SETTING… --arm ARM --training-seed SEED`.
+
+    Raises: UsageError for what is wrong in the recipe, with its line, or missing.
     """
-    import yaml
+    words = ["run", "-c", path, *(f"--set={setting}" for setting in settings)]
+    words += [] if arm is None else ["--arm", arm]
+    words += [] if training_seed is None else ["--training-seed", str(training_seed)]
+    options = parse(build_parser(), words)
+    missing = [name for name in ("tasks", "model", "output") if getattr(options, name) is None]
+    if missing:
+        raise UsageError(f"{path}: evaluation.{missing[0]} is not given, and does not follow from a folder")
+    return prompt_options(options), model_options(options), options.output
 
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from error
-    section = loaded.get("primary", {}) if isinstance(loaded, dict) else None
-    if not isinstance(section, dict):
-        raise UsageError(
-            f"the recipe {path} must be a mapping, and its 'primary' one with arm, against, metric, groups"
-        )
+
+def primary_of(recipe: Recipe) -> Primary:
+    """The primary endpoint of a recipe.
+
+    Raises: UsageError for an unknown name, with the nearest one, and for a list where one text is meant.
+    """
     known = [field.name for field in fields(Primary)]
-    unknown = [key for key in section if key not in known]
-    if unknown:
-        raise UsageError(f"{path}: unknown key 'primary.{unknown[0]}'; {nearest(str(unknown[0]), known, str(path))}")
-    values: dict[str, Any] = {**section, "groups": section.get("groups") or ()}
-    groups = values["groups"]
-    texts = [values[key] for key in ("arm", "against", "metric") if values.get(key) is not None]
-    if isinstance(groups, str) or not all(isinstance(text, str) for text in [*texts, *groups]):
-        raise UsageError(f"{path}: 'primary' takes text for arm, against and metric, and a list of texts for groups")
-    return Primary(**{**values, "groups": tuple(groups)})
+    given = {name: setting for name, setting in recipe.primary.items() if setting.texts}
+    for name, setting in recipe.primary.items():
+        if name not in known:
+            raise UsageError(f"{setting.place}: unknown name 'primary.{name}'{nearest(name, known)}")
+        if name != "groups" and isinstance(setting.value, tuple):
+            raise UsageError(f"{setting.place}: primary.{name} is one text, not a list")
+    texts = {name: setting.texts[0] for name, setting in given.items() if name != "groups"}
+    return Primary(groups=given["groups"].texts if "groups" in given else (), **texts)
 
 
 def read_seen(path: Path, run: StoredRun) -> dict[str, Collection[str]]:

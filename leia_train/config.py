@@ -249,7 +249,7 @@ class RunConfig:
     device: str = option("auto takes a GPU where there is one", default="auto", choices=DEVICES)
     nproc: int = option(
         "processes on this machine, started here; under a launcher: how many there must be (0: any; for torchrun, which "
-        "takes the flag for its own, write --set run.nproc=N)",
+        "takes the flag for its own, write --set training.nproc=N)",
         default=0,
     )
     share_optimizer: bool = option(
@@ -380,10 +380,26 @@ class ExposuresConfig:
         _check(self.step >= 0, "step", self.step, "0 or above")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Which runs of a recipe's study are done."""
+
+    arms: tuple[str, ...] = option("these arms alone (default: all of the recipe)", default=(), metavar="ARM")
+    seeds: tuple[int, ...] = option("these seeds alone (default: all of the recipe)", default=(), metavar="N")
+    dry_run: bool = option("say what would be done", default=False)
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "seeds"):
+            given = getattr(self, name)
+            _check(len(set(given)) == len(given), name, ",".join(map(str, given)), "each given once")
+        for seed in self.seeds:
+            _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
+
+
 GROUPS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "optimization": OptimizationConfig,
     "run": RunConfig,
 }
-"""The parts of a TrainConfig by field: the sections of a recipe."""
+"""The parts of a TrainConfig by field; in a recipe all their values stand in `training`."""

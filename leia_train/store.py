@@ -129,7 +129,12 @@ def spans_of(offsets: NDArray[np.int64], picked: Picked) -> Spans:
 
 def store_fingerprint(folders: Sequence[ShardFolder]) -> str:
     """What the columns depend on: the manifests, in their order, and this module's format."""
-    content = json.dumps([STORE_VERSION, [folder.manifest_sha256 for folder in folders]])
+    return fingerprint_of([folder.manifest_sha256 for folder in folders])
+
+
+def fingerprint_of(manifests_sha256: Sequence[str]) -> str:
+    """The fingerprint of a store of shards whose manifests have these sums."""
+    content = json.dumps([STORE_VERSION, list(manifests_sha256)])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

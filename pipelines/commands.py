@@ -66,7 +66,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
                 wikidata=options.wikidata or (),
                 langlinks=_links_between_languages(options),
                 wiki=options.wiki,
-                name_languages=_list(options.name_languages),
+                name_languages=options.name_languages,
                 tokenizer=options.tokenizer,
                 extraction=_extraction(options),
                 range_bytes=options.range_bytes,
@@ -80,7 +80,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
         )
     elif options.command == "sitelinks":
         items = steps.ItemOptions(
-            label_languages=_list(options.label_languages),
+            label_languages=options.label_languages,
             claims=_properties(options.claims),
             aliases=options.aliases,
         )
@@ -110,7 +110,7 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
     elif options.command == "entities":
         name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
         sitelinks_folder = options.sitelinks or build.folder(name)
-        languages = _list(options.name_languages)
+        languages = options.name_languages
         steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
         tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
@@ -180,9 +180,9 @@ def _shard_options(options: argparse.Namespace) -> ShardOptions:
     )
 
 
-def _kinds(text: str) -> tuple[str, ...]:
+def _kinds(names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of --drop-articles, none of them for `none`."""
-    return tuple(sorted({part.strip() for part in text.split(",") if part.strip()} - {"none"}))
+    return tuple(sorted(set(names) - {"none"}))
 
 
 def _links_between_languages(options: argparse.Namespace) -> list[str]:
@@ -199,23 +199,22 @@ def _links_between_languages(options: argparse.Namespace) -> list[str]:
     if options.langlinks:
         raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
     if not options.wikidata:
-        raise UsageError("the following arguments are required: --wikidata")
+        raise UsageError("the following arguments are required: --wikidata (or --dumps, a folder that fetch filled)")
     return []
 
 
-def _properties(text: str | None) -> list[str] | None:
+def _properties(names: Sequence[str] | None) -> Sequence[str] | None:
     """The properties of --claims, [] for none, None where it is not given.
 
     Raises: UsageError.
     """
-    if text is None:
+    if names is None:
         return None
-    if text.strip().lower() in ("", "none"):
+    if [name.lower() for name in names] == ["none"]:
         return []
-    names = _list(text)
     for name in names:
         if not re.fullmatch("P[1-9][0-9]*", name):
-            raise UsageError(f"--claims {text}: {name!r} is no property; give some such as P31,P17, or none")
+            raise UsageError(f"--claims {','.join(names)}: {name!r} is no property; give some such as P31,P17, or none")
     return names
 
 
@@ -231,18 +230,7 @@ def _extraction(options: argparse.Namespace) -> ExtractionOptions:
         tables=options.tables,
         captions=options.captions,
         lists=options.lists,
-        headings=not options.no_headings,
+        headings=options.headings,
         end_matter=options.end_matter,
         as_rendered=options.as_rendered,
     )
-
-
-def _list(text: str) -> list[str]:
-    """The parts of a comma-separated option.
-
-    Raises: UsageError if there is none.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise UsageError(f"{text!r} names nothing; give at least one, parted by commas")
-    return parts

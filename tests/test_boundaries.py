@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ PACKAGES = ("leia_beam", "leia_train", "leia_eval", "pipelines")
 BEAM_MODULES = {"leia_beam.sources", "leia_beam.transforms"}
 """The modules of leia_beam that may import Beam; all of pipelines may."""
 CONTRACT = {"leia_beam.errors", "leia_beam.schema", "leia_beam.manifest", "leia_beam.tokenizer_identity"}
-"""What the trainer may import of the builder."""
+"""What the trainer may import of the builder's data."""
+COMMAND_LINE = {
+    f"leia_beam.{name}"
+    for name in ("arguments", "completion", "configuration", "recipe", "recipe_use", "suggestions", "version")
+}
+"""What all three command lines share."""
 SHARED = {"leia_beam.chatter", "leia_beam.console", "leia_beam.findings"}
-"""What all three commands say things with."""
+"""What all three say things with."""
 TORCHLESS = {"leia_train.store", "leia_train.plan", "leia_train.insertion", "leia_train.packing", "leia_train.config"}
 
 
@@ -88,15 +94,11 @@ def test_the_trainer_takes_the_contract_alone_from_the_builder() -> None:
     for name, imported in MODULES.items():
         taken = {module for module in imported & own if module.startswith("leia_beam.")}
         if name.startswith("leia_train"):
-            assert taken <= CONTRACT | SHARED, name
+            assert taken <= CONTRACT | COMMAND_LINE | SHARED, name
             assert not _uses(imported, "apache_beam") and not _uses(imported, "leia_eval")
         if name.startswith("leia_eval"):
-            allowed = {
-                "leia_beam.errors",
-                *SHARED,
-                *(["leia_beam.manifest"] if name == "leia_eval.contamination" else []),
-            }
-            assert taken <= allowed, name
+            allowed = {"leia_beam.errors", *(["leia_beam.manifest"] if name == "leia_eval.contamination" else [])}
+            assert taken <= allowed | COMMAND_LINE | SHARED, name
             assert not _uses(imported, "leia_train")
 
 
@@ -106,6 +108,13 @@ def test_the_data_side_of_the_trainer_needs_no_torch(module: str) -> None:
     assert module in MODULES
     reached = reached_from(module, MODULES)
     assert not _uses(reached, "torch") and not _uses(reached, "transformers") and not _uses(reached, "accelerate")
+
+
+def test_the_command_lines_share_what_needs_nothing() -> None:
+    """Recipes are read with the standard library and YAML, which a command without a recipe does not import either."""
+    for name in COMMAND_LINE:
+        outside = {each.partition(".")[0] for each in reached_from(name, MODULES)} - {"leia_beam"}
+        assert outside <= set(sys.stdlib_module_names) | {"yaml", "shtab"}, name
 
 
 def test_modules_import_one_another_without_a_cycle() -> None:

@@ -191,7 +191,7 @@ def test_a_full_disk_is_an_environment_error(
         (["biuld"], "did you mean 'build'?"),
         (["build", "--range-bytes", "zero"], "'zero' is no size"),
         (["build", "--workers", "0"], "give a whole number of at least 1"),
-        (["build"], "--pages"),
+        (["build"], "--wiki, --tokenizer, --output"),
     ],
 )
 def test_usage_errors_name_the_nearest_word(

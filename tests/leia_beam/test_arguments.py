@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from leia_beam.arguments import Parser, nearest, positive, size_bytes
+from leia_beam.arguments import Parser, Switch, names, positive, size_bytes
+from leia_beam.configuration import parse
 from leia_beam.errors import UsageError
+from leia_beam.suggestions import nearest
 
 
 @pytest.mark.parametrize(
@@ -70,27 +72,25 @@ def test_the_nearest_name_is_a_hint(name, hint):
 
 def parser() -> Parser:
     made = Parser(prog="leia-x")
-    commands = made.add_subparsers(dest="command", required=True)
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     shards = commands.add_parser("shards")
     shards.add_argument("--tokenizer", required=True, help="a tokenizer")
     shards.add_argument("--align", choices=("edge", "strict"), default="edge", help="alignment")
     shards.add_argument("--workers", type=positive, default=3, help="processes")
     shards.add_argument("--size", type=size_bytes, default="1KiB")
     shards.add_argument("--quiet", action="store_true", help="say nothing")
+    shards.add_argument("--lists", action=Switch, default=True, help="lists")
+    shards.add_argument("--languages", type=names, default=("en", "de"), help="languages")
     commands.add_parser("finish").add_argument("output")
     return made
 
 
 def test_a_command_line_is_parsed():
     """Defaults given as text are converted too."""
-    assert vars(parser().parse_strict(["shards", "--tokenizer", "x", "--workers=5"])) == {
-        "command": "shards",
-        "tokenizer": "x",
-        "align": "edge",
-        "workers": 5,
-        "size": 1024,
-        "quiet": False,
-    }
+    options = parse(parser(), ["shards", "--tokenizer", "x", "--workers=5"])
+    wanted = {"command": "shards", "tokenizer": "x", "align": "edge", "workers": 5, "size": 1024, "quiet": False}
+    assert {name: getattr(options, name) for name in wanted} == wanted
+    assert (options.origins["workers"], options.origins["align"]) == ("--workers", "default")
 
 
 @pytest.mark.parametrize(
@@ -104,33 +104,37 @@ def test_a_command_line_is_parsed():
         (["shards", "--tokenizer", "x", "--zzzzzz"], r"^unknown argument '--zzzzzz' \(see leia-x shards --help\)$"),
         (["shards", "--tokenizer", "x", "more"], r"^unknown argument 'more' \(see leia-x shards --help\)$"),
         (["shards", "--tokenizer", "x", "--tok", "y"], r"^unknown argument '--tok'"),
-        (["shards", "--tokenizer", "x", "--align", "edgy"], r"^'edgy' is none of edge, strict; did you mean 'edge'\?$"),
-        (["shard"], r"^'shard' is none of shards, finish; did you mean 'shards'\?$"),
-        ([], r"arguments are required: command \(see leia-x --help\)$"),
+        (
+            ["shards", "--tokenizer", "x", "--align", "edgy"],
+            r"^--align: 'edgy' is none of edge, strict; did you mean 'edge'\?",
+        ),
+        (["shard"], r"^unknown command 'shard'; did you mean 'shards'\? \(see leia-x --help\)$"),
+        ([], r"arguments are required: COMMAND \(see leia-x --help\)$"),
         (["shards"], r"arguments are required: --tokenizer \(see leia-x shards --help\)$"),
         (["shards", "--tokenizer"], r"expected one argument \(see leia-x shards --help\)$"),
-        (["shards", "--tokenizer", "x", "--workers", "0"], "'0': give a whole number of at least 1"),
-        (["shards", "--tokenizer", "x", "--size", "big"], "'big' is no size"),
+        (["shards", "--tokenizer", "x", "--workers", "0"], "^--workers: '0': give a whole number of at least 1"),
+        (["shards", "--tokenizer", "x", "--size", "big"], "^--size: 'big' is no size"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments, message):
     """Unknown options and values with the nearest name; no abbreviations."""
     with pytest.raises(UsageError, match=message) as caught:
-        parser().parse_strict(arguments)
+        parse(parser(), arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_a_misspelt_required_option_is_answered_with_its_name():
     """The most common mistake: the hint must not be hidden by "the following arguments are required"."""
     with pytest.raises(UsageError, match=r"did you mean '--tokenizer'\?"):
-        parser().parse_strict(["shards", "--tokeniser", "x"])
+        parse(parser(), ["shards", "--tokeniser", "x"])
 
 
 def test_help_prints_the_defaults_that_say_something(capsys):
     """Not of flags, nor of what must be given."""
     with pytest.raises(SystemExit) as ended:
-        parser().parse_strict(["shards", "--help"])
+        parse(parser(), ["shards", "--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
     assert "processes (default: 3)" in text and "alignment (default: edge)" in text
+    assert "lists (default: on)" in text and "languages (default: en,de)" in text
     assert "None" not in text and "False" not in text

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from leia_beam.errors import UsageError
+from leia_beam.recipe import read_recipe
 from leia_eval import stats
 from leia_eval.cli import main
 from leia_eval.comparison import CompareOptions, Primary, compare_arms
 from leia_eval.comparison_report import comparison_html, comparison_markdown
-from leia_eval.recipe import read_primary
+from leia_eval.recipe import primary_of
 from leia_eval.run_folder import StoredRun, read_run
 
 
@@ -197,18 +198,19 @@ def test_the_command_takes_arms_a_recipe_a_floor_and_what_was_seen(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("primary: {arms: leia}", r"unknown key 'primary.arms'; did you mean arm"),
+        ("primary: {arms: leia}", r"r.yaml:1: unknown name 'primary.arms'; did you mean 'arm'\?"),
         ("primary: 3", "must be a mapping"),
-        ("- 1", "must be a mapping"),
-        ("primary: {arm: 3}", "takes text"),
-        ("primary: !!python/object:os.system {}", "cannot read the recipe"),
+        ("- 1", "is a mapping with the parts"),
+        ("primary: {arm: [leia, plain]}", r"r.yaml:1: primary.arm is one text, not a list"),
+        ("primary: {arm: {leia: 1}}", "must be a value or a list of values"),
+        ("primary: !!python/object:os.system {}", "the tag .* is not taken"),
     ],
 )
 def test_a_bad_recipe_is_refused(tmp_path, text, message):
     """Unknown keys, wrong kinds, and YAML that would build objects (fault S4)."""
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_primary(tmp_path / "r.yaml")
+        primary_of(read_recipe(str(tmp_path / "r.yaml")))
 
 
 def test_a_report_is_written_again_from_the_samples_alone(finished_run, tmp_path, capsys):

@@ -149,12 +149,11 @@ def test_the_papers_recipe_can_be_planned(shards, tmp_path, capsys, llama_2_7b):
     assert "a new run" in lines["output"]
 
 
-def test_the_papers_recipe_is_the_papers(capsys):
+def test_the_papers_recipe_is_the_papers():
     """Every number of the published training, read from the recipe in the repository."""
-    from leia_train import cli
+    from leia_train.recipe import train_config
 
-    options = cli.make_parser().parse_args(["train", "-c", str(RECIPE), "--shards", "x", "--output", "y"])
-    config = cli.make_config(options)
+    config = train_config(str(RECIPE))
     assert (config.data.strategy, config.data.probability, config.data.max_length) == ("right", 0.5, 2048)
     assert config.data.compat == "leia" and config.data.cross_document and config.data.validation_share == 0
     made = config.optimization

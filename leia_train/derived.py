@@ -1,0 +1,66 @@
+"""From a recipe's folder to the values that follow from it for the commands of training, where they are not given.
+
+FOLDER/corpus/shards           what is trained on
+FOLDER/training/ARM-SEED       a run
+FOLDER/baked/ARM-SEED          the rows of a run for another trainer
+FOLDER/exported/ARM-SEED       its model for others
+"""
+
+from __future__ import annotations
+
+from leia_beam.recipe import TRAINING, Recipe, Setting
+from leia_beam.recipe_use import Chosen
+
+NAMES_OF_STUDY = {"arms": "", "seeds": "", "dry_run": ""}
+NAMES_OF_BAKE = {"output": "baked"}
+NAMES_OF_EXPORT = {"checkpoint": "output", "output": "exported", "dtype": "export_dtype", "base": "export_base"}
+NAMES_OF_EXPOSURES = {"run": "output", "output": "exposures", "step": "exposures_step"}
+"""What options are called in a recipe whose name `train` has for something else."""
+
+
+def shards_of(recipe: Recipe) -> Setting | None:
+    """The shards that the recipe's corpus has."""
+    corpus = recipe.corpus_folder()
+    if corpus is None:
+        return None
+    return Setting(value=(f"{corpus.texts[0].rstrip('/')}/shards",), place=corpus.place)
+
+
+def seed_of(chosen: Chosen) -> int | str:
+    """The seed of the run that is meant: the one that is given, else the recipe's first."""
+    if "seed" in chosen.values:
+        return str(chosen.values["seed"])
+    given = chosen.recipe.section(TRAINING, chosen.arm).get("seed")
+    return chosen.recipe.seed() if given is None else given.texts[0]
+
+
+def for_train(chosen: Chosen) -> dict[str, Setting]:
+    """Shards, output and seed."""
+    recipe = chosen.recipe
+    found = {"shards": shards_of(recipe), "output": recipe.run_folder(chosen.arm, seed_of(chosen))}
+    if recipe.seeds:
+        found["seed"] = Setting(value=str(recipe.seed()), place=f"first of seeds, {recipe.seeds_place}")
+    return {name: setting for name, setting in found.items() if setting is not None}
+
+
+def for_bake(chosen: Chosen) -> dict[str, Setting]:
+    """Shards, output and seed."""
+    output = chosen.recipe.below_folder(f"baked/{chosen.arm}-{seed_of(chosen)}")
+    found = {name: setting for name, setting in for_train(chosen).items() if name != "output"}
+    return found if output is None else {**found, "output": output}
+
+
+def for_export(chosen: Chosen) -> dict[str, Setting]:
+    """The run, and where its model goes."""
+    seed = seed_of(chosen)
+    found = {
+        "checkpoint": chosen.recipe.run_folder(chosen.arm, seed),
+        "output": chosen.recipe.below_folder(f"exported/{chosen.arm}-{seed}"),
+    }
+    return {name: setting for name, setting in found.items() if setting is not None}
+
+
+def for_exposures(chosen: Chosen) -> dict[str, Setting]:
+    """The run."""
+    run = chosen.recipe.run_folder(chosen.arm, seed_of(chosen))
+    return {} if run is None else {"run": run}

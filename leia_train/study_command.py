@@ -1,0 +1,236 @@
+"""`leia-train study`: from a recipe to trained, scored and compared arms, doing only what is missing.
+
+FOLDER/report/study.json notes with which values and of which model each run was scored, so that nothing is scored twice; it
+may be removed, which costs a scoring from the answers that leia-eval keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leia_beam.configuration import Options, parse
+from leia_beam.errors import Interrupted, MissingResource, UsageError
+from leia_beam.recipe import EVALUATION, Recipe
+from leia_train.checkpoints import COMPLETE_NAME, FINAL_NAME
+from leia_train.command_line import make_config, make_parser
+from leia_train.config import StudyConfig, TrainConfig
+from leia_train.files import sha256_of, write_json
+from leia_train.launcher import is_launched
+from leia_train.study import FINISHED, StudyRun, study_runs, training_state
+from leia_train.study_steps import output_of, run_step
+
+NOTES_NAME = "study.json"
+_RESULTS = "results.json"
+_PAGES = ("comparison.html", "comparison.md", "comparison.json")
+
+Report = Callable[[str], None]
+
+
+def run_study(options: Options, chosen: StudyConfig, *, report: Report) -> int:
+    """Do what is missing of a recipe's study, and say at the end where everything is.
+
+    Raises: OtherBuild where a folder holds what another recipe made; Interrupted, with what is kept; the error of a step.
+    """
+    if options.recipe is None:
+        raise UsageError("give the study's recipe with -c FILE")
+    if is_launched(os.environ):
+        raise UsageError("a study starts its processes itself; give `nproc` in the recipe in place of a launcher")
+    if importlib.util.find_spec("lm_eval") is None:
+        raise MissingResource("a study needs lm_eval, which is not installed: pip install 'leia-lm[eval]'")
+    study = _Study.of(options, chosen)
+    if chosen.dry_run:
+        print("\n".join(study.lines()))
+        return 0
+    for line in study.lines():
+        report(line)
+    study.do(report)
+    print("\n".join(study.places()))
+    return 0
+
+
+@dataclass(kw_only=True)
+class _Study:
+    """A study's runs with their state."""
+
+    recipe: Recipe
+    flags: Sequence[str]
+    """How every command of the study is given the recipe."""
+    runs: Sequence[StudyRun]
+    training: dict[str, str]
+    """By run, FINISHED or what is there."""
+    scoring: Mapping[str, str]
+    """By run, the values that it is scored with."""
+    notes: dict[str, Any]
+    report_folder: Path
+    contamination: Path | None
+
+    @classmethod
+    def of(cls, options: Options, chosen: StudyConfig) -> _Study:
+        """The study, with every command's configuration checked."""
+        recipe = options.recipe_read
+        flags = ["-c", str(recipe.path), *(f"--set={setting}" for setting in options.settings)]
+        runs = study_runs(recipe, chosen)
+        folder = recipe.report_folder()
+        if folder is None:
+            raise UsageError(f"{recipe.path}: a study needs `folder`, below which everything is written")
+        seen = recipe.section(EVALUATION).get("contamination")
+        notes_path = Path(folder.texts[0]) / NOTES_NAME
+        return cls(
+            recipe=recipe,
+            flags=flags,
+            runs=runs,
+            training={run.name: training_state(run, _config_of(run, flags)) for run in runs if run.folder is not None},
+            scoring={run.name: _scoring_values(run, flags) for run in runs},
+            notes=_read_notes(notes_path),
+            report_folder=notes_path.parent,
+            contamination=None if seen is None else Path(seen.texts[0]),
+        )
+
+    def is_scored(self, run: StudyRun) -> bool:
+        """Whether a run's scores are there and of the model that is there, with the values of today."""
+        if run.folder is not None and self.training[run.name] != FINISHED:
+            return False
+        return (run.scores / _RESULTS).is_file() and self.notes["scored"].get(run.name) == self.key_of(run)
+
+    def key_of(self, run: StudyRun) -> str:
+        """What the scores of a run depend on."""
+        weights = "" if run.folder is None else sha256_of(run.folder / FINAL_NAME / COMPLETE_NAME)
+        return _sha256(f"{weights}\n{self.scoring[run.name]}")
+
+    def lines(self) -> Iterator[str]:
+        """What is there and what is to be done."""
+        width = max(len(run.name) for run in self.runs)
+        for run in self.runs:
+            training = "not trained" if run.folder is None else self.training[run.name]
+            yield f"{run.name:<{width}}  training: {training}; scores: {FINISHED if self.is_scored(run) else 'to do'}"
+        if self.contamination is not None:
+            yield f"test items in the corpus are looked for: {self.contamination}"
+        yield f"report: {self.report_folder}" if len(self.arms()) > 1 else "one arm alone: nothing to compare"
+
+    def arms(self) -> dict[str, list[StudyRun]]:
+        """The runs by arm, in the recipe's order."""
+        found: dict[str, list[StudyRun]] = {arm: [] for arm in self.recipe.arms}
+        for run in self.runs:
+            found.setdefault(run.arm, []).append(run)
+        return {arm: runs for arm, runs in found.items() if runs}
+
+    def do(self, report: Report) -> None:
+        """Do what is missing, run by run."""
+        try:
+            self._do(report)
+        except Interrupted as error:
+            scored = sum(self.is_scored(run) for run in self.runs)
+            raise Interrupted(
+                f"interrupted in {error}; {scored} of {len(self.runs)} runs are trained and scored, and what was begun is "
+                "kept; the same command goes on"
+            ) from error
+
+    def _do(self, report: Report) -> None:
+        missing = [run for run in self.runs if not self.is_scored(run)]
+        if any(run.folder is not None and self.training[run.name] != FINISHED for run in missing):
+            report("looking at the tasks and their data")
+            output_of(
+                ["leia_eval", "run", *self.flags, *_arm_flags(missing[0], "--training-seed"), "--dry-run"], "tasks"
+            )
+        for number, run in enumerate(missing, 1):
+            if run.folder is not None and self.training[run.name] != FINISHED:
+                report(f"training {run.name} ({number} of {len(missing)})")
+                run_step(
+                    ["leia_train", "train", *self.flags, *_arm_flags(run, "--seed")], f"the training of {run.name}"
+                )
+                self.training[run.name] = FINISHED
+            report(f"scoring {run.name} ({number} of {len(missing)})")
+            run_step(
+                ["leia_eval", "run", *self.flags, *_arm_flags(run, "--training-seed")], f"the scoring of {run.name}"
+            )
+            self._note("scored", run.name, self.key_of(run))
+        self._look_for_items(report)
+        self._compare(report)
+
+    def _look_for_items(self, report: Report) -> None:
+        if self.contamination is None:
+            return
+        words = ["leia_eval", "contamination", *self.flags]
+        manifest = self._manifest_of_shards()
+        key = _sha256(f"{manifest}\n{_values(output_of([*words, '--print-config'], 'contamination'))}")
+        if self.contamination.is_file() and self.notes["contamination"].get("key") == key:
+            return
+        report("looking for test items in the corpus")
+        run_step(words, "the search for test items")
+        self._note("contamination", "key", key)
+
+    def _manifest_of_shards(self) -> str:
+        corpus = self.recipe.corpus_folder()
+        paths = [] if corpus is None else sorted(Path(corpus.texts[0]).glob("shards/_manifest.json"))
+        return sha256_of(paths[0]) if paths else ""
+
+    def _compare(self, report: Report) -> None:
+        arms = self.arms()
+        if len(arms) < 2:
+            return
+        words = ["leia_eval", "compare", *self.flags]
+        words += [f"{arm}={','.join(str(run.scores) for run in runs)}" for arm, runs in arms.items()]
+        words += ["--output", str(self.report_folder)]
+        sums = [sha256_of(run.scores / _RESULTS) for run in self.runs]
+        sums += [] if self.contamination is None else [sha256_of(self.contamination)]
+        key = _sha256("\n".join([*sums, _values(output_of([*words, "--print-config"], "compare"))]))
+        pages = [self.report_folder / name for name in _PAGES]
+        if all(page.is_file() for page in pages) and self.notes["compared"].get("key") == key:
+            return
+        report("comparing the arms")
+        run_step(words, "the comparison")
+        self._note("compared", "key", key)
+
+    def _note(self, part: str, name: str, key: str) -> None:
+        self.notes[part][name] = key
+        self.report_folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.report_folder / NOTES_NAME, self.notes)
+
+    def places(self) -> Iterator[str]:
+        """Where everything is that a user may want."""
+        for run in self.runs:
+            model = "" if run.folder is None else f"model {run.folder / FINAL_NAME}, "
+            yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
+        if self.contamination is not None:
+            yield f"test items in the corpus: {self.contamination}"
+        if len(self.arms()) > 1:
+            yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"
+
+
+def _arm_flags(run: StudyRun, seed_flag: str) -> list[str]:
+    return ["--arm", run.arm, *([] if run.seed is None else [seed_flag, str(run.seed)])]
+
+
+def _config_of(run: StudyRun, flags: Sequence[str]) -> TrainConfig:
+    return make_config(parse(make_parser(), ["train", *flags, *_arm_flags(run, "--seed")]))
+
+
+def _scoring_values(run: StudyRun, flags: Sequence[str]) -> str:
+    words = ["leia_eval", "run", *flags, *_arm_flags(run, "--training-seed"), "--print-config"]
+    return _values(output_of(words, f"the configuration of {run.name}"))
+
+
+def _values(config: str) -> str:
+    """A printed configuration without where its values came from."""
+    return "\n".join(line.rpartition("  # ")[0] or line for line in config.splitlines() if not line.startswith("#"))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    """The notes of the study so far; none where they are damaged, since they only spare work."""
+    empty: dict[str, Any] = {"scored": {}, "contamination": {}, "compared": {}}
+    try:
+        found = json.loads(path.read_bytes())
+        return {part: dict(found.get(part, {})) for part in empty}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return empty

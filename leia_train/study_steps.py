@@ -1,0 +1,79 @@
+"""From a step of a study to a process of its own, so that its memory is given back, and to the end of it.
+
+A step's process is in a process group of its own: Ctrl-C on the terminal reaches the study alone, which tells the process
+once, as its launcher would be told, and waits until it has saved what it has. A second Ctrl-C ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from leia_beam.errors import DamagedInput, Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
+
+_STDERR = 2
+_ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, MissingResource, OtherBuild, Interrupted)}
+
+
+def run_step(words: Sequence[str], what: str) -> None:
+    """Run `python -m WORDS`; what it prints goes to standard error.
+
+    Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
+    """
+    process = subprocess.Popen([sys.executable, "-m", *words], stdout=_STDERR, process_group=0)
+    with _termination_as_interrupt():
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            _stop(process)
+            raise Interrupted(what) from None
+    if code in (Interrupted.exit_code, -signal.SIGTERM, -signal.SIGINT):
+        raise Interrupted(what)
+    if code:
+        raise _ERRORS.get(code, LeiaError)(
+            f"{what} ended with exit code {code}, and its message stands above; what is finished is kept, and the same "
+            "command goes on"
+        )
+
+
+def output_of(words: Sequence[str], what: str) -> str:
+    """What `python -m WORDS` prints, for steps that take a moment.
+
+    Raises: the error that its exit code means, with its message.
+    """
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"{what} ended with exit code {done.returncode}"]
+        raise _ERRORS.get(done.returncode, LeiaError)(lines[-1].partition("error: ")[2] or lines[-1])
+    return done.stdout
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Tell a process to stop and wait for its end."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
