@@ -172,6 +172,8 @@ def _provenance(shards: Manifest, others: Mapping[str, Manifest], manifest_sha25
             made = dump_date(str(entry["name"]))
             facts = [f"{entry['size_bytes']:,} bytes", *([f"of {made}"] if made else [])]
             verified = manifest.details.get("verified_sums", {}).get(entry["name"])
+            fetched = manifest.details.get("fetched", {}).get(entry["name"], {})
+            facts += [f"{name}:{fetched[name]}, as fetched" for name in ("sha256",) if name in fetched]
             facts += [f"{verified}, verified"] if verified else []
             yield f"| dump of {stage} | `{entry['name']}`, {', '.join(facts)} |"
     for entry in shards.inputs:

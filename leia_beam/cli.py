@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from leia_beam.command_line import make_parser
 from leia_beam.configuration import Options, config_lines, parse, told_where
+from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 
 
@@ -22,29 +23,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit code; errors are one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given, beam_options = _split_beam_options(given)
+    console = Console("leia-beam", quiet="--quiet" in given, as_json="--log-json" in given)
     try:
         with _termination_as_interrupt():
-            _run(given, beam_options)
-    except KeyboardInterrupt:
-        print("leia-beam: interrupted; finished units are kept, run the same command again to go on", file=sys.stderr)
+            _run(given, beam_options, console)
+    except KeyboardInterrupt as error:
+        kept = str(error) or "finished units are kept, run the same command again to go on"
+        console.interrupted(f"interrupted; {kept}", Interrupted.exit_code)
         return Interrupted.exit_code
     except LeiaError as error:
-        print(f"leia-beam: error: {error}", file=sys.stderr)
+        console.error(str(error), exit_code_of(error))
         return exit_code_of(error)
     except BrokenPipeError:  # a reader such as `head` that has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"leia-beam: error: {error}", file=sys.stderr)
+        console.error(str(error), MissingResource.exit_code)
         return MissingResource.exit_code
-    except MemoryError:
-        print("leia-beam: error: out of memory; give fewer --workers or a machine with more", file=sys.stderr)
-        return exit_code_of(MemoryError())
+    except MemoryError as error:
+        console.error("out of memory; give fewer --workers or a machine with more", exit_code_of(error))
+        return exit_code_of(error)
+    finally:
+        console.clear()
     return 0
 
 
-def _run(given: Sequence[str], beam_options: list[str]) -> None:
+def _run(given: Sequence[str], beam_options: list[str], console: Console) -> None:
     chosen = parse(make_parser(), given, {"beam": beam_options} if beam_options else {})
     beam_options = beam_options or getattr(chosen, "beam", [])
+    chosen.console, console.quiet = console, getattr(chosen, "quiet", False)  # which a recipe may have
     with told_where(chosen):
         if getattr(chosen, "print_config", False):
             print("\n".join(config_lines(chosen)))

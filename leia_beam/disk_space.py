@@ -31,7 +31,7 @@ def check_free(folder: str, needed: int, free: int | None = None) -> str | None:
 
     Raises: MissingResource where not even half of them would fit.
     """
-    free = _free_bytes(folder) if free is None else free
+    free = free_bytes(folder) if free is None else free
     if free >= needed:
         return None
     message = f"about {_size(needed)} will be written to {folder}, {_size(free)} are free there"
@@ -40,7 +40,7 @@ def check_free(folder: str, needed: int, free: int | None = None) -> str | None:
     return message
 
 
-def _free_bytes(folder: str) -> int:
+def free_bytes(folder: str) -> int:
     """Free for whoever is not root, on the disk of the nearest folder above that is there."""
     path = os.path.abspath(folder)
     while not os.path.isdir(path):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from leia_beam.bz2_blocks import read_records
 from leia_beam.errors import DamagedInput, MissingResource, TruncatedInput, UsageError
@@ -44,6 +44,8 @@ class Dump:
     version: str = ""
     verified_sum: str = ""
     """'sha1:…' where the whole file was found to have it."""
+    origin: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """What is noted of where it came from (dump_lock): date, layout, sums, by name."""
     storage: Storage = field(default_factory=LocalStorage, compare=False)
 
     @property
@@ -155,10 +157,14 @@ def decoded_head(dump: Dump) -> bytes:
     return b""
 
 
-def verified_sums(dumps: Iterable[Dump]) -> dict[str, dict[str, str]]:
-    """What a manifest says of sums that were verified; nothing where none were."""
-    sums = {dump.name: dump.verified_sum for dump in dumps if dump.verified_sum}
-    return {"verified_sums": sums} if sums else {}
+def provenance(dumps: Iterable[Dump]) -> dict[str, dict[str, Any]]:
+    """What a manifest says of where dumps came from, and of sums that were verified; nothing where nothing is known."""
+    dumps = tuple(dumps)
+    found: dict[str, dict[str, Any]] = {
+        "verified_sums": {dump.name: dump.verified_sum for dump in dumps if dump.verified_sum},
+        "fetched": {dump.name: dict(dump.origin) for dump in dumps if dump.origin},
+    }
+    return {name: content for name, content in found.items() if content}
 
 
 def byte_ranges(dump: Dump, range_bytes: int) -> list[tuple[int, int]]:

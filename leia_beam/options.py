@@ -25,14 +25,14 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
 """Values of options, by profile: what a command has of them."""
 
 
-def add_pages(parser: argparse.ArgumentParser) -> None:
+def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
     """The dump of a wiki and what is kept of a page."""
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
         "--pages",
         metavar="FILE",
         nargs="+",
-        required=True,
+        required=required,
         help="pages-articles XML: .bz2, .gz, .zst or plain; wildcards too",
     )
     group.add_argument(
@@ -47,6 +47,7 @@ def add_pages(parser: argparse.ArgumentParser) -> None:
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
     )
     group.add_argument("--as-rendered", action="store_true", help="keep all of it, as the page's reader sees it")
+    return group
 
 
 def add_wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -243,9 +244,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_max_rejects(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
-    group.add_argument("--quiet", action="store_true", help="no progress lines")
+    add_output_of_progress(group)
     group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_flink(parser)
+
+
+def add_output_of_progress(parser: argparse._ActionsContainer) -> None:
+    """What a command that takes long says on standard error."""
+    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    parser.add_argument(
+        "--log-json", action="store_true", help="on standard error one JSON object a line, for collectors of logs"
+    )
 
 
 def add_flink(parser: argparse.ArgumentParser) -> None:

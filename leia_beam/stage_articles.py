@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions, verified_sums
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, provenance
 from leia_beam.errors import DamagedInput, LeiaError, UsageError
 from leia_beam.pages import (
     END_TAG,
@@ -73,7 +73,7 @@ class ArticlesStage:
             unit_count=len(self.units()),
             end_marker=END_TAG.decode(),
             required_counter="pages/read",
-            details=verified_sums(self.dumps),
+            details=provenance(self.dumps),
         )
 
     def units(self) -> list[Unit]:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, provenance
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.plans import StagePlan, identity_of
 from leia_beam.ranges import RangeReport, Record
@@ -53,7 +53,7 @@ class LangLinksStage:
             unit_count=len(dump_units(self.dumps, self.range_bytes)),
             end_marker=f"'{END_LINE.decode()}'",
             required_counter="links/emitted",
-            details=verified_sums(self.dumps),
+            details=provenance(self.dumps),
         )
 
     def units(self) -> list[Unit]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, verified_sums
+from leia_beam.dumps import Dump, DumpReader, ReadOptions, decoded_head, provenance
 from leia_beam.entities import LINE_END, FilteredLine, ItemParts, RejectedLine, entity_id, entity_json, parse_item
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.plans import StagePlan, identity_of
@@ -59,7 +59,7 @@ class SitelinksStage:
             unit_count=len(dump_units(self.dumps, self.range_bytes)),
             end_marker="']'",
             required_counter="lines/emitted",
-            details=verified_sums(self.dumps),
+            details=provenance(self.dumps),
         )
 
     def units(self) -> list[Unit]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
+from leia_beam.console import Console
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
 from leia_eval.command_line import PROGRAM, build_parser, model_options, prompt_options
 
@@ -18,29 +19,37 @@ OUTPUT_FORMS = (".md", ".html", ".json")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (0 done, 2 usage, 3 damaged input, 5 environment, 6 other output)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(arguments, console)
     except LeiaError as error:
-        return _fail(error, str(error))
+        return _fail(console, error, str(error))
     except KeyboardInterrupt as error:
-        return _fail(error, "interrupted; what was answered is kept, and the same command goes on")
+        kept = str(error) or "interrupted; what was answered is kept, and the same command goes on"
+        console.interrupted(kept, exit_code_of(error))
+        return exit_code_of(error)
     except MemoryError as error:
-        return _fail(error, "out of memory; lower --batch-size")
+        return _fail(console, error, "out of memory; lower --batch-size")
     except BrokenPipeError:
         sys.stdout = None  # whoever read us has gone: say nothing more
         return 0
     except ModuleNotFoundError as error:
         missing = MissingResource(f"the package '{error.name}' is not installed; pip install 'leia-lm[eval]'")
-        return _fail(missing, str(missing))
+        return _fail(console, missing, str(missing))
     except OSError as error:
         failed = MissingResource(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-        return _fail(failed, str(failed))
+        return _fail(console, failed, str(failed))
     except Exception as error:  # noqa: BLE001, a fault of the program itself: said here, not passed over
         traceback.print_exc()
-        return _fail(error, f"unexpected {type(error).__name__}: {error}; please report it with the lines above")
+        return _fail(
+            console, error, f"unexpected {type(error).__name__}: {error}; please report it with the lines above"
+        )
+    finally:
+        console.clear()
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], console: Console) -> int:
     parser = build_parser()
     try:
         options = parse(parser, arguments)
@@ -50,6 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     handlers = {"ls": _ls, "run": _run, "compare": _compare, "report": _report, "contamination": _contamination}
+    options.console, console.quiet = console, getattr(options, "quiet", False)  # which a recipe may have
     with told_where(options):
         if options.print_config:
             print("\n".join(config_lines(options)))
@@ -89,8 +99,8 @@ def _ls(options: Options) -> None:
 
 
 def _run(options: Options) -> None:
+    from leia_beam.chatter import chatter_to
     from leia_eval import preparing, runner
-    from leia_eval.chatter import chatter_to
 
     required = ("tasks",) if options.dry_run else ("tasks", "model", "output")
     _require(options, required, "run")
@@ -102,7 +112,9 @@ def _run(options: Options) -> None:
             text = preparing.dry_run(prompts)
         print(_visible(text))
         return
-    results = runner.run(prompts, model_options(options), options.output, overwrite=options.overwrite)
+    results = runner.run(
+        prompts, model_options(options), options.output, overwrite=options.overwrite, console=options.console
+    )
     if results is None:  # not the first of several processes
         return
 
@@ -189,7 +201,11 @@ def _contamination(options: Options) -> None:
         items = read_source(entry.source, options.data_dir, entry.name).items
         asked = [contamination.item_of(document) for document in items.documents]
         searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
-    results = contamination.look_for([search for _, _, search in searches], contamination.shard_texts(options.shards))
+    results = contamination.look_for(
+        [search for _, _, search in searches],
+        contamination.shard_texts(options.shards, tell=options.console.progress),
+    )
+    options.console.clear()
     found = {}
     for (entry, items, _), seen in zip(searches, results, strict=True):
         from_wikipedia = bool(entry.metadata.get("from_wikipedia"))
@@ -218,6 +234,6 @@ def _visible(text: str) -> str:
     )
 
 
-def _fail(error: BaseException, message: str) -> int:
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(console: Console, error: BaseException, message: str) -> int:
+    console.error(" ".join(message.split()), exit_code_of(error))
     return exit_code_of(error)

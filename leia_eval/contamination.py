@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from leia_beam.console import Counter, Tell
 from leia_beam.errors import UsageError
 
 SEEN_SHARE = 0.5
@@ -185,8 +186,10 @@ def item_of(document: dict[str, Any]) -> Item:
     return Item(id=document["id"], question=document["context"] or question, answer=document["answers"][0])
 
 
-def shard_texts(folder: Path, *, rows_at_once: int = 256) -> Iterator[str]:
+def shard_texts(folder: Path, *, rows_at_once: int = 256, tell: Tell | None = None) -> Iterator[str]:
     """The text of every row of a build's shards, decoded from its tokens without special ones.
+
+    `tell` is told how far it is.
 
     Raises: UsageError for a folder without shards, DamagedInput for a shard that is not what its manifest says.
     """
@@ -202,7 +205,9 @@ def shard_texts(folder: Path, *, rows_at_once: int = 256) -> Iterator[str]:
             f"--shards {folder} is the stage {manifest.stage!r}; give the folder of shards, or of the build"
         )
     tokenizer = Tokenizer.from_file(str(folder / manifest.details["tokenizer"]["path"]))
+    progress = Counter(tell, "texts", manifest.rows_of("train"), "rows")
     for file in manifest.files_of("train"):
         with pq.ParquetFile(check_file(folder, file)) as shard:
             for batch in shard.iter_batches(rows_at_once, columns=["input_ids"]):
                 yield from tokenizer.decode_batch(batch.column(0).to_pylist(), skip_special_tokens=True)
+                progress.advance(batch.num_rows)

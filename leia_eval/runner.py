@@ -16,11 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leia_beam.chatter import chatter_held
+from leia_beam.console import Console, Counter
 from leia_beam.errors import UsageError
 from leia_eval import jasquad, scoring
 from leia_eval.answering import Answerer, EncodedRequest
 from leia_eval.cache import Answer, AnswerCache, request_key
-from leia_eval.chatter import ProgressLine, chatter_to
 from leia_eval.preparing import PreparedTask, PromptOptions, Request, gold_index, labels_of, prepare_tasks
 from leia_eval.processes import Processes, join
 from leia_eval.run_folder import FORMAT, Json, Samples, prepare_folder, write_run
@@ -67,12 +68,23 @@ class About:
     computed_dtype: str
 
 
-def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrite: bool = False) -> Json | None:
-    """Evaluates and writes `output`; returns what results.json holds, or None in all processes but the first."""
+def run(
+    prompts: PromptOptions,
+    options: ModelOptions,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Json | None:
+    """Evaluates and writes `output`; returns what results.json holds, or None in all processes but the first.
+
+    What libraries say goes to a log in `output`.
+    """
     started = time.time()
     if prompts.data_dir is not None and Path(options.model).is_dir():
         go_offline()
-    with chatter_to(None):
+    console = console or Console("leia-eval", quiet=True)
+    with chatter_held() as log:
         prepared = prepare_tasks(prompts)
         from leia_eval import checkpoints, encoders, models
 
@@ -83,12 +95,13 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
         encoder = encoders.load_encoder(folder, prompts.profile, options.backend)
         encoded = [encode_requests(task, encoder) for task in prepared]
         processes = join(options.device)
-    key = _key(prompts, options, prepared, identity)
-    if processes.is_first:
-        prepare_folder(output, key, overwrite=overwrite)
-    processes.wait()
-    cache = AnswerCache(options.cache_dir or output / "cache")
-    with _progress(encoded, processes) as progress, chatter_to(output / _log_name(processes)):
+        key = _key(prompts, options, prepared, identity)
+        if processes.is_first:
+            prepare_folder(output, key, overwrite=overwrite)
+        processes.wait()
+        log.write_to(output / _log_name(processes))
+        cache = AnswerCache(options.cache_dir or output / "cache")
+        progress = _progress(encoded, processes, console)
         answerer = Answerer(
             load=lambda: _load(encoder, options, processes, cache, identity),
             model_key=_model_key(identity, options),
@@ -96,10 +109,12 @@ def run(prompts: PromptOptions, options: ModelOptions, output: Path, *, overwrit
             batch_size=options.batch_size,
             advance=progress.advance,
         )
-        for requests in encoded:
-            answerer.answer(requests, rank=processes.rank, world_size=processes.world_size)
-        processes.wait()
+        with _saying_what_is_kept(progress):
+            for requests in encoded:
+                answerer.answer(requests, rank=processes.rank, world_size=processes.world_size)
+            processes.wait()
         cache.reload()
+    console.clear()
     if not processes.is_first:
         return None
     samples = {
@@ -257,14 +272,21 @@ def _score_by_lm_eval(
     return scoring.other_row(document, id_=id_, scores=scores, prompt=asked[0][0].context, response=said)
 
 
-@contextlib.contextmanager
-def _progress(encoded: Sequence[Sequence[EncodedRequest]], processes: Processes) -> Iterator[ProgressLine]:
+def _progress(encoded: Sequence[Sequence[EncodedRequest]], processes: Processes, console: Console) -> Counter:
     total = sum(len(set(requests)) for requests in encoded) // processes.world_size
-    progress = ProgressLine(total if processes.is_first else 0, "requests")
+    return Counter(console.progress if processes.is_first else None, "answers", total, "requests")
+
+
+@contextlib.contextmanager
+def _saying_what_is_kept(progress: Counter) -> Iterator[None]:
+    """An interruption says how much was answered."""
     try:
-        yield progress
-    finally:
-        progress.close()
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {progress.done:,.0f} of {progress.total:,.0f} requests are answered and kept; "
+            "the same command goes on from there"
+        ) from None
 
 
 def _log_name(processes: Processes) -> str:

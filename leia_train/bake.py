@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from leia_beam.console import Counter, Tell
 from leia_beam.errors import OtherBuild, UsageError
 from leia_train.config import BakeConfig, DataConfig, OptimizationConfig
 from leia_train.files import disk_errors, fsync_file, sha256_of, write_json
@@ -47,8 +48,10 @@ SCHEMAS = {
 }
 
 
-def bake(data: DataConfig, optimization: OptimizationConfig, config: BakeConfig, *, report: Report) -> Path:
-    """Write the rows; the folder.
+def bake(
+    data: DataConfig, optimization: OptimizationConfig, config: BakeConfig, *, report: Report, tell: Tell | None = None
+) -> Path:
+    """Write the rows; the folder. `tell` is told how far it is.
 
     Raises: OtherBuild where the folder holds something else; UsageError; DamagedInput for damaged shards.
     """
@@ -60,13 +63,14 @@ def bake(data: DataConfig, optimization: OptimizationConfig, config: BakeConfig,
     with disk_errors(output):
         (output / "data").mkdir(parents=True, exist_ok=True)
         write_json(output / _PLAN_NAME, wanted)
-        plan = TrainingPlan(open_store(folders, output), data, optimization.seed, tokenizer.markers)
+        plan = TrainingPlan(open_store(folders, output, tell), data, optimization.seed, tokenizer.markers)
         if config.form == "text":
             report("warning: plain text does not say which tokens have no loss (markers, and names by option)")
-        files = [
-            _finish_file(output / "data", number, count, config, pieces)
-            for number, count, pieces in _files(plan, optimization, config, tokenizer)
-        ]
+        files, progress = [], None
+        for number, count, pieces in _files(plan, optimization, config, tokenizer):
+            progress = progress or Counter(tell, "bake", count, "files")
+            files.append(_finish_file(output / "data", number, count, config, pieces))
+            progress.advance()
         _write_tokenizer(output / "tokenizer", tokenizer)
         rows = sum(file["rows"] for file in files)
         write_json(output / MANIFEST_NAME, {**wanted, "rows": rows, "files": files})

@@ -12,21 +12,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
-from leia_beam.errors import LeiaError, MissingResource, exit_code_of
+from leia_beam.console import Console
+from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, StudyConfig, TrainConfig
+from leia_train.config import ExportConfig, ExposuresConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
+    who = f"process {_process()}: " if _process() else ""
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except (LeiaError, KeyboardInterrupt, MemoryError) as error:
-        message = str(error) or type(error).__name__
-        who = f"process {_process()}: " if _process() else ""
-        print(f"{PROGRAM}: error: {who}{' '.join(message.split())}", file=sys.stderr)
+        return _run(arguments, console)
+    except (Interrupted, KeyboardInterrupt) as error:
+        kept = "interrupted; what is finished is kept, and the same command goes on from there"
+        console.interrupted(f"{who}{str(error) or kept}", exit_code_of(error))
         return exit_code_of(error)
+    except (LeiaError, MemoryError) as error:
+        message = str(error) or "out of memory; lower --micro-batch or --max-length"
+        console.error(f"{who}{' '.join(message.split())}", exit_code_of(error))
+        return exit_code_of(error)
+    finally:
+        console.clear()
 
 
 def _process() -> int:
@@ -35,7 +44,7 @@ def _process() -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], console: Console) -> int:
     parser = make_parser()
     try:
         options = parse(parser, arguments)
@@ -44,6 +53,7 @@ def _run(arguments: Sequence[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    options.console = console
     with told_where(options):
         if getattr(options, "print_config", False):
             make_groups(options)
@@ -61,7 +71,12 @@ def _train(options: Options, arguments: Sequence[str]) -> int:
             return launch(list(arguments), config.run.nproc, Path(config.run.output))
         from leia_train.train import train
     _no_bars()
-    result = train(config, report=_say, progress=_progress(config))
+    from leia_beam.chatter import chatter_held
+
+    console: Console = options.console
+    console.quiet = config.run.quiet
+    with chatter_held() as log:
+        result = train(config, report=console.say, progress=console.progress, log_to=log.write_to)
     if _process() == 0:
         print(f"{result.checkpoint}")
     return 0
@@ -78,7 +93,7 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
     with _needs("planning"):
         from leia_train.planning import describe
-    for line in describe(config, report=_say):
+    for line in describe(config, report=options.console.say):
         print(line)
     return 0
 
@@ -87,7 +102,8 @@ def _bake(options: Options, arguments: Sequence[str]) -> int:
     groups = make_groups(options)
     with _needs("baking"):
         from leia_train.bake import bake
-    print(bake(groups["data"], groups["optimization"], groups["bake"], report=_say))
+    console: Console = options.console
+    print(bake(groups["data"], groups["optimization"], groups["bake"], report=console.say, tell=console.progress))
     return 0
 
 
@@ -96,7 +112,7 @@ def _export(options: Options, arguments: Sequence[str]) -> int:
     with _needs("exporting"):
         from leia_train.export import export
     _no_bars()
-    print(export(config, report=_say))
+    print(export(config, report=options.console.say))
     return 0
 
 
@@ -104,7 +120,7 @@ def _exposures(options: Options, arguments: Sequence[str]) -> int:
     config: ExposuresConfig = make_groups(options)["exposures"]
     with _needs("counting"):
         from leia_train.exposures import write_exposures
-    for line in write_exposures(config, report=_say):
+    for line in write_exposures(config, report=options.console.say):
         print(line)
     return 0
 
@@ -122,7 +138,7 @@ def _study(options: Options, arguments: Sequence[str]) -> int:
     from leia_train.study_command import run_study
 
     config: StudyConfig = make_groups(options)["study"]
-    return run_study(options, config, report=_say)
+    return run_study(options, config, report=options.console.say)
 
 
 _HANDLERS: Mapping[str, Callable[[Options, Sequence[str]], int]] = {
@@ -145,21 +161,3 @@ def _needs(what: str) -> Iterator[None]:
         raise MissingResource(
             f"{what} needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[train]'"
         ) from error
-
-
-def _say(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
-
-
-def _progress(config: TrainConfig) -> Callable[[str], None]:
-    """Each step's line on a terminal; elsewhere a tenth of them, so that log files stay short."""
-    every = 1 if sys.stderr.isatty() else max(config.optimization.steps // 10, 1)
-    seen = 0
-
-    def show(line: str) -> None:
-        nonlocal seen
-        seen += 1
-        if not config.run.quiet and seen % every == 0:
-            print(line, file=sys.stderr, flush=True)
-
-    return show

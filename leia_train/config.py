@@ -276,7 +276,8 @@ class RunConfig:
         "warn of a loss above so many times the median of the last 20 steps; 0 for never", default=2.0
     )
     accept_other_code: bool = option("go on with a run that another version of this code began", default=False)
-    quiet: bool = option("no progress lines", default=False)
+    quiet: bool = option("no notes and no progress: warnings and the error alone", default=False)
+    log_json: bool = option("on standard error one JSON object a line, for collectors of logs", default=False)
 
     def __post_init__(self) -> None:
         _check(self.output != "", "output", "''", "a folder")

@@ -108,6 +108,7 @@ def _losses(run: Run) -> dict[str, Evaluation]:
             run.accelerator,
             share_rows=share_rows,
             stopped=run.stop.requested,
+            tell=run.progress,
         )
         if evaluation is None:
             raise Stopped

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from leia_beam.console import Counter, Tell
 from leia_beam.errors import UsageError
 from leia_train.insertion import NAME, TEXT, insert_names
 from leia_train.packing import IGNORED
@@ -65,8 +66,12 @@ def evaluate(
     *,
     share_rows: bool,
     stopped: Callable[[], bool] = lambda: False,
+    tell: Tell | None = None,
 ) -> Evaluation | None:
-    """The loss on some texts; None where a process was told to stop. `share_rows`: rows hold several documents."""
+    """The loss on some texts; None where a process was told to stop. `share_rows`: rows hold several documents.
+
+    `tell` is told how far this process is.
+    """
     size_bytes = sum(text.size_bytes for text in texts)
     windows = [window for text in texts for window in windows_of(text, max_length)]
     sums = np.zeros(5)  # nats and tokens of text, nats and tokens of names, processes that were told to stop
@@ -74,7 +79,9 @@ def evaluate(
     token_loss.eval()
     with torch.no_grad():
         rows = list(pack_windows(windows, max_length if share_rows else 1))
-        for input_ids, position_ids, labels, names in rows[accelerator.process_index :: accelerator.num_processes]:
+        mine = rows[accelerator.process_index :: accelerator.num_processes]
+        progress = Counter(tell, "evaluation", len(mine), "rows")
+        for input_ids, position_ids, labels, names in mine:
             if stopped():
                 sums[4] = 1
                 break
@@ -86,6 +93,7 @@ def evaluate(
             counted = labels != IGNORED
             for place, which in ((0, counted & ~names), (2, counted & names)):
                 sums[place : place + 2] += losses[which].sum(), which.sum()
+            progress.advance()
     token_loss.train(was_training)
     if accelerator.num_processes > 1:
         total = torch.from_numpy(sums).to(accelerator.device)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from leia_beam.console import Measure, duration
+
 METRICS_NAME = "metrics.jsonl"
 _MEDIAN_OF = 20
 _MIN_LOSSES = 5
@@ -38,8 +40,20 @@ class StepMetrics:
     seconds: float
     waited_s: float
 
+    def measure(self, steps: int, utilisation: float | None = None) -> Measure:
+        """How far a run of `steps` is, as its last step's time tells."""
+        return Measure(
+            stage="training",
+            done=self.step,
+            total=steps,
+            unit="steps",
+            text=self.line(steps, utilisation),
+            rate=1 / max(self.seconds, 1e-9),
+            left_s=(steps - self.step) * self.seconds,
+        )
+
     def line(self, steps: int, utilisation: float | None = None) -> str:
-        """What a terminal shows."""
+        """What people read of it."""
         rate = self.tokens / max(self.seconds, 1e-9)
         left_s = (steps - self.step) * self.seconds
         name = "" if self.name_loss is None else f"  names {self.name_loss:.4f}"
@@ -47,7 +61,7 @@ class StepMetrics:
         return (
             f"step {self.step}/{steps}  loss {self.loss:.4f}{name}  lr {self.learning_rate:.2e}  "
             f"|g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}  {rate:,.0f} tokens/s{used}  "
-            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}  {left_s:.0f} s left"
+            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}  {duration(left_s)} left"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim import Optimizer
 
+from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
@@ -54,7 +55,7 @@ class Run:
     step: int
     stop: StopRequest
     report: Report
-    progress: Report
+    progress: Tell
     log: MetricsLog | None = None
     tracking: Tracking | None = None
 
@@ -71,12 +72,12 @@ def prepare(
     tokenizer: CheckpointTokenizer,
     stop: StopRequest,
     report: Report,
-    progress: Report,
+    progress: Tell,
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
     with accelerator.local_main_process_first(), disk_errors(output):
-        store = open_store(folders, output)
+        store = open_store(folders, output, progress)
     plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
     texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = _checkpoint(accelerator, output, report)

@@ -20,7 +20,19 @@ RUN_NAME = "_run.json"
 STATUS_NAME = "_status.json"
 LOCK_NAME = ".lock"
 _OWN_PREFIXES = (
-    *("store-", ".tmp-", LOCK_NAME, "_status.json", "metrics.jsonl", "bad-rows-", "tensorboard", "wandb", "trackio"),
+    *(
+        "store-",
+        ".tmp-",
+        LOCK_NAME,
+        "_status.json",
+        "metrics.jsonl",
+        "train.log",
+        "train-",
+        "bad-rows-",
+        "tensorboard",
+        "wandb",
+        "trackio",
+    ),
     "tasks",
 )
 CODE = "code"

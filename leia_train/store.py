@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leia_beam.console import Tell
 from leia_beam.errors import DamagedInput, UsageError
 from leia_train.draws import wiki_key
 from leia_train.files import fsync_folder, sha256_of
@@ -137,13 +138,13 @@ def fingerprint_of(manifests_sha256: Sequence[str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def open_store(folders: Sequence[ShardFolder], output: str | Path) -> Store:
-    """The store of these shards under `output`, built where there is none or a damaged one."""
+def open_store(folders: Sequence[ShardFolder], output: str | Path, tell: Tell | None = None) -> Store:
+    """The store of these shards under `output`, built where there is none or a damaged one; `tell` is told how far it is."""
     fingerprint = store_fingerprint(folders)
     folder = Path(output) / f"store-{fingerprint[:8]}"
     description = _read_description(folder, fingerprint)
     if description is None:
-        _build(folders, folder, fingerprint)
+        _build(folders, folder, fingerprint, tell)
         description = _read_description(folder, fingerprint)
     if description is None:
         raise DamagedInput(
@@ -219,12 +220,12 @@ def _write_tokenizer(folder: Path, tokenizer: BuildTokenizer) -> dict[str, Any]:
     return {**content, "has_config": tokenizer.config_json is not None}
 
 
-def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str) -> None:
+def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str, tell: Tell | None) -> None:
     """Write the columns into a folder of its own name, then rename it."""
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-store-", dir=final.parent))
     try:
-        words = write_columns(folders, temporary)
+        words = write_columns(folders, temporary, tell)
         description: dict[str, Any] = {
             "fingerprint": fingerprint,
             "wikis": words.pop("wiki"),

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from leia_beam.console import Counter, Tell
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.manifest import StageFile
 from leia_beam.schema import SHARDS
@@ -63,11 +64,13 @@ def map_column(path: Path, dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array of it, whose parts are made faster
 
 
-def write_columns(folders: Sequence[ShardFolder], folder: Path) -> dict[str, list[str]]:
+def write_columns(folders: Sequence[ShardFolder], folder: Path, tell: Tell | None = None) -> dict[str, list[str]]:
     """All columns of all shards, one file a column; by column, the words in the order of their numbers."""
     words: dict[str, list[str]] = {name: [] for name in ("wiki", *CATEGORIES)}
     streams = {name: (folder / f"{name}.bin").open("wb") for name in COLUMNS}
     try:
+        rows = sum(file.rows for shard_folder in folders for file, _ in shard_folder.files)
+        progress = Counter(tell, "store", rows, "rows")
         ends = {name: _write_first_offset(streams[name]) for name in _OFFSETS}
         for shard_folder in folders:
             for file, path in shard_folder.files:
@@ -78,6 +81,7 @@ def write_columns(folders: Sequence[ShardFolder], folder: Path) -> dict[str, lis
                         ends[name] = int(columns[name][-1]) if len(columns[name]) else ends[name]
                     for name, dtype in COLUMNS.items():
                         columns[name].astype(dtype, copy=False).tofile(streams[name])
+                    progress.advance(batch.num_rows)
     finally:
         for stream in streams.values():
             stream.close()

@@ -19,6 +19,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 
+from leia_beam.console import Tell
 from leia_beam.errors import Interrupted, LeiaError, MissingResource
 from leia_train.checkpoints import (
     FINAL_NAME,
@@ -31,6 +32,7 @@ from leia_train.checkpoints import (
 )
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
+from leia_train.files import disk_errors
 from leia_train.loader import RowLoader
 from leia_train.markers import add_markers
 from leia_train.metrics import MetricsLog, SpikeWatch
@@ -55,7 +57,9 @@ from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
 
 Report = Callable[[str], None]
+LOG_NAME = "train.log"
 Result = TypeVar("Result")
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,15 +71,19 @@ class TrainingResult:
     figures: Figures
 
 
-def train(config: TrainConfig, *, report: Report, progress: Report) -> TrainingResult:
-    """Train, or go on with the run that the output folder holds. `progress` is told of each step.
+def train(
+    config: TrainConfig, *, report: Report, progress: Tell, log_to: Callable[[Path], None] = lambda path: None
+) -> TrainingResult:
+    """Train, or go on with the run that the output folder holds. `progress` is told of each step, `log_to` where what
+    libraries say is to go, as soon as the folder is known to be this run's.
 
     Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
     LeiaError.
     """
     accelerator = make_accelerator(config)
     try:
-        result = _train(config, accelerator, *(_on_main_alone(accelerator, say) for say in (report, progress)))
+        report, progress = _on_main_alone(accelerator, report), _on_main_alone(accelerator, progress)
+        result = _train(config, accelerator, report, progress, log_to)
         close_processes()
         return result
     except torch.OutOfMemoryError as error:
@@ -100,11 +108,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _on_main_alone(accelerator: Accelerator, say: Report) -> Report:
-    return say if accelerator.is_main_process else lambda line: None
+def _on_main_alone(accelerator: Accelerator, say: Callable[[Told], None]) -> Callable[[Told], None]:
+    return say if accelerator.is_main_process else lambda told: None
 
 
-def _train(config: TrainConfig, accelerator: Accelerator, report: Report, progress: Report) -> TrainingResult:
+def _train(
+    config: TrainConfig, accelerator: Accelerator, report: Report, progress: Tell, log_to: Callable[[Path], None]
+) -> TrainingResult:
     tracker = choose_tracker(config.run.tracker)
     folders = open_shards(config.data.shards)
     identity = {**config.identity(), "data_fingerprint": store_fingerprint(folders), CODE: code_fingerprint()}
@@ -117,6 +127,9 @@ def _train(config: TrainConfig, accelerator: Accelerator, report: Report, progre
             report(f"this run is finished: {finished.checkpoint}")
             return finished
         on_main(accelerator, lambda: _clear(config, output))
+        process = accelerator.process_index
+        with disk_errors(output):
+            log_to(output / (f"train-{process}.log" if process else LOG_NAME))
         run = prepare(config, accelerator, folders, tokenizer, stop, report, progress)
         with RowLoader(
             run.plan,
@@ -183,7 +196,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
             run.tracking.write(metrics.step, asdict(metrics))
             rate = metrics.tokens / max(metrics.seconds, 1e-9)
             used = utilisation(rate, flops, run.accelerator.num_processes, peak)
-            run.progress(metrics.line(run.steps, used))
+            run.progress(metrics.measure(run.steps, used))
         spike = watch.warning(metrics.step, metrics.loss)
         if spike is not None:
             run.report(spike)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from leia_beam.commits import read_record
+from leia_beam.console import Console
 from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.disk_space import check_free, needed_bytes
 from leia_beam.dump_dates import dates_apart
+from leia_beam.dump_lock import with_origin
 from leia_beam.dumps import Dump, find_dump
 from leia_beam.entity_names import INSTANCE_OF, NameRules
 from leia_beam.errors import LeiaError, MissingResource, UsageError
@@ -73,7 +74,7 @@ class RunOptions:
     strict_dates: bool = False
     overwrite: bool = False
     dry_run: bool = False
-    quiet: bool = False
+    console: Console = field(default_factory=lambda: Console("leia-beam"))
 
     @property
     def beam_options(self) -> Sequence[str]:
@@ -138,10 +139,12 @@ class Build:
             write_log_to(self._log_folder.name)
 
     def verified(self, dumps: tuple[Dump, ...]) -> tuple[Dump, ...]:
-        """The dumps, with `--verify-inputs` after their sums were found to be as the lists beside them say.
+        """The dumps, with what the lock beside them says; with `--verify-inputs` after their sums were found to be as the
+        lists beside them say.
 
         Raises: UsageError, DamagedInput.
         """
+        dumps = tuple(with_origin(dump) for dump in dumps)
         if not self.options.verify_inputs:
             return dumps
         checked = []
@@ -150,7 +153,8 @@ class Build:
             self.say(
                 f"{dump.name}: reading {dump.size_bytes / 1e6:,.0f} MB once more for its {stated.partition(':')[0]}"
             )
-            check_sum(dump, stated)
+            check_sum(dump, stated, self.options.console.progress)
+            self.options.console.clear()
             checked.append(replace(dump, verified_sum=stated))
         return tuple(checked)
 
@@ -184,7 +188,7 @@ class Build:
         began = time.monotonic()
         if not is_remote(stage.folder):
             self._check_disk(stage)
-        with Progress(stage, stage.units(), self.say):
+        with Progress(stage, stage.units(), self.options.console):
             run_units(self.engine, graph, stage)
         if isinstance(stage, (SitelinksStage, LangLinksStage, ArticlesStage)):
             for dump in stage.dumps:
@@ -205,9 +209,8 @@ class Build:
             self.say(f"{stage.plan.stage:<10} warning: {warning}")
 
     def say(self, line: str) -> None:
-        """A line of progress, on standard error so that results alone are on standard output."""
-        if not self.options.quiet:
-            print(line, file=sys.stderr, flush=True)
+        """A note or a warning, on standard error so that results alone are on standard output."""
+        self.options.console.say(line)
 
     def write_notes(self, outcome: str) -> None:
         """Times, host, runner and workers of this run: never compared, never read by a stage."""

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from leia_beam.article_filters import ArticleFilters
 from leia_beam.coverage import STRICT, Tolerance
+from leia_beam.dump_lock import LANGLINKS, PAGES, WIKIDATA, WIKIDATA_WIKI, fetched_paths
 from leia_beam.entity_names import NameRules
 from leia_beam.errors import UsageError
 from leia_beam.finish import MaxRejects
 from leia_beam.holdout import Holdout
 from leia_beam.shard_rows import RowOptions
 from leia_beam.tokenization import EncodingOptions
+from leia_beam.wikis import wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
 from pipelines import build as steps
@@ -38,7 +40,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
             strict_dates=getattr(options, "strict_dates", False),
             overwrite=options.overwrite,
             dry_run=options.dry_run,
-            quiet=options.quiet,
+            console=options.console,
         )
     )
     outcome = "failed"
@@ -56,6 +58,7 @@ def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> Non
 def _run_steps(options: argparse.Namespace, build: Build) -> None:
 
     if options.command == "build":
+        _take_fetched(options)
         steps.run_build(
             build,
             steps.BuildInputs(
@@ -112,6 +115,24 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
     else:
         tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
         steps.run_shards(build, tokenizer, _shard_options(options))
+
+
+def _take_fetched(options: argparse.Namespace) -> None:
+    """Name the dumps of --dumps where no others are given.
+
+    Raises: UsageError where neither is.
+    """
+    if options.dumps is None:
+        if not options.pages:
+            raise UsageError("the following arguments are required: --pages (or --dumps, a folder that fetch filled)")
+        return
+    wiki = wiki_code(options.wiki)
+    if not options.pages:
+        options.pages = fetched_paths(options.dumps, PAGES, wiki)
+    if options.sitelinks_from == "langlinks":
+        options.langlinks = options.langlinks or fetched_paths(options.dumps, LANGLINKS, wiki)
+    else:
+        options.wikidata = options.wikidata or fetched_paths(options.dumps, WIKIDATA, WIKIDATA_WIKI)
 
 
 def _runner(options: argparse.Namespace, beam_options: Sequence[str]) -> RunnerOptions:
@@ -178,7 +199,7 @@ def _links_between_languages(options: argparse.Namespace) -> list[str]:
     if options.langlinks:
         raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
     if not options.wikidata:
-        raise UsageError("the following arguments are required: --wikidata")
+        raise UsageError("the following arguments are required: --wikidata (or --dumps, a folder that fetch filled)")
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import json
 import shutil
 import subprocess
 import sys
@@ -190,7 +191,7 @@ def test_a_full_disk_is_an_environment_error(
         (["biuld"], "did you mean 'build'?"),
         (["build", "--range-bytes", "zero"], "'zero' is no size"),
         (["build", "--workers", "0"], "give a whole number of at least 1"),
-        (["build"], "--pages"),
+        (["build"], "--wiki, --tokenizer, --output"),
     ],
 )
 def test_usage_errors_name_the_nearest_word(
@@ -281,11 +282,29 @@ def test_ctrl_c_is_one_line_and_exit_75_wherever_it_comes(
             patch.setattr(build, "run_entities", interrupt)
         assert main(sample.build_arguments("jawiki", tmp_path / "out")) == 75
     error = capsys.readouterr().err
-    assert (
-        "interrupted; finished units are kept, run the same command again to go on" in error
-        and "Traceback" not in error
-    )
+    kept = {
+        "unit": "0 of 1 units of articles are done and kept; the same command goes on from there",
+        "between": "finished units are kept, run the same command again to go on",
+    }
+    assert f"leia-beam: interrupted; {kept[where]}\n" in error and "Traceback" not in error
     assert main(sample.build_arguments("jawiki", tmp_path / "out")) == 0
+
+
+def test_what_a_build_says_is_in_its_log_and_json_by_option(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line of standard error is one object with --log-json; the log has the same notes; --quiet shows nothing."""
+    command = sample.build_arguments("jawiki", tmp_path / "out")
+    assert main([*command, "--log-json"]) == 0
+    notes = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [note["message"].split()[0] for note in notes if note["event"] == "note"][:2] == ["sitelinks", "articles"]
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    log = (tmp_path / "out" / "build.log").read_text(encoding="utf-8")
+    assert all(note["message"] in log for note in notes) and log.count("finished before, skipped") > 2
+    assert main([*command, "--log-json", "--tokenizer", "./nowhere"]) == 2
+    (error,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (error["level"], error["exit_code"]) == ("error", 2) and "./nowhere" in error["message"]
 
 
 def test_a_terminal_that_cannot_be_written_to_is_one_line(sample: Sample, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,30 @@ def test_other_failures_have_their_codes(capsys, monkeypatch, arguments):
         lines = capsys.readouterr().err.splitlines()
         assert message in lines[-1]
         assert len(lines) == 1 or code == 1
+
+
+def test_an_interruption_says_how_much_was_answered_and_the_same_command_goes_on(capsys, arguments, monkeypatch):
+    """The answers are kept; on a collector's request each line is an object; --quiet says nothing of the rest."""
+    from leia_eval.answering import Answerer
+
+    answer_batch, answered = Answerer._answer_batch, []
+
+    def interrupt_at_third(self, batch):
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.append(batch)
+        answer_batch(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answerer, "_answer_batch", interrupt_at_third)
+        assert main([*flat({**arguments, "--batch-size": 4}), "--log-json"]) == 75
+    (said,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert re.fullmatch(
+        r"interrupted; 8 of \d+ requests are answered and kept; the same command goes on from there", said["message"]
+    )
+    assert (said["event"], said["exit_code"]) == ("interrupted", 75)
+    assert main([*flat({**arguments, "--batch-size": 4}), "--quiet"]) == 0
+    assert json.loads((arguments["--output"] / "run.json").read_text())["answers_from_cache"] == 8
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["compare"], ["ls"], ["report"], ["contamination"]])

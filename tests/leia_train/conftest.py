@@ -60,7 +60,7 @@ def arguments(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
         flags = ["train", "--shards", shards, "--output", output, "--model", "tiny-llama", "--device", "cpu"]
         flags += ["--tiny-hidden-size", 16, "--tiny-intermediate-size", 32, "--tiny-layers", 1, "--tiny-heads", 2]
         flags += ["--tiny-kv-heads", 1, "--max-length", 24, "--batch", 4, "--micro-batch", 3, "--steps", 4]
-        flags += ["--learning-rate", 1e-2, "--warmup", 1, "--validation-share", 0.3, "--save-every", 1, "--quiet"]
+        flags += ["--learning-rate", 1e-2, "--warmup", 1, "--validation-share", 0.3, "--save-every", 1]
         flags += ["--tracker", "none"]
         return [str(flag) for flag in (*flags, *more)]
 

@@ -5,9 +5,11 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import MISSING, fields
 
 import pytest
+from interrupting import interrupted_at
 from shard_fixture import write_tokenizer
 
 from leia_beam.configuration import parse
@@ -95,7 +97,7 @@ def test_flags_become_a_config(arguments):
             tiny_kv_heads=1,
         ),
         optimization=OptimizationConfig(steps=4, batch=4, micro_batch=3, learning_rate=1e-2, warmup=1),
-        run=RunConfig(output=config.run.output, save_every=1, device="cpu", tracker="none", quiet=True),
+        run=RunConfig(output=config.run.output, save_every=1, device="cpu", tracker="none"),
     )
 
 
@@ -198,3 +200,39 @@ def test_options_are_checked_where_they_are_made():
         DataConfig(shards=())
     with pytest.raises(UsageError, match="--attention linear: must be one of auto"):
         ModelConfig(model="x", attention="linear")
+
+
+def test_a_run_says_what_it_does_and_its_log_has_it_and_the_libraries(arguments, capsys, tmp_path, monkeypatch):
+    """Notes on standard error, or JSON; what libraries print and warn of in train.log alone, which a resume appends to."""
+    from leia_train import train
+
+    do_step = train.do_step
+
+    def chatty(*given):
+        print("a library prints")
+        warnings.warn("a library warns", stacklevel=1)
+        return do_step(*given)
+
+    monkeypatch.setattr(train, "do_step", chatty)
+    assert main(arguments("--steps", 2, "--log-json")) == 0
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert any(note["message"].startswith("validation: ") for note in said)
+    assert {note["event"] for note in said} == {"note"}
+    assert main(arguments("--steps", 2, "--quiet")) == 0
+    assert capsys.readouterr().err == ""
+    log = (tmp_path / "run/train.log").read_text()
+    for text in ("a library prints", "a library warns", *(note["message"] for note in said)):
+        assert text in log
+
+
+def test_an_interruption_says_what_is_kept(arguments, capsys, monkeypatch):
+    """Where a checkpoint was saved, its path; where Python itself is interrupted, that the same command goes on."""
+    with interrupted_at(2):
+        assert main(arguments("--steps", 3)) == 75
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "leia-train: interrupted; what is finished is kept, and the same command goes on from there"
+    monkeypatch.setattr("leia_train.train._stop_requested", lambda run: run.step == 2)
+    assert main(arguments("--steps", 3)) == 75
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("leia-train: a signal to another process after step 2 of 3; saved ")
+    assert line.endswith("checkpoint-00000002; the same command goes on from there")

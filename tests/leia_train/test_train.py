@@ -68,7 +68,7 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_status(arguments, undisturbed, ca
     assert names == sorted(
         [
             *("checkpoint-00000002", "checkpoint-00000003", "checkpoint-final"),
-            *(".lock", "_run.json", "_status.json", "metrics.jsonl"),
+            *(".lock", "_run.json", "_status.json", "metrics.jsonl", "train.log"),
         ]
     )
     records = read_metrics(run)

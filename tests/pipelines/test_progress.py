@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leia_beam.commits import DONE, FAILED, CommitRecord, write_record
+from leia_beam.console import Console, Measure
 from leia_beam.manifest import StageFile
 from leia_beam.plans import StagePlan
 from leia_beam.storage import LocalStorage
 from leia_beam.units import Unit
-from pipelines.progress import Progress, progress_line
+from pipelines.progress import Progress, measure_of
 
 
 class _CountingStorage(LocalStorage):
@@ -58,17 +59,18 @@ class _Stage:
         )
 
 
-class _Said:
-    """What was said, and a wait for a certain line."""
+class _Said(Console):
+    """What was told, and a wait for a certain text."""
 
     def __init__(self, wanted: str):
-        self.lines: list[str] = []
+        super().__init__("test")
+        self.told: list[Measure] = []
         self._wanted = wanted
         self._seen = threading.Event()
 
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
-        if self._wanted in line:
+    def progress(self, measure: Measure, *, last: bool = False) -> None:
+        self.told.append(measure)
+        if self._wanted in measure.text:
             self._seen.set()
 
     def wait(self) -> bool:
@@ -85,7 +87,9 @@ def test_lines_count_records_and_rates_count_this_run_alone(tmp_path: Path) -> N
         stage.commit(3)
         stage.commit(2)
         assert said.wait()
-    assert said.lines[-1].startswith("articles   3 of 4 units, 3,000 of 4,000 MB, 4,500 articles")
+    last = said.told[-1]
+    assert last.text.startswith("3 of 4 units, 3,000 of 4,000 MB, 4,500 articles")
+    assert (last.stage, last.done, last.total, last.unit) == ("articles", 3 * 10**9, 4 * 10**9, "bytes")
 
 
 def test_each_record_is_read_once(tmp_path: Path) -> None:
@@ -101,8 +105,8 @@ def test_each_record_is_read_once(tmp_path: Path) -> None:
     assert sorted(stage.storage.reads) == [f"{tmp_path}/_done/00000.json", f"{tmp_path}/_done/00001.json"]
 
 
-def _line(sizes: Sequence[int], done: set[int], before: set[int], elapsed_s: float) -> str:
-    return progress_line(
+def _measure(sizes: Sequence[int], done: set[int], before: set[int], elapsed_s: float) -> Measure:
+    return measure_of(
         name="shards",
         sizes=dict(enumerate(sizes)),
         done=done,
@@ -112,8 +116,11 @@ def _line(sizes: Sequence[int], done: set[int], before: set[int], elapsed_s: flo
     )
 
 
-def test_a_line_says_rate_and_rest() -> None:
-    """Of this run alone; nothing of the kind where the units have no bytes."""
-    line = _line([10**9] * 3, {0, 1}, {0}, 100)
-    assert line == "shards     2 of 3 units, 2,000 of 3,000 MB, 1,234 articles, 10.0 MB/s, 1 min 40 s left"
-    assert _line([0], {0}, set(), 5) == "shards     1 of 1 units, 1,234 articles"
+def test_a_measure_says_rate_and_rest() -> None:
+    """Of this run alone; units are counted where they have no bytes."""
+    found = _measure([10**9] * 3, {0, 1}, {0}, 100)
+    assert found.text == "2 of 3 units, 2,000 of 3,000 MB, 1,234 articles, 10.0 MB/s, 1 min 40 s left"
+    assert (found.rate, found.left_s) == (1e7, 100.0)
+    found = _measure([0, 0], {0}, set(), 5)
+    assert found.text == "1 of 2 units, 1,234 articles"
+    assert (found.done, found.total, found.unit, found.rate, found.left_s) == (1, 2, "units", None, None)

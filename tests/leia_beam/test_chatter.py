@@ -1,20 +1,13 @@
 """What libraries say goes to the log, and the terminal is as before afterwards."""
 
-import io
 import logging
 import sys
 import warnings
 
 import pytest
 
-from leia_eval.chatter import LIBRARIES, ProgressLine, chatter_to
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self):
-        return True
+from leia_beam.chatter import LIBRARIES, chatter_held, chatter_to
+from leia_beam.console import Console
 
 
 def test_prints_logs_and_warnings_go_to_the_log_only(capsys, tmp_path):
@@ -49,14 +42,24 @@ def test_everything_is_put_back_even_after_an_error(capsys):
     assert (captured.out, captured.err) == ("shown\n", "")
 
 
-def test_progress_is_drawn_on_a_terminal_and_nowhere_else():
-    """The last line has the whole count; a pipe gets nothing."""
-    terminal, pipe = Terminal(), io.StringIO()
-    for stream in (terminal, pipe):
-        line = ProgressLine(3, "choices", stream)
-        for _ in range(3):
-            line.advance()
-        line.close()
-    assert terminal.getvalue().split("\r")[-1].startswith("3/3 choices, ")
-    assert "0 s left" in terminal.getvalue()
-    assert pipe.getvalue() == ""
+def test_what_was_said_before_there_is_a_file_is_in_it(capsys, tmp_path):
+    """Held until the output folder is known to be this run's; nothing is lost, nothing is shown."""
+    with chatter_held() as log:
+        print("early")
+        logging.getLogger("transformers.x").warning("also early")
+        assert not list(tmp_path.iterdir())
+        log.write_to(tmp_path / "train.log")
+        print("late")
+    assert capsys.readouterr() == ("", "")
+    text = (tmp_path / "train.log").read_text()
+    assert text.index("early") < text.index("also early") < text.index("late")
+
+
+def test_what_a_console_says_is_shown_and_logged(capsys, tmp_path):
+    """The console keeps the stream that it was made with; a quiet one still logs."""
+    console, quiet = Console("leia-train"), Console("leia-train", quiet=True)
+    with chatter_to(tmp_path / "train.log"):
+        console.say("shown")
+        quiet.say("not shown")
+    assert capsys.readouterr().err == "shown\n"
+    assert [line.split(": ")[1] for line in (tmp_path / "train.log").read_text().splitlines()] == ["shown", "not shown"]
