@@ -16,7 +16,7 @@ from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, ReportConfig, StudyConfig
+from leia_train.config import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +92,8 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
     with _needs("planning"):
         from leia_train.planning import describe
-    for line in describe(config, report=options.console.say):
+    plan: PlanConfig = make_groups(options)["plan"]
+    for line in describe(config, report=options.console.say, gpus=plan.gpus):
         print(line)
     return 0
 

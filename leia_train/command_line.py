@@ -25,6 +25,7 @@ from leia_train.config import (
     ExportConfig,
     ExposuresConfig,
     OptimizationConfig,
+    PlanConfig,
     ReportConfig,
     StudyConfig,
     TrainConfig,
@@ -105,7 +106,8 @@ def make_config(options: Options) -> TrainConfig:
 
     Raises: UsageError for a value that is missing or out of its range.
     """
-    return TrainConfig(**make_groups(options))
+    groups = make_groups(options)
+    return TrainConfig(**{name: groups[name] for name in GROUPS})
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -124,8 +126,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         summary="print what `train` with these options would do",
-        example="leia-train plan -c recipe.yaml",
-        groups=GROUPS,
+        example="leia-train plan -c recipe.yaml --gpus 8xH100",
+        groups={**GROUPS, "plan": PlanConfig},
         recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
     ),
     "bake": Command(

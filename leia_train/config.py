@@ -383,6 +383,13 @@ class ExposuresConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig:
+    """What a plan is made for."""
+
+    gpus: str = option("GPUs to plan for, such as 8xH100 (default: the one that is here)", default="", metavar="NxNAME")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StudyConfig:
     """Which runs of a recipe's study are done."""
 
