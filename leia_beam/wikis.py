@@ -216,6 +216,19 @@ def label_language(code: str) -> str:
     return _LABEL_LANGUAGES.get(code, language_of(code))
 
 
+_RIGHT_TO_LEFT = frozenset("ar arc ary arz azb ckb dv fa glk he ks lrc mzn nqo pnb ps sd skr ug ur yi".split())
+"""Languages of Wikipedias that MediaWiki writes from right to left."""
+
+
+def direction_of(code: str) -> str:
+    """In which direction a wiki is read, as HTML's `dir` has it.
+
+    >>> direction_of("arwiki"), direction_of("jawiki")
+    ('rtl', 'ltr')
+    """
+    return "rtl" if language_of(code) in _RIGHT_TO_LEFT else "ltr"
+
+
 def load_wiki(code: str) -> Wiki:
     """The facts of a wiki by its database name; sensible defaults where the table has none.
 

@@ -16,7 +16,7 @@ from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, StudyConfig
+from leia_train.config import ExportConfig, ExposuresConfig, ReportConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +70,6 @@ def _train(options: Options, arguments: Sequence[str]) -> int:
         if config.run.nproc > 1 and not is_launched(os.environ):
             return launch(list(arguments), config.run.nproc, Path(config.run.output))
         from leia_train.train import train
-    _no_bars()
     from leia_beam.chatter import chatter_held
 
     console: Console = options.console
@@ -125,6 +124,14 @@ def _exposures(options: Options, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _report(options: Options, arguments: Sequence[str]) -> int:
+    config: ReportConfig = make_groups(options)["report"]
+    with _needs("the report"):
+        from leia_train.report import write_report
+    print(write_report(config))
+    return 0
+
+
 def _doctor(options: Options, arguments: Sequence[str]) -> int:
     with _needs("the check"):
         from leia_train.doctor import examine
@@ -149,6 +156,7 @@ _HANDLERS: Mapping[str, Callable[[Options, Sequence[str]], int]] = {
     "bake": _bake,
     "export": _export,
     "exposures": _exposures,
+    "report": _report,
     "doctor": _doctor,
 }
 

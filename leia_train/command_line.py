@@ -25,6 +25,7 @@ from leia_train.config import (
     ExportConfig,
     ExposuresConfig,
     OptimizationConfig,
+    ReportConfig,
     StudyConfig,
     TrainConfig,
 )
@@ -68,7 +69,9 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
     flag = "--" + each.name.replace("_", "-")
     help_text = each.metadata["help"].replace("%", "%%")
     if positional:
-        group.add_argument(each.name, metavar=each.name.upper(), help=help_text)
+        several = "+" if typing.get_origin(kind) is tuple else None
+        metavar = each.metadata["metavar"] or each.name.upper()
+        group.add_argument(each.name, nargs=several, metavar=metavar, help=help_text)
         return
     common: dict[str, Any] = {"help": help_text, "required": required, "default": None if required else each.default}
     if kind is bool:
@@ -149,6 +152,12 @@ COMMANDS: Mapping[str, Command] = {
         recipe=RecipeUse(
             section=TRAINING, names=derived.NAMES_OF_EXPOSURES, derive=derived.for_exposures, has_arms=True
         ),
+    ),
+    "report": Command(
+        summary="write one page of a run's curves, figures, exposures and configuration, or of several runs'",
+        example="leia-train report runs/plain runs/leia --output report.html",
+        groups={"report": ReportConfig},
+        positional="runs",
     ),
     "doctor": Command(summary="say what training would find on this machine", example="leia-train doctor", groups={}),
 }

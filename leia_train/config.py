@@ -168,7 +168,9 @@ class ModelConfig:
         choices=DTYPES,
     )
     rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
-    loss_chunk: int = option("tokens whose logits are in memory at once; 0 for as many as fit 256 MiB", default=0)
+    loss_chunk: int = option(
+        "tokens whose logits are in memory at once; 0 for as many as fit 256 MiB, or 1/64 of a GPU's memory", default=0
+    )
     marker_logits: bool = option(
         "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
     )
@@ -396,6 +398,15 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for seed in self.seeds:
             _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Which runs are shown on one page, and where that goes."""
+
+    runs: tuple[str, ...] = option("runs' folders; several are drawn over each other", required=True, metavar="RUN")
+    output: str = option("HTML file; empty for report.html in the folder of a single run", default="")
+    exposures: bool = option("count how often links were seen, which reads the run's store", default=True)
 
 
 GROUPS: Mapping[str, type] = {

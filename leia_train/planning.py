@@ -19,8 +19,8 @@ from leia_train.attention import candidates
 from leia_train.checkpoints import newest_checkpoint
 from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.files import disk_errors
-from leia_train.loss import CHUNK_BYTES
 from leia_train.markers import CheckpointTokenizer, add_markers
+from leia_train.memory import memory_bytes
 from leia_train.model import check_model, tiny_config
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
@@ -31,7 +31,6 @@ from leia_train.store import open_store, store_fingerprint
 from leia_train.tracking import choose_tracker
 
 _GIB = 1 << 30
-_FLOAT32, _BFLOAT16 = 4, 2
 
 
 def describe(config: TrainConfig, *, report: Callable[[str], None]) -> Iterator[str]:
@@ -122,7 +121,7 @@ def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokeniz
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
     choices = candidates(config.model.attention, device, config.model.dtype)
     yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
-    parts = memory_bytes(config, model, weights, plan)
+    parts = memory_bytes(config, model, device)
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
     total = sum(parts.values())
     yield f"memory        about {_shown(total)} a process on {device} ({listed})"
@@ -155,30 +154,3 @@ def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointT
         if tokenizer.marker_ids is not None and len(model.get_input_embeddings().weight) < tokenizer.needed_rows:
             model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
     return model
-
-
-def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPlan) -> dict[str, int]:
-    """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
-
-    Activations are counted as 34 bytes a token, layer and unit of width (Korthikanti et al. 2022, without the attention
-    matrices), or 4 where they are computed twice.
-    """
-    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
-    settings = model.config
-    tokens = config.optimization.micro_batch * config.data.max_length
-    layers, width = getattr(settings, "num_hidden_layers", 0), getattr(settings, "hidden_size", 0)
-    each = 4 if config.model.gradient_checkpointing else 34
-    scale = 2 if config.model.dtype == "float32" else 1
-    vocabulary = len(model.get_input_embeddings().weight)
-    shares = max(config.run.nproc, 1) if config.run.share_optimizer else 1
-    chunk = config.model.loss_chunk or max(CHUNK_BYTES // (4 * vocabulary), 16)
-    parts = {
-        "weights": weights * size,
-        "gradients": weights * size,
-        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
-        "activations": tokens * layers * width * each * scale,
-        "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
-    }
-    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
-        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
-    return parts

@@ -1,7 +1,8 @@
 """From a model and a step's time to floating-point operations a second, and the share of what the device can do (MFU).
 
-A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width x length for the
-attention, halved because it is causal; recomputation is not counted, and of experts those alone that a token is sent to.
+A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width of all heads x length
+for the attention, halved because it is causal; the length is that of the stretch in which tokens see each other.
+Recomputation is not counted, and of experts those alone that a token is sent to.
 Peaks are the makers' dense bfloat16 figures.
 """
 
@@ -31,8 +32,11 @@ _PEAK_TFLOPS = {
 }
 
 
-def flops_per_token(model: Any, length: int) -> float:
-    """Operations for one token of rows of `length`, forward and backward."""
+def flops_per_token(model: Any, length: float) -> float:
+    """Operations for one token, forward and backward.
+
+    `length` is the mean over tokens of the length of the document, or row, in which the token sees others.
+    """
     looked_up = model.get_input_embeddings().weight.numel() if not _tied(model) else 0
     config = model.config
     experts, used = getattr(config, "num_experts", None) or 0, getattr(config, "num_experts_per_tok", None) or 0
@@ -40,7 +44,9 @@ def flops_per_token(model: Any, length: int) -> float:
     weights = -looked_up + sum(
         parameter.numel() * (share if ".experts." in name else 1) for name, parameter in model.named_parameters()
     )
-    attention = 6 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * length
+    heads = getattr(config, "num_attention_heads", 0)
+    width = heads * (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1))
+    attention = 6 * getattr(config, "num_hidden_layers", 0) * width * length
     return float(6 * weights + attention)
 
 
