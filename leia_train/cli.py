@@ -146,6 +146,7 @@ def _study(options: Options, arguments: Sequence[str]) -> int:
     from leia_train.study_command import run_study
 
     config: StudyConfig = make_groups(options)["study"]
+    options.console.quiet = config.quiet
     return run_study(options, config, report=options.console.say)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
-from leia_beam.arguments import Parser, Switch, new_command
+from leia_beam.arguments import Parser, Switch, names, new_command, whole_numbers
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import Options, add_recipe_options
 from leia_beam.recipe import TRAINING
@@ -78,8 +78,11 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
     if kind is bool:
         group.add_argument(flag, action=Switch, **common)
     elif typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        group.add_argument(flag, nargs="+", type=item, metavar=each.metadata["metavar"], **common)
+        item, metavar = typing.get_args(kind)[0], each.metadata["metavar"]
+        if each.metadata["commas"]:
+            group.add_argument(flag, type=whole_numbers if item is int else names, metavar=metavar, **common)
+        else:
+            group.add_argument(flag, nargs="+", type=item, metavar=metavar, **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)
