@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Sequence[str], beam_options: list[str], console: Console) -> None:
     chosen = parse(make_parser(), given, {"beam": beam_options} if beam_options else {})
     beam_options = beam_options or getattr(chosen, "beam", [])
-    console.quiet = getattr(chosen, "quiet", False)  # a recipe may have it
-    chosen.console = console
+    chosen.console, console.quiet = console, getattr(chosen, "quiet", False)  # which a recipe may have
     with told_where(chosen):
         if getattr(chosen, "print_config", False):
             print("\n".join(config_lines(chosen)))

@@ -12,7 +12,7 @@ from leia_beam import fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import dumps_and_output, output_of_build
+from leia_beam.derived import folders_of_build, output_of_build
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
@@ -23,6 +23,7 @@ _EXIT_CODES = """exit codes: 0 done · 2 usage · 3 damaged input · 4 too many 
 _EXAMPLES = {
     "build": """leia-beam build --pages jawiki-20260101-pages-articles-multistream.xml.bz2 \\
     --wikidata wikidata-20260101-all.json.gz --wiki ja --tokenizer my-model/ --output build/ja
+  leia-beam build --dumps dumps --wiki sw --tokenizer my-model/ --output build/sw
   leia-beam build -c recipe.yaml --set language=sw""",
     "sitelinks": "leia-beam sitelinks --wikidata wikidata-20260101-all.json.gz --output build/ja",
     "langlinks": "leia-beam langlinks --langlinks jawiki-20260101-langlinks.sql.gz --wiki ja --output build/ja",
@@ -45,7 +46,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
     for stage in commands.choices.values():
-        derive = dumps_and_output if stage is commands.choices["build"] else output_of_build
+        derive = folders_of_build if stage is commands.choices["build"] else output_of_build
         add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
@@ -58,8 +59,11 @@ def _add_build_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     build = new_command(
         commands, "build", "dumps to shards: all four stages, skipping what is finished", _EXAMPLES["build"]
     )
-    options.add_dumps(build)
-    options.add_pages(build, required=False)
+    options.add_pages(build, required=False).add_argument(
+        "--dumps",
+        metavar="DIR",
+        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
+    )
     options.add_wikidata(build, required=False)
     options.add_facts(build)
     options.add_langlinks(build, required=False)

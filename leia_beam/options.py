@@ -25,16 +25,7 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
 """Values of options, by profile: what a command has of them."""
 
 
-def add_dumps(parser: argparse.ArgumentParser) -> None:
-    """A folder of fetched dumps, in place of naming each."""
-    parser.add_argument(
-        "--dumps",
-        metavar="DIR",
-        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
-    )
-
-
-def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
     """The dump of a wiki and what is kept of a page."""
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
@@ -56,6 +47,7 @@ def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
     )
     group.add_argument("--as-rendered", action="store_true", help="keep all of it, as the page's reader sees it")
+    return group
 
 
 def add_wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -252,8 +244,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_max_rejects(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
-    group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_output_of_progress(group)
+    group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_flink(parser)
 
 

@@ -151,6 +151,7 @@ class _Study:
                 ["leia_eval", "run", *self.flags, *_arm_flags(run, "--training-seed")], f"the scoring of {run.name}"
             )
             self._note("scored", run.name, self.key_of(run))
+            report(f"{run.name}: {', '.join(_scores_of(run))}")
         self._look_for_items(report)
         self._compare(report)
 
@@ -201,7 +202,27 @@ class _Study:
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
         if len(self.arms()) > 1:
+            yield from _primary_line(self.report_folder / _PAGES[2])
             yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"
+
+
+def _scores_of(run: StudyRun) -> Iterator[str]:
+    """Each task's main score."""
+    for task in json.loads((run.scores / _RESULTS).read_bytes())["tasks"]:
+        score = task["scores"].get(task["metric"])
+        if score is not None:
+            yield f"{task['name']} {task['metric']} {100 * score['value']:.1f}"
+
+
+def _primary_line(comparison: Path) -> Iterator[str]:
+    """What the primary endpoint came to."""
+    primary = json.loads(comparison.read_bytes())["primary"]
+    if primary is not None:
+        low, value, high = (100 * primary[part] for part in ("low", "difference", "high"))
+        yield (
+            f"primary endpoint: {primary['arm']} minus {primary['against']} {value:+.1f} points, 95 % interval {low:+.1f} to "
+            f"{high:+.1f}, p {primary['p']:.3g}, over {len(primary['tasks'])} tasks"
+        )
 
 
 def _arm_flags(run: StudyRun, seed_flag: str) -> list[str]:

@@ -199,7 +199,7 @@ def _links_between_languages(options: argparse.Namespace) -> list[str]:
     if options.langlinks:
         raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
     if not options.wikidata:
-        raise UsageError("the following arguments are required: --wikidata")
+        raise UsageError("the following arguments are required: --wikidata (or --dumps, a folder that fetch filled)")
     return []
 
 
