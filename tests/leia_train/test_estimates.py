@@ -55,6 +55,7 @@ def test_the_cheapest_fit_fits_and_with_fewer_changes_nothing_does(llama_7b, mem
         return
     values = {
         "--share-optimizer": ("run", {"share_optimizer": True}),
+        "--shard-model": ("run", {"shard_model": True}),
         "--micro-batch 1": ("optimization", {"micro_batch": 1}),
         "--gradient-checkpointing": ("model", {"gradient_checkpointing": True}),
         "--weights bfloat16": ("model", {"weights": "bfloat16"}),
@@ -104,7 +105,7 @@ def test_a_plan_for_other_gpus_says_what_fits_and_how_long_it_takes(arguments, t
     assert main(given) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "a process on H100 (weights 25." in lines["memory"]
-    assert re.search(r"does not fit \(70\.0 GiB of H100 can be had\); with --share-optimizer", lines["warning"])
+    assert re.search(r"does not fit \(70\.0 GiB of H100 can be had\); with --shard-model it takes about \d", lines["warning"])
     assert re.search(r"about \d+\.\d h on 8 x H100, [\d,]+ tokens/s, at 34% of the peak", lines["time"])
     assert lines["processes"].split()[1:3] == ["8,", "2"]
     assert "attention" not in lines  # which depends on what is installed there
