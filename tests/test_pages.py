@@ -166,7 +166,7 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
     preview = ["preview", build, "--most-covered", "4", "--tokens", "--html", str(folder / "preview-ja.html")]
     assert main(preview) == 0
     assert main(["stats", build, "--html", str(folder / "stats-ja.html")]) == 0
-    runs = [str(demo / "train" / arm) for arm in ("plain", "leia")]
+    runs = [str(demo / "training" / f"{arm}-1") for arm in ("plain", "leia")]
     assert train_main(["report", runs[1], "--output", str(folder / "training.html")]) == 0
     assert train_main(["report", *runs, "--output", str(folder / "training-two.html"), "--no-exposures"]) == 0
     (folder / "preview-ar.html").write_text(preview_page(arabic_articles(), f"arwiki {HOSTILE}"), encoding="utf-8")
@@ -184,9 +184,9 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
         ),
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
-        "evaluation": Shown(demo / "eval/leia/report.html", scores),
+        "evaluation": Shown(demo / "evaluation/leia-1/report.html", scores),
         "comparison": Shown(
-            demo / "eval/comparison/comparison.html",
+            demo / "report/comparison.html",
             {"h1": 1, ".callout": 1, "table": 1, "svg.interval": 3, ".notes li": 8},
         ),
     }
