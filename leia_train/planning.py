@@ -25,7 +25,7 @@ from leia_train.model import check_model, tiny_config
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
 from leia_train.schedule import learning_rate
-from leia_train.shard_folders import open_shards
+from leia_train.shard_folders import BuildTokenizer, open_shards
 from leia_train.speed import flops_per_token
 from leia_train.store import open_store, store_fingerprint
 from leia_train.tracking import choose_tracker
@@ -116,13 +116,13 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
 
 def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer, processes: int) -> Iterator[str]:
     """What the model is, the kernel, and the memory of a process."""
-    model = _empty_model(config, plan, tokenizer)
+    model = empty_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     device = torch.device("cuda" if config.run.device == "auto" and torch.cuda.is_available() else "cpu")
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
     choices = candidates(config.model.attention, device, config.model.dtype)
     yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
-    parts = memory_bytes(config, model, weights, plan)
+    parts = memory_bytes(config, model, weights)
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
     total = sum(parts.values())
     yield f"memory        about {_shown(total)} a process on {device} ({listed})"
@@ -142,9 +142,8 @@ def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
-def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer) -> Any:
+def empty_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
     """The model without its weights, with rows for the markers."""
-    build = plan.store.tokenizer
     with torch.device("meta"):
         if config.model.model == TINY_LLAMA:
             model: Any = LlamaForCausalLM(tiny_config(config.model, build, tokenizer, config.data.max_length))
@@ -157,7 +156,7 @@ def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointT
     return model
 
 
-def memory_bytes(config: TrainConfig, model: Any, weights: int, plan: TrainingPlan) -> dict[str, int]:
+def memory_bytes(config: TrainConfig, model: Any, weights: int) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
     Activations are counted as 34 bytes a token, layer and unit of width (Korthikanti et al. 2022, without the attention
