@@ -1,18 +1,19 @@
 # The two commands of the README: `make demo` and `make test`. Both make their own environment in .venv.
 # `make test-runners` builds on real Flinks and Prism; it needs Java, the files of ../shared/runners and some minutes.
+# `make packaging` builds wheel and sdist and installs them in empty environments; it needs a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-runners lint format benchmarks clean
+.PHONY: demo test test-runners packaging docs lint format clean
 
 # torch goes first, by itself: where a CPU build lies at hand, pip takes it, and no later range pulls another one.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,japanese,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,japanese,docs,dev]'
 	$(BIN)/python -m pip check
 	touch $@
 
@@ -20,14 +21,21 @@ demo: $(INSTALLED)
 	$(BIN)/python recipes/demo/run.py --output demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not runners" leia_beam leia_train leia_eval pipelines tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not runners and not packaging" leia_beam leia_train leia_eval pipelines tests
 
 test-runners: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m runners tests
 
+packaging: $(INSTALLED)
+	$(BIN)/python -m pytest -q -rs -s -m packaging tests/test_packaging.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W -n --keep-going -b html docs build/docs/html
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

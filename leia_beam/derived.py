@@ -22,9 +22,9 @@ def output_of_build(chosen: Chosen) -> dict[str, Setting]:
 
 
 def folders_of_build(chosen: Chosen) -> dict[str, Setting]:
-    """Where the corpus is, and where the dumps are, once they were fetched there."""
+    """Where the corpus is, and where the dumps are: unless others are given, which may be without having fetched any."""
     found, dumps = output_of_build(chosen), chosen.recipe.below_folder("dumps")
-    if dumps is not None and os.path.isfile(f"{dumps.texts[0]}/{LOCK_NAME}"):
+    if dumps is not None and ("pages" not in chosen.values or os.path.isfile(f"{dumps.texts[0]}/{LOCK_NAME}")):
         found["dumps"] = dumps
     return found
 

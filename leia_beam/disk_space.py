@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from leia_beam.errors import MissingResource
-from leia_beam.units import Unit
+
+if TYPE_CHECKING:
+    from leia_beam.units import Unit
 
 WRITTEN_A_BYTE = {"sitelinks": 0.03, "langlinks": 0.5, "articles": 1.0, "shards": 0.8}
 _PLAIN = 0.25

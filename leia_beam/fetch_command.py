@@ -57,7 +57,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "--layout",
         choices=("auto", "classic", "content"),
         default="auto",
-        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags ",
+        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags",
     )
     options.add_sitelinks_from(fetch)
     which.add_argument(

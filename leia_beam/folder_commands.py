@@ -32,6 +32,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     stats.add_argument("--top", metavar="N", type=not_negative, default=20, help="targets most missed that are shown")
     stats.add_argument("--json", metavar="FILE", help="write all of it as JSON too")
     stats.add_argument("--picture", metavar="FILE", help="draw the funnel as SVG too")
+    stats.add_argument("--html", metavar="FILE", help="write all of it as one page that needs nothing else too")
     stats.set_defaults(run=_stats)
     finish = new_command(
         commands,
@@ -99,9 +100,10 @@ _FROM_RECIPES = ("output", "max_rejects", "max_bad_blocks", "salvage")
 
 def _stats(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.stats import build_stats, stats_json, stats_lines, stats_picture
+    from leia_beam.stats_html import stats_page
 
     stats = build_stats(options.output.rstrip("/"), options.top)
-    for path, content in ((options.json, stats_json), (options.picture, stats_picture)):
+    for path, content in ((options.json, stats_json), (options.picture, stats_picture), (options.html, stats_page)):
         if path:
             LocalStorage().write(path, content(stats).encode("utf-8", "backslashreplace"))
     print("\n".join(stats_lines(stats)))

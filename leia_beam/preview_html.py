@@ -1,4 +1,7 @@
-"""From articles to one self-contained page: names beside their links, reasons as tooltips, light and dark."""
+"""From articles to one self-contained page: names beside their links, each link's reason, light and dark.
+
+Text stands in the wiki's own language and direction; a name keeps its own within it.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +9,135 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from leia_beam.alignment import EXACT, EXPANDED
+from leia_beam.html_pages import Html, Number, details, element, joined, page, table, text_in, tiles
 from leia_beam.preview import Segment, ShownArticle
-from leia_beam.terminal_text import escaped_html
+from leia_beam.svg_charts import count_bars, percent
+from leia_beam.wikis import direction_of, label_language
 
-_STYLE = """
-:root { color-scheme: light dark; --text: #1d2126; --soft: #5c6670; --line: #d5dae0; --page: #ffffff; --card: #f6f8fa;
-  --name: #0a6b3d; --name-back: #dff3e7; --part: #8a5300; --part-back: #fdf0d5; --none: #a02c2c; }
-@media (prefers-color-scheme: dark) { :root { --text: #e3e7eb; --soft: #9aa5b1; --line: #38414a; --page: #14181c;
-  --card: #1c2228; --name: #86e0ae; --name-back: #17372a; --part: #f0c070; --part-back: #3d2f14; --none: #f09a9a; } }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 52rem; background: var(--page); color: var(--text);
-  font: 1rem/1.75 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.35rem; line-height: 1.3; } h2 { font-size: 1.2rem; line-height: 1.3; margin: 0 0 .25rem; }
-article { border: 1px solid var(--line); border-radius: .5rem; background: var(--card); padding: 1rem 1.25rem; margin: 1.25rem 0; }
-p.facts, .key, nav { color: var(--soft); font-size: .875rem; margin: 0 0 .75rem; }
-.text { white-space: pre-wrap; }
-.link { text-decoration: underline; text-decoration-color: var(--name); text-underline-offset: .2em; }
-.none { text-decoration: underline dotted var(--none); text-underline-offset: .2em; }
-.name { background: var(--name-back); color: var(--name); border-radius: .25rem; padding: 0 .3em; margin: 0 .1em; font-size: .9em; }
-.part { background: var(--part-back); color: var(--part); }
-details { margin-top: .75rem; font-size: .875rem; } summary { cursor: pointer; color: var(--soft); }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: start; padding: .15rem .75rem .15rem 0;
-  border-bottom: 1px solid var(--line); vertical-align: top; }
-.tokens span { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .15em; margin: 0 .1em; white-space: pre-wrap; }
-a { color: inherit; }
-"""
+KIND = "LEIA · preview of a corpus"
+_WHOLE_NAMES = (EXACT, EXPANDED)
 
 
 def preview_page(articles: Sequence[ShownArticle], title: str) -> str:
     """The page. Nothing in it is loaded from anywhere."""
-    entries = "".join(f'<a href="#a{number}">{escaped_html(each.title)}</a> · ' for number, each in enumerate(articles))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{escaped_html(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{escaped_html(title)}</h1>",
-            '<p class="key"><span class="link">link</span><bdi class="name">its name</bdi> · '
-            '<span class="link">link</span><bdi class="name part">name that not every strategy inserts</bdi> · '
-            '<span class="none" title="the reason">link without a name</span></p>',
-            f"<nav>{entries.removesuffix(' · ')}</nav>",
-            *(line for number, article in enumerate(articles) for line in _article(article, number)),
-            "</body></html>\n",
-        ]
+    contents = [_contents(articles)] if len(articles) > 1 else []
+    return page(
+        title,
+        _overview(articles),
+        _key(articles),
+        *contents,
+        *(_article(article, number) for number, article in enumerate(articles)),
+        kind=KIND,
+        is_text=True,
     )
 
 
-def _article(article: ShownArticle, number: int) -> Iterator[str]:
-    unnamed = article.unnamed
-    item = article.qid or "no item"
-    flags = "".join(f", {escaped_html(flag)}" for flag in article.flags)
-    yield f'<article id="a{number}"><h2 dir="auto">{escaped_html(article.title)}</h2>'
-    yield (
-        f'<p class="facts">{escaped_html(article.wiki)}, page {article.page_id}, {escaped_html(item)}: '
-        f"{article.token_count:,} tokens, {article.names:,} names, links without a name: {len(unnamed):,}{flags}</p>"
+def _overview(articles: Sequence[ShownArticle]) -> Html:
+    names = sum(article.names for article in articles)
+    links = names + sum(len(article.unnamed) for article in articles)
+    tokens = sum(article.token_count for article in articles)
+    facts = [("articles shown", f"{len(articles):,}"), ("tokens", f"{tokens:,}"), ("links", f"{links:,}")]
+    facts += [("with a name", f"{names:,}"), ("share of links", percent(names / links) if links else "–")]
+    return tiles(facts)
+
+
+def _key(articles: Sequence[ShownArticle]) -> Html:
+    """What the marks mean; those alone that stand on the page."""
+    segments = [segment for article in articles for segment in article.segments if segment.is_link]
+    link = element("span", "link", class_="link")
+    lines = [joined([link, element("bdi", "name", class_="name"), " – the name that training inserts"])]
+    if any(segment.name is not None and segment.edge not in _WHOLE_NAMES for segment in segments):
+        part = element("bdi", "name", class_="name part")
+        lines.append(
+            joined([link, part, " – a name that not every strategy inserts: the link begins or ends in a token"])
+        )
+    if any(segment.name is None for segment in segments):
+        lines.append(
+            joined([element("span", "link", class_="none"), " – a link without a name; why is said below the text"])
+        )
+    return element("ul", *(element("li", line) for line in lines), class_="key card", aria_label="Key")
+
+
+def _contents(articles: Sequence[ShownArticle]) -> Html:
+    entries = (
+        element("li", element("a", text_in(label_language(each.wiki), each.title), href=f"#a{number}"))
+        for number, each in enumerate(articles)
     )
-    yield f'<div class="text" dir="auto">{"".join(map(_segment, article.segments))}</div>'
-    if unnamed:
-        yield from _unnamed(unnamed)
+    return element("nav", element("ul", *entries, class_="contents"), aria_label="Articles")
+
+
+def _article(article: ShownArticle, number: int) -> Html:
+    language, direction = label_language(article.wiki), direction_of(article.wiki)
+    parts = [
+        element("h2", article.title, lang=language, dir=direction, id=f"a{number}-title"),
+        element("p", _facts(article), class_="soft"),
+        element("div", *map(_segment, article.segments), class_="text", lang=language, dir=direction),
+        *_names(article),
+        *_unnamed(article),
+    ]
     if article.tokens is not None:
-        pieces = "".join(f'<span title="{token_id}">{escaped_html(piece)}</span>' for token_id, piece in article.tokens)
-        yield f'<details><summary>tokens</summary><div class="tokens" dir="auto">{pieces}</div></details>'
-    yield "</article>"
+        pieces = (element("span", piece.replace("\n", "↵"), title=token_id) for token_id, piece in article.tokens)
+        shown = element("div", *pieces, class_="tokens", lang=language, dir=direction)
+        parts.append(details(f"tokens: {article.token_count:,}", shown))
+    return element("article", *parts, class_="card", id=f"a{number}", aria_labelledby=f"a{number}-title")
 
 
-def _segment(segment: Segment) -> str:
-    text = escaped_html(segment.text)
+def _facts(article: ShownArticle) -> str:
+    links = article.names + len(article.unnamed)
+    facts = [
+        article.wiki,
+        f"page {article.page_id}",
+        article.qid or "no item",
+        f"{article.token_count:,} tokens",
+        f"{article.names:,} of {links:,} links with a name",
+        *article.flags,
+    ]
+    return " · ".join(facts)
+
+
+def _segment(segment: Segment) -> Html:
     if not segment.is_link:
-        return text
+        return joined([segment.text])
     if segment.name is None:
-        return f'<span class="none" title="{escaped_html(segment.reason or "")}">{text}</span>'
-    kind = "name" if segment.edge in (EXACT, EXPANDED) else "name part"
-    about = ", ".join(part for part in (segment.qid, segment.name_language, segment.edge) if part)
-    name = f'<bdi class="{kind}" title="{escaped_html(about)}">{escaped_html(segment.name)}</bdi>'
-    return f'<span class="link">{text}</span>{name}'
+        return element("span", segment.text, class_="none", title=segment.reason or "")
+    about = " · ".join(part for part in (segment.qid, segment.name_language, segment.edge) if part)
+    kind = "name" if segment.edge in _WHOLE_NAMES else "name part"
+    name = element("bdi", segment.name, class_=kind, lang=segment.name_language, title=about)
+    return joined([element("span", segment.text, class_="link"), name])
 
 
-def _unnamed(segments: Sequence[Segment]) -> Iterator[str]:
-    counts = Counter((segment.text, segment.target or "", segment.reason or "") for segment in segments)
-    yield f"<details><summary>links without a name: {len(segments):,}</summary><table>"
-    yield "<tr><th>link</th><th>leads to</th><th>why</th><th></th></tr>"
-    for (text, target, reason), count in counts.most_common():
-        cells = "".join(f'<td dir="auto">{escaped_html(cell)}</td>' for cell in (text, target, reason))
-        yield f"<tr>{cells}<td>{f'{count}×' if count > 1 else ''}</td></tr>"
-    yield "</table></details>"
+def _names(article: ShownArticle) -> Iterator[Html]:
+    """What a pointer over a name says, for those who have none."""
+    named = [segment for segment in article.segments if segment.name is not None]
+    if not named:
+        return
+    language = label_language(article.wiki)
+    counts = Counter(
+        (segment.text, segment.name or "", segment.name_language, segment.qid or "–", segment.edge or "–")
+        for segment in named
+    )
+    rows = [
+        [text_in(language, text), text_in(name_language, name), name_language or "–", qid, edge, f"{count:,}"]
+        for (text, name, name_language, qid, edge), count in counts.most_common()
+    ]
+    columns = ["link", "its name", "language", "item", "edges", Number("times")]
+    yield details(f"names: {article.names:,}", table(f"Names in {article.title}", columns, rows))
+
+
+def _unnamed(article: ShownArticle) -> Iterator[Html]:
+    """Why links have no name: by reason, then one by one."""
+    if not article.unnamed:
+        return
+    language = label_language(article.wiki)
+    reasons = Counter(segment.reason or "" for segment in article.unnamed)
+    counts = Counter((segment.text, segment.target or "", segment.reason or "") for segment in article.unnamed)
+    rows = [
+        [text_in(language, text), text_in(language, target), reason, f"{count:,}"]
+        for (text, target, reason), count in counts.most_common()
+    ]
+    columns = ["link", "leads to", "why", Number("times")]
+    yield details(
+        f"links without a name: {len(article.unnamed):,}",
+        count_bars(reasons.most_common()),
+        table(f"Links without a name in {article.title}", columns, rows),
+    )

@@ -7,9 +7,10 @@ up in the entity table, so links that have a name but no token of their own are 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -19,14 +20,17 @@ import pyarrow.parquet as pq
 from leia_beam.funnel import FunnelStep, funnel, funnel_lines
 from leia_beam.linking import LinkRules, link_anchor
 from leia_beam.lookup import EntityLookup
-from leia_beam.manifest import Manifest, read_manifest
+from leia_beam.manifest import MANIFEST_NAME, Manifest, read_manifest
 from leia_beam.shard_statistics import total
 from leia_beam.siteinfo import siteinfo_from_json, wiki_with
 from leia_beam.terminal_text import printable
+from leia_beam.validate import STAGES
 
 _LINK_COLUMNS = ("target", "fragment", "kind", "foreign_wiki", "foreign_title")
 _OTHERS = ("titles without", "redirects with", "names equal", "mentions/", "leaks/")
 _BAR_WIDTH, _ROW_HEIGHT = 420, 44
+PAGE_STEPS = ("pages", "articles", "articles in shards")
+"""The steps of the funnel that count pages; the others count links."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,14 @@ class BuildStats:
     """The same of each shard."""
     others: Mapping[str, int]
     """Titles without a page, redirects with an item, names equal to their anchors, later mentions, leaks of held-out names."""
+    rejects: Mapping[str, int] = field(default_factory=dict)
+    """Records that could not be read, by stage, kind and reason."""
+    reject_samples: Sequence[Mapping[str, Any]] = ()
+    """Some of them, each with its stage and where it stands."""
+    warnings: Sequence[str] = ()
+    """What the stages found odd in their inputs, each with its stage."""
+    dropped: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    """What was left out of texts most often, by kind (templates, end matter), then by name."""
 
 
 def build_stats(folder: str, top: int) -> BuildStats:
@@ -65,6 +77,11 @@ def build_stats(folder: str, top: int) -> BuildStats:
     """
     articles, entities, shards = (read_manifest(f"{folder}/{stage}") for stage in ("articles", "entities", "shards"))
     redirects = read_manifest(f"{folder}/entities/_redirects")
+    stages = {
+        stage: read_manifest(f"{folder}/{stage}")
+        for stage in STAGES
+        if os.path.isfile(f"{folder}/{stage}/{MANIFEST_NAME}")
+    }
     languages, sources = _names(folder, shards)
     return BuildStats(
         wiki=entities.options["wiki"],
@@ -81,6 +98,22 @@ def build_stats(folder: str, top: int) -> BuildStats:
             for counters in (entities.counters, redirects.counters, shards.counters)
             for name, count in counters.items()
             if name.startswith(_OTHERS)
+        },
+        rejects=_by_count(
+            {
+                f"{stage}: {name.replace('/rejected/', ', ')}": count
+                for stage, manifest in stages.items()
+                for name, count in manifest.counters.items()
+                if "/rejected/" in name and count
+            }
+        ),
+        reject_samples=[
+            {"stage": stage, **sample} for stage, manifest in stages.items() for sample in manifest.reject_samples
+        ],
+        warnings=[f"{stage}: {warning}" for stage, manifest in stages.items() for warning in manifest.warnings],
+        dropped={
+            kind: [(name, count) for name, count in names[:top]]
+            for kind, names in articles.details.get("most_frequent", {}).items()
         },
     )
 
@@ -138,6 +171,8 @@ def stats_lines(stats: BuildStats) -> list[str]:
         ("inserted names by language", stats.name_languages),
         ("inserted names by source", stats.name_sources),
         ("besides", stats.others),
+        ("rejected", stats.rejects),
+        *((f"{kind} dropped most", dict(names)) for kind, names in stats.dropped.items()),
     ):
         if counts:
             width = max(len(f"{count:,}") for count in counts.values())
@@ -170,14 +205,14 @@ def stats_json(stats: BuildStats) -> str:
 def stats_picture(stats: BuildStats) -> str:
     """The funnel as SVG: a bar a step, each as long as its share of the largest count of its kind."""
     steps = list(stats.funnel)
-    pages = max((step.count for step in steps if step.name in _PAGE_STEPS), default=1) or 1
-    links = max((step.count for step in steps if step.name not in _PAGE_STEPS), default=1) or 1
+    pages = max((step.count for step in steps if step.name in PAGE_STEPS), default=1) or 1
+    links = max((step.count for step in steps if step.name not in PAGE_STEPS), default=1) or 1
     height = _ROW_HEIGHT * len(steps) + 50
     rows = []
     for number, step in enumerate(steps):
         y = 40 + _ROW_HEIGHT * number
-        whole = pages if step.name in _PAGE_STEPS else links
-        color = "#8a8f98" if step.name in _PAGE_STEPS else "#2f6f9f"
+        whole = pages if step.name in PAGE_STEPS else links
+        color = "#8a8f98" if step.name in PAGE_STEPS else "#2f6f9f"
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in _by_count(step.dropped).items() if count)
         rows += [
             f'<text x="170" y="{y + 15}" text-anchor="end">{escape(step.name)}</text>',
@@ -194,6 +229,3 @@ def stats_picture(stats: BuildStats) -> str:
             "</svg>\n",
         ]
     )
-
-
-_PAGE_STEPS = ("pages", "articles", "articles in shards")

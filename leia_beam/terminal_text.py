@@ -20,13 +20,16 @@ def printable(text: str, kept: str = "") -> str:
     '東京\\\\x1b[31m\\\\u202e'
     """
     return "".join(
-        each if _is_harmless(each) or each in kept else each.encode("unicode_escape", "backslashreplace").decode()
+        each if is_harmless(each) or each in kept else each.encode("unicode_escape", "backslashreplace").decode()
         for each in text
     )
 
 
-def _is_harmless(character: str) -> bool:
-    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+def is_harmless(text: str) -> bool:
+    """Whether all of a text can be seen and none of it moves what stands around it."""
+    return text.isprintable() or all(
+        each.isprintable() or each in _JOINERS or unicodedata.category(each) == "Zs" for each in text
+    )
 
 
 def escaped_html(text: str) -> str:

@@ -142,7 +142,6 @@ def _compare(options: Options) -> None:
 
     from leia_eval import comparison_report, recipe
     from leia_eval.comparison import CompareOptions, compare_arms
-    from leia_eval.report_parts import page
     from leia_eval.run_folder import read_run, to_json, write_file
 
     arms = [(name, [read_run(folder) for folder in folders]) for name, folders in named.items()]
@@ -156,10 +155,10 @@ def _compare(options: Options) -> None:
     if options.output is None:
         print(comparison_report.comparison_markdown(comparison), end="")
         return
-    fragment = comparison_report.comparison_html(comparison, {name: runs[0].samples for name, runs in arms})
+    samples = {name: runs[0].samples for name, runs in arms}
     contents = {
         ".md": comparison_report.comparison_markdown(comparison).encode(),
-        ".html": page("leia-eval compare", fragment).encode(),
+        ".html": comparison_report.comparison_page(comparison, samples).encode(),
         ".json": to_json(comparison),
     }
     if options.output.suffix:
@@ -174,15 +173,13 @@ def _report(options: Options) -> None:
     if not options.runs:
         raise UsageError(f"no run was given; {PROGRAM} report DIR")
     from leia_eval import report
-    from leia_eval.report_parts import page
     from leia_eval.run_folder import read_run, write_file
 
     for folder in options.runs:
         run = read_run(folder)
         text = report.run_markdown(run.results)
-        html = page("leia-eval run", report.run_html(run.results, run.samples))
         write_file(folder / "report.md", text.encode())
-        write_file(folder / "report.html", html.encode())
+        write_file(folder / "report.html", report.run_page(run.results, run.samples).encode())
         print(text, end="")
 
 

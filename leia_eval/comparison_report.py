@@ -1,18 +1,17 @@
 """From a comparison to its report: a forest plot with its table for each pair of arms, and the items won and lost."""
 
-import html
 from collections.abc import Iterable, Sequence
 
+from leia_beam.html_pages import Html, Number, bullets, callout, details, element, joined, section, table
+from leia_beam.svg_charts import interval_svg
 from leia_eval.report_parts import (
     ITEMS_SHOWN,
-    cell,
     flags_line,
-    html_table,
-    interval_svg,
     interval_text,
     item_html,
     markdown_table,
     metric_name,
+    page,
     percent,
     plain_markdown,
     share_text,
@@ -38,24 +37,29 @@ def comparison_markdown(comparison: Json) -> str:
     )
 
 
-def comparison_html(comparison: Json, samples: dict[str, Samples]) -> str:
+def comparison_page(comparison: Json, samples: dict[str, Samples]) -> str:
+    """The comparison as a page; samples as for `comparison_html`."""
+    names = [name for name in comparison["arms"] if name != comparison["base"]]
+    return page(f"{', '.join(names)} against {comparison['base']}", comparison_html(comparison, samples))
+
+
+def comparison_html(comparison: Json, samples: dict[str, Samples]) -> Html:
     """A forest plot with its table for each pair of arms, the primary one first, and the first items won and lost.
 
     samples: by arm, those of its first run.
     """
     reach = max([abs(row[end]) for row in comparison["rows"] for end in ("low", "high")] + [0.01])
-    parts = []
+    parts = [callout("Note", "primary endpoint, fixed before: ", line) for line in _primary_lines(comparison)]
     for run, against in _pairs(comparison):
         rows = [row for row in comparison["rows"] if (row["run"], row["against"]) == (run, against)]
         main = [row for row in rows if row["metric"] == comparison["tasks"][row["task"]]["metric"]]
         others = [row for row in rows if row not in main]
-        parts += [f"<h2>{html.escape(f'{run} minus {against}')}</h2>", _forest(comparison, run, against, main, reach)]
+        tables = [_forest(comparison, run, against, main, reach)]
         if others:
-            table = _forest(comparison, run, against, others, reach, metric=True)
-            parts.append(f"<details><summary>The same by other metrics</summary>{table}</details>")
-    primary = [f"Primary endpoint: {line}" for line in _primary_lines(comparison)]
-    notes = [*primary, *comparison["notes"], *_comparison_facts(comparison)]
-    parts.append(f"<ul class=note>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>")
+            same = _forest(comparison, run, against, others, reach, metric=True)
+            tables.append(details("The same by other metrics", same))
+        parts.append(section(f"{run} minus {against}", *tables))
+    parts.append(section("What was compared", bullets([*comparison["notes"], *_comparison_facts(comparison)])))
     for row in comparison["rows"]:
         if (
             row["metric"] in ("acc", "exact_match", "jasquad_match")
@@ -63,7 +67,7 @@ def comparison_html(comparison: Json, samples: dict[str, Samples]) -> str:
             and row["only_base"] is not None
         ):
             parts += _won_and_lost(row, samples)
-    return f'<section class="leia-eval">{"".join(parts)}</section>'
+    return joined(parts)
 
 
 def _pairs(comparison: Json) -> list[tuple[str, str]]:
@@ -76,52 +80,67 @@ def _pairs(comparison: Json) -> list[tuple[str, str]]:
 
 def _forest(
     comparison: Json, run: str, against: str, rows: Sequence[Json], reach: float, *, metric: bool = False
-) -> str:
+) -> Html:
     """One table: the primary endpoint where it is of these arms, and a row a task (and metric, where that is asked)."""
-    plot = f"−{percent(reach)} to +{percent(reach)}"
-    header = ["task", *(["metric"] if metric else []), "n", against, run, "difference [95 %]", plot, "p", "Holm's p",
-              "won : lost", "detectable", "chance", "floor"]  # fmt: skip
+    columns = [
+        "task",
+        *(["metric"] if metric else []),
+        Number("difference [95 %]"),
+        f"−{percent(reach)} to +{percent(reach)}",
+        *(
+            Number(name)
+            for name in (*(against, run, "n", "p"), "Holm's p", "won : lost", "detectable", "chance", "floor")
+        ),
+    ]
     lines = []
     primary = comparison["primary"]
     if primary is not None and (primary["arm"], primary["against"]) == (run, against) and not metric:
         lines.append(_primary_line(primary, reach))
-    for row in rows:
-        english, items = row["language"] == "en", row["items"]
-        name = row["task"] + (" (regression)" if english else "") + ("" if items == "all" else f" ({items} items)")
-        won = "–" if row["only_other"] is None else f"{row['only_other']} : {row['only_base']}"
-        n = str(row["n"]) if row["clusters"] == row["n"] else f"{row['n']} in {row['clusters']}"
-        lines.append([
-            cell(name),
-            *([cell(metric_name(row["metric"]))] if metric else []),
-            *(cell(text, number=True) for text in (n, percent(row["base"]), percent(row["other"]))),
-            *_difference_cells(row, reach),
-            f"<td class=number>{_p_value(row['p'])} <span class=note>{html.escape(row['test'])}</span></td>",
-            *(cell(text, number=True) for text in (
-                _p_value(row["p_holm"]), won, _detectable(row), share_text(row["chance"]), share_text(row["floor"]),
-            )),
-        ])  # fmt: skip
-    return f"<div class=wide>{html_table(header, lines)}</div>"
+    lines += [_row_line(row, reach, metric=metric) for row in rows]
+    other = " by other metrics" if metric else ""
+    return table(f"{run} minus {against}, by task{other}", columns, lines)
+
+
+def _row_line(row: Json, reach: float, *, metric: bool) -> list[str]:
+    english, items = row["language"] == "en", row["items"]
+    won = "–" if row["only_other"] is None else f"{row['only_other']} : {row['only_base']}"
+    n = str(row["n"]) if row["clusters"] == row["n"] else f"{row['n']} in {row['clusters']}"
+    return [
+        row["task"] + (" (regression)" if english else "") + ("" if items == "all" else f" ({items} items)"),
+        *([metric_name(row["metric"])] if metric else []),
+        *_difference_cells(row, reach),
+        percent(row["base"]),
+        percent(row["other"]),
+        n,
+        joined([f"{_p_value(row['p'])} ", element("span", row["test"], class_="soft")]),
+        _p_value(row["p_holm"]),
+        won,
+        _detectable(row),
+        share_text(row["chance"]),
+        share_text(row["floor"]),
+    ]
 
 
 def _primary_line(primary: Json, reach: float) -> list[str]:
     metric = "" if primary["metric"] is None else f", {metric_name(primary['metric'])}"
-    name = f"<b>Primary endpoint.</b> Mean over {len(primary['tasks'])} tasks{html.escape(metric)}"
     seeds = f"{primary['seeds'][1]} and {primary['seeds'][0]} checkpoints"
+    name = [element("b", "Primary endpoint."), f" Mean over {len(primary['tasks'])} tasks{metric} "]
     return [
-        f"<td>{name} <span class=note>{seeds}</span></td>",
-        *(cell(text, number=True) for text in ("", percent(primary["base"]), percent(primary["other"]))),
+        joined([*name, element("span", seeds, class_="soft")]),
         *_difference_cells(primary, reach),
-        cell(_p_value(primary["p"]), number=True),
-        *(cell(text, number=True) for text in ("–", "–", percent(primary["detectable"]), "", "")),
+        percent(primary["base"]),
+        percent(primary["other"]),
+        "",
+        _p_value(primary["p"]),
+        *("–", "–", percent(primary["detectable"]), "", ""),
     ]
 
 
 def _difference_cells(row: Json, reach: float) -> list[str]:
     """The difference in numbers and drawn."""
-    svg = interval_svg(row["low"], row["difference"], row["high"], mark=0.0, span=(-reach, reach))
     return [
-        cell(interval_text(row["difference"], row["low"], row["high"], signed=True), number=True),
-        f"<td>{svg}</td>",
+        interval_text(row["difference"], row["low"], row["high"], signed=True),
+        interval_svg(row["low"], row["difference"], row["high"], mark=0.0, span=(-reach, reach)),
     ]
 
 
@@ -184,7 +203,7 @@ def _comparison_facts(comparison: Json) -> list[str]:
     ]
 
 
-def _won_and_lost(row: Json, samples: dict[str, Samples]) -> Iterable[str]:
+def _won_and_lost(row: Json, samples: dict[str, Samples]) -> Iterable[Html]:
     base_name, run_name = row["against"], row["run"]
     base = {sample["id"]: sample for sample in samples[base_name][row["task"]]}
     other = {sample["id"]: sample for sample in samples[run_name][row["task"]]}
@@ -192,10 +211,15 @@ def _won_and_lost(row: Json, samples: dict[str, Samples]) -> Iterable[str]:
         (f"{row['task']}: only {run_name} right", row["only_other_ids"]),
         (f"{row['task']}: only {base_name} right", row["only_base_ids"]),
     ):
-        if ids:
-            yield f"<h3>{html.escape(title)} ({len(ids)} items, the first {min(len(ids), ITEMS_SHOWN)})</h3>"
-        for item in ids[:ITEMS_SHOWN]:
-            yield item_html(base[item], ((base_name, base[item]), (run_name, other[item])))
+        shown = ids[:ITEMS_SHOWN]
+        if shown:
+            yield section(
+                f"{title} ({len(ids)} items, the first {len(shown)})",
+                *(
+                    item_html(base[item], ((base_name, base[item]), (run_name, other[item])), row["language"])
+                    for item in shown
+                ),
+            )
 
 
 def _count(count: int | None) -> str:

@@ -1,22 +1,21 @@
 """From a run's results to its report in Markdown and in self-contained HTML: no script, no font, no picture from elsewhere.
 
-The functions that end in _html give a fragment, for another page to hold; `report_parts.page` makes a page of one.
+`run_html` gives a fragment, for another page to hold; `run_page` makes a page of it.
 """
 
-import html
 from collections.abc import Sequence
 
+from leia_beam.html_pages import Html, Number, Prose, bullets, joined, section, table
+from leia_beam.svg_charts import interval_svg
 from leia_eval.report_parts import (
     ITEMS_SHOWN,
     METRIC_NAMES,
-    cell,
     flags_line,
-    html_table,
-    interval_svg,
     interval_text,
     item_html,
     markdown_table,
     metric_name,
+    page,
     percent,
     plain_markdown,
     share_text,
@@ -42,29 +41,43 @@ def run_markdown(results: Json) -> str:
     return markdown_table(header, rows) + "\n" + "\n".join(plain_markdown(line) for line in _facts(results)) + "\n"
 
 
-def run_html(results: Json, samples: Samples) -> str:
+def run_page(results: Json, samples: Samples) -> str:
+    """One run's scores as a page."""
+    return page(f"Scores of {results['model']['name']}", run_html(results, samples))
+
+
+def run_html(results: Json, samples: Samples) -> Html:
     """One run's scores as an HTML fragment, with the first items of each task."""
-    header = ["task", "items", "metric", "score", "95 %", "0 to 100 %, chance marked", "others", "chance"]
+    columns = [
+        "task",
+        Number("items"),
+        "metric",
+        Number("score"),
+        Number("95 %"),
+        "0 to 100 %, chance marked",
+        Number("chance"),
+        Prose("others"),
+    ]
     rows = []
     for task in results["tasks"]:
         value, low, high = _ends(task["scores"][task["metric"]])
         chance = task["chance"]
         rows.append([
-            cell(task["name"]),
-            cell(_items(task), number=True),
-            cell(metric_name(task["metric"])),
-            cell(percent(value), number=True),
-            cell(f"{percent(low)} to {percent(high)}", number=True),
-            f"<td>{interval_svg(low, value, high, mark=chance or 0.0, span=(0.0, 1.0))}</td>",
-            cell(_others(task)),
-            cell(share_text(chance), number=True),
+            task["name"],
+            _items(task),
+            metric_name(task["metric"]),
+            percent(value),
+            f"{percent(low)} to {percent(high)}",
+            interval_svg(low, value, high, mark=chance or 0.0, span=(0.0, 1.0)),
+            share_text(chance),
+            _others(task),
         ])  # fmt: skip
-    facts = "".join(f"<li>{html.escape(line)}</li>" for line in _facts(results))
-    parts = [f"<div class=wide>{html_table(header, rows)}</div>", f"<ul class=note>{facts}</ul>"]
-    for task in results["tasks"]:
-        parts.append(f"<h3>First items of {html.escape(task['name'])}</h3>")
-        parts += [item_html(row) for row in samples[task["name"]][:ITEMS_SHOWN]]
-    return f'<section class="leia-eval">{"".join(parts)}</section>'
+    scores = section("Scores", table("Scores by task", columns, rows), bullets(_facts(results)))
+    return joined([scores, *(_first_items(task, samples[task["name"]][:ITEMS_SHOWN]) for task in results["tasks"])])
+
+
+def _first_items(task: Json, rows: Sequence[Json]) -> Html:
+    return section(f"First items of {task['name']}", *(item_html(row, language=task["language"]) for row in rows))
 
 
 def _facts(results: Json) -> list[str]:

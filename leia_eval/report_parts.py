@@ -1,23 +1,17 @@
-"""Pieces of reports: numbers as text, tables in Markdown and HTML, an interval drawn, an item, a whole page.
+"""Pieces of reports: numbers as text, tables in Markdown, an item with what was said to it, a whole page.
 
-Every text that comes from data, models or options goes through `html.escape`; in Markdown tables, bars and line ends
-are escaped.
+Pages are made of the parts that all of LEIA's pages are made of, which escape every text that comes from data, models or
+options; in Markdown tables, bars and line ends are escaped too.
 """
 
 import html
 from collections.abc import Iterable, Sequence
 
+from leia_beam.html_pages import Html, element, joined, text_in
+from leia_beam.html_pages import page as whole_page
 from leia_eval.run_folder import Json
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-.leia-eval .wide { overflow-x: auto }
-.leia-eval table { border-collapse: collapse; margin: 1rem 0; font-size: 14px }
-.leia-eval th, .leia-eval td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
-.leia-eval td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.leia-eval .note { color: #555; font-size: 13px }
-.leia-eval .right { color: #17663a } .leia-eval .wrong { color: #a02020 }
-"""
+KIND = "LEIA · evaluation"
 METRIC_NAMES = {
     "acc": "accuracy", "acc_norm": "per character", "acc_bytes": "per byte", "acc_pmi": "PMI",
     "exact_match": "exact match", "char_f1": "character F1",
@@ -28,54 +22,40 @@ _FLAG_NAMES = {
     "marker": "with a marker", "no_end": "without an end",
 }  # fmt: skip
 ITEMS_SHOWN = 5
-_PLOT_WIDTH, _PLOT_HEIGHT = 180, 16
+_MAX_SHOWN = 200
+"""Characters of a text that an item shows."""
 
 
-def page(title: str, fragment: str) -> str:
+def page(title: str, fragment: Html) -> str:
     """A page that holds `fragment`."""
-    escaped = html.escape(title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{escaped}</h1>\n{fragment}\n</body></html>\n"
-    )
+    return whole_page(title, fragment, kind=KIND)
 
 
-def interval_svg(low: float, value: float, high: float, *, mark: float, span: tuple[float, float]) -> str:
-    """A line from `low` to `high` with a dot at `value`, and a tick at `mark`, on an axis over `span`."""
-
-    def x(at: float) -> float:
-        inside = min(max(at, span[0]), span[1])
-        return round(4 + (_PLOT_WIDTH - 8) * (inside - span[0]) / (span[1] - span[0]), 1)
-
-    middle = _PLOT_HEIGHT / 2
-    return (
-        f'<svg width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" role="img">'
-        f'<line x1="{x(mark)}" x2="{x(mark)}" y1="0" y2="{_PLOT_HEIGHT}" stroke="#777"/>'
-        f'<line x1="{x(low)}" x2="{x(high)}" y1="{middle}" y2="{middle}" stroke="#2a5d9f" stroke-width="2"/>'
-        f'<circle cx="{x(value)}" cy="{middle}" r="3.5" fill="#2a5d9f"/></svg>'
-    )
-
-
-def item_html(row: Json, said: Sequence[tuple[str, Json]] | None = None) -> str:
+def item_html(row: Json, said: Sequence[tuple[str, Json]] | None = None, language: str | None = None) -> Html:
     """An item with its choices, the right answer, and what each of `said` (name, sample) answered."""
-    said = said or (("model", row),)
-    lines = [f'<span class="note">{html.escape(row["id"])}</span> {html.escape(_shown(row["stem"]))}']
+    lines = [element("p", element("span", row["id"], class_="soft"), " ", text_in(language, _shown(row["stem"])))]
     if "choices" in row:
-        lines.append(" · ".join(
-            f"<b>{html.escape(label)}</b> {html.escape(text)}"
-            for label, text in zip(row["labels"], row["choices"], strict=True)
-        ))  # fmt: skip
+        choices = zip(row["labels"], row["choices"], strict=True)
+        lines.append(element("ul", *(_choice(row, label, text, language) for label, text in choices), class_="choices"))
     gold = row["answer"] if "answer" in row else " | ".join(row.get("answers", ()))
-    answers = " · ".join(
-        f'<span class="{_verdict(of_run)}">{html.escape(name)}: {html.escape(_shown(str(of_run.get("prediction", ""))))}</span>'
-        for name, of_run in said
+    answers = [element("span", "answer ", element("b", text_in(language, gold)), class_="said")]
+    answers += [_answer(name, of_run, language) for name, of_run in said or (("model", row),)]
+    return element("div", *lines, element("p", *answers), class_="item")
+
+
+def _choice(row: Json, label: str, text: str, language: str | None) -> Html:
+    return element(
+        "li", element("b", label), " ", text_in(language, text), class_="gold" if label == row.get("answer") else None
     )
-    lines.append(f"answer {html.escape(gold)} · {answers}")
-    return f"<p>{'<br>'.join(lines)}</p>"
 
 
-def _verdict(row: Json) -> str:
-    return "right" if row.get("acc", row.get("jasquad_match", row.get("exact_match"))) else "wrong"
+def _answer(name: str, row: Json, language: str | None) -> Html:
+    """What a model said, with a mark that needs no colour."""
+    is_right = row.get("acc", row.get("jasquad_match", row.get("exact_match")))
+    said = text_in(language, _shown(str(row.get("prediction", ""))))
+    mark = element("span", "✓" if is_right else "✗", role="img", aria_label="right" if is_right else "wrong")
+    words = joined([f"{name}: ", said, " ", mark])
+    return element("span", words, class_=f"said {'right' if is_right else 'wrong'}")
 
 
 def metric_name(metric: str) -> str:
@@ -94,8 +74,8 @@ def flags_line(shares: Json | None) -> str:
     )
 
 
-def _shown(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _shown(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def share_text(share: float | None) -> str:
@@ -123,15 +103,3 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plain_markdown(text: str) -> str:
     """Text that cannot end a table's cell or line, nor be taken for HTML."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
-
-
-def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table of finished cells."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def cell(text: str, *, number: bool = False) -> str:
-    """A cell of escaped text."""
-    return f"<td{' class=number' if number else ''}>{html.escape(text)}</td>"

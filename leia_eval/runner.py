@@ -407,10 +407,9 @@ def _task_result(task: PreparedTask, rows: list[scoring.Row], cut: int) -> Json:
 
 def _write(output: Path, results: Json, samples: Samples, work: dict[str, Any]) -> Json:
     from leia_eval import report
-    from leia_eval.report_parts import page
 
     pages = {
         "report.md": report.run_markdown(results).encode(),
-        "report.html": page("leia-eval run", report.run_html(results, samples)).encode(),
+        "report.html": report.run_page(results, samples).encode(),
     }
     return write_run(output, results, samples, pages, work)

@@ -202,7 +202,8 @@ def load_training(checkpoint: Checkpoint, optimizer: Optimizer, weights: Sequenc
             if weight in mine:
                 tensor = file.get_tensor(name)
                 # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
-                optimizer.state[weight][key] = tensor.clone() if key == "step" else tensor.to(weight.device, copy=True)
+                device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else weight.device
+                optimizer.state[weight][key] = tensor.to(device, copy=True)
 
 
 def remove_old(output: Path, keep: int) -> None:

@@ -16,7 +16,7 @@ from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, StudyConfig
+from leia_train.config import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,7 +71,6 @@ def _train(options: Options, arguments: Sequence[str]) -> int:
         if config.run.nproc > 1 and not is_launched(os.environ):
             return launch(list(arguments), config.run.nproc, Path(config.run.output))
         from leia_train.train import train
-    _no_bars()
     from leia_beam.chatter import chatter_held
 
     console: Console = options.console
@@ -94,7 +93,8 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
     with _needs("planning"):
         from leia_train.planning import describe
-    for line in describe(config, report=options.console.say):
+    plan: PlanConfig = make_groups(options)["plan"]
+    for line in describe(config, report=options.console.say, gpus=plan.gpus):
         print(line)
     return 0
 
@@ -126,6 +126,14 @@ def _exposures(options: Options, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _report(options: Options, arguments: Sequence[str]) -> int:
+    config: ReportConfig = make_groups(options)["report"]
+    with _needs("the report"):
+        from leia_train.report import write_report
+    print(write_report(config))
+    return 0
+
+
 def _doctor(options: Options, arguments: Sequence[str]) -> int:
     from leia_beam.chatter import chatter_to
     from leia_beam.findings import exit_code_of_findings, show
@@ -147,6 +155,7 @@ def _study(options: Options, arguments: Sequence[str]) -> int:
     from leia_train.study_command import run_study
 
     config: StudyConfig = make_groups(options)["study"]
+    options.console.quiet = config.quiet
     return run_study(options, config, report=options.console.say)
 
 
@@ -157,6 +166,7 @@ _HANDLERS: Mapping[str, Callable[[Options, Sequence[str]], int]] = {
     "bake": _bake,
     "export": _export,
     "exposures": _exposures,
+    "report": _report,
     "doctor": _doctor,
 }
 

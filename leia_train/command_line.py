@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
-from leia_beam.arguments import Parser, Switch, new_command
+from leia_beam.arguments import Parser, Switch, names, new_command, whole_numbers
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import Options, add_recipe_options
 from leia_beam.recipe import TRAINING
@@ -25,6 +25,8 @@ from leia_train.config import (
     ExportConfig,
     ExposuresConfig,
     OptimizationConfig,
+    PlanConfig,
+    ReportConfig,
     StudyConfig,
     TrainConfig,
 )
@@ -73,14 +75,19 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
     flag = "--" + each.name.replace("_", "-")
     help_text = each.metadata["help"].replace("%", "%%")
     if positional:
-        group.add_argument(each.name, metavar=each.name.upper(), help=help_text)
+        several = "+" if typing.get_origin(kind) is tuple else None
+        metavar = each.metadata["metavar"] or each.name.upper()
+        group.add_argument(each.name, nargs=several, metavar=metavar, help=help_text)
         return
     common: dict[str, Any] = {"help": help_text, "required": required, "default": None if required else each.default}
     if kind is bool:
         group.add_argument(flag, action=Switch, **common)
     elif typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        group.add_argument(flag, nargs="+", type=item, metavar=each.metadata["metavar"], **common)
+        item, metavar = typing.get_args(kind)[0], each.metadata["metavar"]
+        if each.metadata["commas"]:
+            group.add_argument(flag, type=whole_numbers if item is int else names, metavar=metavar, **common)
+        else:
+            group.add_argument(flag, nargs="+", type=item, metavar=metavar, **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)
@@ -107,7 +114,8 @@ def make_config(options: Options) -> TrainConfig:
 
     Raises: UsageError for a value that is missing or out of its range.
     """
-    return TrainConfig(**make_groups(options))
+    groups = make_groups(options)
+    return TrainConfig(**{name: groups[name] for name in GROUPS})
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -126,8 +134,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         summary="print what `train` with these options would do",
-        example="leia-train plan -c recipe.yaml",
-        groups=GROUPS,
+        example="leia-train plan -c recipe.yaml --gpus 8xH100",
+        groups={**GROUPS, "plan": PlanConfig},
         recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
     ),
     "bake": Command(
@@ -151,6 +159,12 @@ COMMANDS: Mapping[str, Command] = {
         recipe=RecipeUse(
             section=TRAINING, names=derived.NAMES_OF_EXPOSURES, derive=derived.for_exposures, has_arms=True
         ),
+    ),
+    "report": Command(
+        summary="write one page of a run's curves, figures, exposures and configuration, or of several runs'",
+        example="leia-train report runs/plain runs/leia --output report.html",
+        groups={"report": ReportConfig},
+        positional="runs",
     ),
     "doctor": Command(
         summary="say what training would find on this machine; with a run's options, whether it can run here",

@@ -39,9 +39,10 @@ def option(
     choices: tuple[str, ...] | None = None,
     required: bool = False,
     metavar: str | None = None,
+    commas: bool = False,
 ) -> Any:
-    """A field with what the command line says of it."""
-    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar}
+    """A field with what the command line says of it; `commas`: a list that is one word."""
+    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar, "commas": commas}
     return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
@@ -167,7 +168,9 @@ class ModelConfig:
         choices=DTYPES,
     )
     rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
-    loss_chunk: int = option("tokens whose logits are in memory at once; 0 for as many as fit 256 MiB", default=0)
+    loss_chunk: int = option(
+        "tokens whose logits are in memory at once; 0 for as many as fit 256 MiB, or 1/64 of a GPU's memory", default=0
+    )
     marker_logits: bool = option(
         "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
     )
@@ -381,19 +384,36 @@ class ExposuresConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudyConfig:
-    """Which runs of a recipe's study are done."""
+class PlanConfig:
+    """What a plan is made for."""
 
-    arms: tuple[str, ...] = option("these arms alone (default: all of the recipe)", default=(), metavar="ARM")
-    seeds: tuple[int, ...] = option("these seeds alone (default: all of the recipe)", default=(), metavar="N")
+    gpus: str = option("GPUs to plan for, such as 8xH100 (default: the one that is here)", default="", metavar="NxNAME")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Which runs of a recipe's study are done, and what is said of it."""
+
+    arms: tuple[str, ...] = option(
+        "these arms alone, where any are named", default=(), metavar="ARM[,ARM…]", commas=True
+    )
+    seeds: tuple[int, ...] = option("these seeds alone, where any are named", default=(), metavar="N[,N…]", commas=True)
     dry_run: bool = option("say what would be done", default=False)
+    quiet: bool = option("no notes and no progress: warnings and the error alone", default=False)
+    log_json: bool = option("on standard error one JSON object a line, for collectors of logs", default=False)
 
     def __post_init__(self) -> None:
-        for name in ("arms", "seeds"):
-            given = getattr(self, name)
-            _check(len(set(given)) == len(given), name, ",".join(map(str, given)), "each given once")
         for seed in self.seeds:
             _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Which runs are shown on one page, and where that goes."""
+
+    runs: tuple[str, ...] = option("runs' folders; several are drawn over each other", required=True, metavar="RUN")
+    output: str = option("HTML file; empty for report.html in the folder of a single run", default="")
+    exposures: bool = option("count how often links were seen, which reads the run's store", default=True)
 
 
 GROUPS: Mapping[str, type] = {

@@ -232,7 +232,7 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
     from leia_beam.manifest import read_manifest
     from leia_train.markers import add_markers
     from leia_train.model import check_model
-    from leia_train.planning import empty_model, memory_bytes
+    from leia_train.planning import empty_model
     from leia_train.shard_folders import read_build_tokenizer
 
     folder = Path(config.data.shards[0])
@@ -250,26 +250,30 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
     yield Finding(
         state=OK, subject="--model", text=f"{config.model.model}: {type(model).__name__}, {weights:,} weights"
     )
-    yield from _memory(config, sum(memory_bytes(config, model, weights).values()), weights)
+    yield from _memory(config, model, weights)
     state = _STATE_BYTES * weights
     to_write = _WEIGHT_BYTES * weights * (config.run.keep + 2) + state * (config.run.keep + 1)
     what = f"{config.run.keep} checkpoints, one more while it is written, and the final model"
     yield disk_finding(config.run.output, to_write, what, "give another --output, or --keep 1")
 
 
-def _memory(config: TrainConfig, needed: int, weights: int) -> Iterator[Finding]:
+def _memory(config: TrainConfig, model: Any, weights: int) -> Iterator[Finding]:
     """Of a process on a GPU, or of all of them in this machine's memory."""
     import torch
+
+    from leia_train.memory import memory_bytes
 
     advice = "lower --micro-batch or --max-length, or give --gradient-checkpointing"
     if _device(config).type == "cpu":
         processes = max(config.run.nproc, 1)
+        needed = sum(memory_bytes(config, model, 0).values())
         yield memory_finding(needed * processes, f"{processes} processes of training", advice)
         if weights > _SLOW_ON_CPU_WEIGHTS and config.run.device != "cpu":
             text = f"{weights / 1e9:.1f} billion weights would be trained on the CPU, which takes days"
             yield Finding(state=WARNING, subject="GPU", text=text, advice="train on a machine with a GPU")
         return
     smallest = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    needed = sum(memory_bytes(config, model, smallest).values())
     text = f"about {needed / _GIB:.1f} GiB a process; the smallest GPU has {smallest / _GIB:.0f} GiB"
     is_enough = needed <= smallest
     yield Finding(

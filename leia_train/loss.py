@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from leia_train.attention import Contexts, packed_hidden_states, packed_logits
 from leia_train.packing import IGNORED
 
-CHUNK_BYTES = 256 << 20
-"""Of float32 logits that are in memory at once, unless --loss-chunk says otherwise."""
+MIN_CHUNK_BYTES = 256 << 20
+"""Of float32 logits that are in memory at once, unless --loss-chunk says otherwise; on a GPU a 64th of its memory, if that
+is more: each chunk moves the gradients of the whole output matrix, which was a tenth of a step on an H200."""
+_CHUNK_SHARE = 64
 _MAX_DIFFERENCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Of losses in nats; a scale or a cap of the logits that is not known here changes them by more."""
 
@@ -53,8 +55,12 @@ class TokenLoss(nn.Module):
         losses = torch.zeros(labels_BT.shape, dtype=torch.float32, device=labels_BT.device)
         return losses.masked_scatter(wanted, found)
 
+    def compile_cross_entropy(self) -> None:
+        """Compile what follows the logits, whose number differs from batch to batch."""
+        self._cross_entropy = torch.compile(self._cross_entropy, dynamic=True)  # type: ignore[method-assign]
+
     def _chunked(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
-        size = self.chunk_tokens or max(CHUNK_BYTES // (4 * self._vocabulary_size()), 16)
+        size = self.chunk_tokens or default_chunk(self._vocabulary_size(), gpu_bytes(states_NH.device))
         if len(targets_N) <= size:
             return self._losses(states_NH, targets_N)
         parts = [
@@ -82,6 +88,16 @@ class TokenLoss(nn.Module):
             outside = torch.tensor(self.excluded_ids, device=logits.device)
             logits = logits.index_fill(-1, outside, float("-inf"))
         return cross_entropy(logits, targets_N, reduction="none")
+
+
+def default_chunk(vocabulary_size: int, gpu_bytes: int) -> int:
+    """Tokens whose logits are in memory at once, on a GPU of so much memory; 0 for none."""
+    return max(max(MIN_CHUNK_BYTES, gpu_bytes // _CHUNK_SHARE) // (4 * vocabulary_size), 16)
+
+
+def gpu_bytes(device: torch.device) -> int:
+    """The memory of a GPU; 0 for other devices."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:

@@ -23,7 +23,10 @@ _MIN_LOSSES = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
-    """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names."""
+    """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names.
+
+    `mean_segment` is the length of the stretch in which a token sees others, on average over the first process's tokens.
+    """
 
     step: int
     loss: float
@@ -35,6 +38,7 @@ class StepMetrics:
     target_tokens: int
     name_label_tokens: int
     name_loss: float | None
+    mean_segment: float
     epoch: int
     moved_share: float | None
     seconds: float

@@ -69,6 +69,12 @@ class PackedRows:
         """Where each segment begins in the B * T tokens, and the end: what attention kernels call cu_seqlens."""
         return np.append(np.flatnonzero(self.position_ids.ravel() == 0), self.position_ids.size)
 
+    @property
+    def mean_segment(self) -> float:
+        """The length of a token's segment, on average over tokens."""
+        lengths = np.diff(self.segment_offsets)
+        return float((lengths.astype(np.float64) ** 2).sum() / max(self.position_ids.size, 1))
+
     def part(self, start: int, stop: int) -> PackedRows:
         """The rows [start, stop)."""
         return PackedRows(

@@ -173,10 +173,12 @@ def _make_loss(
     chunked = agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
+    excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
+    loss = TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
     if config.model.compile:
         (model.base_model if chunked else model).compile()  # what TokenLoss calls
-    excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
-    return TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
+        loss.compile_cross_entropy()
+    return loss
 
 
 def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:

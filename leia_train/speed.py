@@ -1,38 +1,24 @@
 """From a model and a step's time to floating-point operations a second, and the share of what the device can do (MFU).
 
-A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width x length for the
-attention, halved because it is causal; recomputation is not counted, and of experts those alone that a token is sent to.
-Peaks are the makers' dense bfloat16 figures.
+A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width of all heads x length
+for the attention, halved because it is causal; the length is that of the stretch in which tokens see each other.
+Recomputation is not counted, and of experts those alone that a token is sent to.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 
-_PEAK_TFLOPS = {
-    "A100": 312,
-    "A800": 312,
-    "A40": 150,
-    "A10": 125,
-    "L40S": 362,
-    "L40": 181,
-    "L4": 121,
-    "H100 PCIe": 756,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "H800": 989,
-    "B200": 2250,
-    "RTX 4090": 165,
-    "RTX 3090": 71,
-}
+from leia_train.gpus import gpu_named
 
 
-def flops_per_token(model: Any, length: int) -> float:
-    """Operations for one token of rows of `length`, forward and backward."""
+def flops_per_token(model: Any, length: float) -> float:
+    """Operations for one token, forward and backward.
+
+    `length` is the mean over tokens of the length of the document, or row, in which the token sees others.
+    """
     looked_up = model.get_input_embeddings().weight.numel() if not _tied(model) else 0
     config = model.config
     experts, used = getattr(config, "num_experts", None) or 0, getattr(config, "num_experts_per_tok", None) or 0
@@ -40,7 +26,9 @@ def flops_per_token(model: Any, length: int) -> float:
     weights = -looked_up + sum(
         parameter.numel() * (share if ".experts." in name else 1) for name, parameter in model.named_parameters()
     )
-    attention = 6 * getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) * length
+    heads = getattr(config, "num_attention_heads", 0)
+    width = heads * (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1))
+    attention = 6 * getattr(config, "num_hidden_layers", 0) * width * length
     return float(6 * weights + attention)
 
 
@@ -51,11 +39,8 @@ def _tied(model: Any) -> bool:
 
 def peak_tflops(device: torch.device) -> float | None:
     """What a device can do at most; None for one that is not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    known = (peak for kind, peak in _PEAK_TFLOPS.items() if re.search(rf"\b{kind}\b", name))
-    return next((float(peak) for peak in known), None)
+    found = gpu_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return None if found is None else found.tflops
 
 
 def utilisation(tokens_per_s: float, flops: float, processes: int, peak: float | None) -> float | None:

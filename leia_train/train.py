@@ -40,6 +40,7 @@ from leia_train.preparing import MARKER_START, Run, prepare
 from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
+    LOG_NAME,
     STATUS_NAME,
     StopRequest,
     check_output,
@@ -57,7 +58,6 @@ from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
 
 Report = Callable[[str], None]
-LOG_NAME = "train.log"
 Result = TypeVar("Result")
 Told = TypeVar("Told")
 
@@ -181,7 +181,8 @@ def _loop(run: Run, loader: RowLoader) -> None:
     """Do the steps that are left; stop after the one in which a signal came."""
     watch = SpikeWatch(run.config.run.spike)
     settings = run.config.run
-    flops = flops_per_token(run.bare_model, run.config.data.max_length)
+    alone = flops_per_token(run.bare_model, 0)
+    seen = flops_per_token(run.bare_model, 1) - alone
     peak = peak_tflops(run.accelerator.device)
     run.model.train()
     if 0 < run.step < run.steps:
@@ -195,6 +196,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
             run.log.write(metrics)
             run.tracking.write(metrics.step, asdict(metrics))
             rate = metrics.tokens / max(metrics.seconds, 1e-9)
+            flops = alone + seen * metrics.mean_segment
             used = utilisation(rate, flops, run.accelerator.num_processes, peak)
             run.progress(metrics.measure(run.steps, used))
         spike = watch.warning(metrics.step, metrics.loss)

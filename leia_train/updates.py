@@ -52,6 +52,7 @@ def do_step(run: Run, given: StepRows) -> StepMetrics:
         target_tokens=tokens - inserted,
         name_label_tokens=name_labels,
         name_loss=name_nats / name_labels if name_labels else None,
+        mean_segment=rows.mean_segment,
         epoch=given.epoch,
         moved_share=moved,
         seconds=time.perf_counter() - started_s + given.waited_s,

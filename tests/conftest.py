@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 # pytest --hypothesis-profile=search
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("search", deadline=None, print_blob=True)
+settings.register_profile("few", derandomize=True, deadline=None, print_blob=True, max_examples=20)  # other Pythons
 settings.load_profile("fixed")
 
 SAMPLE_SOURCES = Path(__file__).parent / "data" / "sample"
+ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -69,6 +72,17 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     folder = tmp_path_factory.mktemp("sample")
     module.pack_sample(folder)
     return Sample(folder)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's output folder, after a run with few steps as a newcomer starts it."""
+    output = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, str(ROOT / "recipes/demo/run.py"), "--output", str(output), "--steps", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"Open {output / 'index.html'} in a browser." in result.stdout
+    return output
 
 
 @pytest.fixture

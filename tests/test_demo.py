@@ -8,20 +8,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's output folder, after a run with few steps."""
-    output = tmp_path_factory.mktemp("demo") / "out"
-    command = [sys.executable, str(ROOT / "recipes/demo/run.py"), "--output", str(output), "--steps", "4"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"Open {output / 'index.html'} in a browser." in result.stdout
-    return output
 
 
 class _Page(HTMLParser):

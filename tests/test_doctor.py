@@ -182,6 +182,8 @@ def test_dumps_that_are_missing_cut_or_changed(recipe: Path, capsys: pytest.Capt
     assert code == 5 and "is not whole (39.1 kB); run the same leia-beam fetch again" in found["pages"][1]
     (dumps / LOCK_NAME).unlink()
     code, found = _of_build(recipe, capsys)
+    assert code == 5 and "no dumps.lock.json there; run leia-beam fetch" in found["--dumps"][1]
+    code, found = _findings(leia_beam, ["--wiki", "ja"], capsys)
     assert code == 5 and "neither --pages nor a folder that fetch filled" in found["dumps"][1]
     code, found = _of_build(recipe, capsys, "--pages", "nowhere-*.bz2", "--wikidata", "nothing.gz")
     assert code == 5 and found["--pages"][0] == found["--wikidata"][0] == "problem"

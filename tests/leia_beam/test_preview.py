@@ -13,7 +13,7 @@ from lxml import html
 from leia_beam.cli import main
 from leia_beam.errors import UsageError
 from leia_beam.manifest import read_manifest
-from leia_beam.preview import Choice, Preview
+from leia_beam.preview import Choice, Preview, Segment, ShownArticle
 from leia_beam.preview_html import preview_page
 from leia_beam.preview_text import article_lines
 from leia_beam.shard_rows import RowOptions
@@ -147,14 +147,73 @@ def test_text_on_a_terminal_moves_no_cursor(hostile: Path) -> None:
 def test_a_page_holds_no_markup_of_the_dump(hostile: Path) -> None:
     """Parsed as a browser does: no script, no element that the page did not make, the words as they were."""
     (article,) = Preview(hostile).articles(Choice(random=1), with_tokens=True)
-    page = preview_page([article], f"x {HOSTILE}")
-    assert "\x1b" not in page and "\u202e" not in page and "\x00" not in page
+    page = preview_page([article, article], f"x {HOSTILE}")
+    assert not set("\x1b\u202e\u2066\x00") & set(page)
     tree = html.document_fromstring(page)
     assert {element.tag for element in tree.iter()} <= set(
-        "html head meta title style body h1 h2 p span bdi nav a article div details summary table tr th td tbody".split()
+        "html head meta title style body header main h1 h2 p span bdi nav a article div details summary dl dt dd ul li table "
+        "caption thead tbody tr th td".split()
     )
     assert "<script>alert(1)</script>" in tree.text_content() and "<script>alert(2)</script>[/b]" in tree.text_content()
-    assert not re.search(r"(?:src|href)=\"(?!#)", page) and "default-src 'none'" in page
+    assert not re.search(r"<[^>]*\s(?:src|href)=\"(?!#)", page)
+    (policy,) = tree.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
+
+
+def segment(text: str, **more: str | None) -> Segment:
+    """A link."""
+    return Segment(text=text, is_link=True, **more)
+
+
+def test_each_wiki_is_read_in_its_own_direction_and_names_in_theirs() -> None:
+    """Arabic runs from right to left also where it begins with Latin letters; a name is isolated and says its language."""
+    segments = [
+        Segment(text="NASA هي وكالة في "),
+        segment("الولايات المتحدة", name="United States", name_language="en", qid="Q30", edge="exact", target="x"),
+        Segment(text=" و"),
+        segment("مكان", target="مكان بعيد", reason="missing page"),
+    ]
+    articles = [
+        ShownArticle(
+            wiki=wiki,
+            page_id=1,
+            title=title,
+            qid="Q1",
+            flags=["stub"],
+            token_count=1234,
+            segments=segments,
+            tokens=None,
+        )
+        for wiki, title in (("arwiki", "ناسا"), ("jawiki", "東京"))
+    ]
+    tree = html.document_fromstring(preview_page(articles, "x"))
+    texts = tree.findall(".//div[@class='text']")
+    assert [(node.get("lang"), node.get("dir")) for node in texts] == [("ar", "rtl"), ("ja", "ltr")]
+    assert [(node.get("lang"), node.get("dir")) for node in tree.iter("h2")] == [("ar", "rtl"), ("ja", "ltr")]
+    names = list(texts[0].iter("bdi"))
+    assert [(node.text, node.get("lang"), node.get("title")) for node in names] == [
+        ("United States", "en", "Q30 · en · exact")
+    ]
+    assert texts[0].find("span[@class='none']").get("title") == "missing page"
+    facts = tree.find(".//article/p").text
+    assert facts == "arwiki · page 1 · Q1 · 1,234 tokens · 1 of 2 links with a name · stub"
+    rows = [[cell.text_content() for cell in row] for row in tree.find(".//article").iter("tr")]
+    assert ["الولايات المتحدة", "United States", "en", "Q30", "exact", "1"] in rows
+    assert ["مكان", "مكان بعيد", "missing page", "1"] in rows
+    assert [link.get("href") for link in tree.iter("a")] == ["#a0", "#a1"]
+    assert all(tree.get_element_by_id(f"a{number}").tag == "article" for number in (0, 1))
+
+
+def test_the_key_explains_what_stands_on_the_page_alone() -> None:
+    """Names that some strategies leave out, and links without a name, where there are any."""
+    whole, part, none = segment("a", name="A", edge="exact"), segment("b", name="B", edge="end refused"), segment("c")
+    for segments, lines in (([whole], 1), ([whole, part], 2), ([whole, part, none], 3)):
+        article = ShownArticle(
+            wiki="jawiki", page_id=1, title="t", qid=None, flags=[], token_count=9, segments=segments, tokens=[(5, "a")]
+        )
+        tree = html.document_fromstring(preview_page([article], "x"))
+        assert len(tree.findall(".//ul[@aria-label='Key']/li")) == lines
+        assert tree.find(".//div[@class='tokens']/span").get("title") == "5"
 
 
 def test_json_is_plain_and_whole(hostile: Path) -> None:
@@ -174,7 +233,7 @@ def test_the_command_prints_and_writes(build: Path, tmp_path: Path, capsys: pyte
     files = (str(tmp_path / "p.html"), str(tmp_path / "p.json"))
     assert main(["preview", str(build), "--least-covered", "3", "--html", files[0], "--json", files[1]]) == 0
     assert capsys.readouterr().out == ""
-    assert Path(files[0]).read_text().count("<article ") == len(json.loads(Path(files[1]).read_text())) == 3
+    assert Path(files[0]).read_text().count("<article") == len(json.loads(Path(files[1]).read_text())) == 3
     assert main(["preview", str(build), "--json", "-"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert main(["preview", str(build / "articles")]) == 2

@@ -69,11 +69,13 @@ def arguments(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def fresh_accelerator():
-    """Runs of other types in one process: accelerate keeps what the first of them was."""
+    """Runs of other types in one process: accelerate keeps what the first of them was until this is called."""
     from accelerate.state import AcceleratorState, GradientState
 
-    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
-        state._reset_state(**options)
-    yield
-    for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
-        state._reset_state(**options)
+    def reset() -> None:
+        for state, options in ((AcceleratorState, {"reset_partial_state": True}), (GradientState, {})):
+            state._reset_state(**options)
+
+    reset()
+    yield reset
+    reset()

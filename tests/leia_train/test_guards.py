@@ -176,11 +176,12 @@ def test_no_secret_of_the_environment_is_written(arguments, tmp_path, monkeypatc
 
 
 def test_compile_compiles_what_a_step_calls(arguments, tmp_path, monkeypatch):
-    """The layers, by torch.compile's own entry (its compiler stands in here); names of weights stay."""
+    """The layers and the loss, by torch.compile's own entry (its compiler stands in here); names of weights stay."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: compiled.append(type(module).__name__))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: (compiled.append(function.__name__), function)[1])
     assert main(arguments("--compile", "--steps", 1, "--warmup", 0)) == 0
-    assert compiled == ["LlamaModel"]
+    assert compiled == ["LlamaModel", "_cross_entropy"]
 
 
 def test_evaluations_come_at_their_steps_and_survive_a_kill(arguments, tmp_path):

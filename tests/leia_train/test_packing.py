@@ -45,3 +45,13 @@ def test_counts_are_of_labels_and_of_inserted_tokens():
     rows = pack(STRETCH, 5, name_loss=True, cross_document=False)
     assert (rows.label_count, rows.inserted_count) == (4, 3)
     assert (rows.part(1, 2).label_count, rows.part(1, 2).inserted_count) == (2, 0)
+
+
+def test_the_mean_segment_is_what_a_token_sees_around_it():
+    """Weighted by tokens: 3 and 1 in one row, 2 and 2 in the other."""
+    begins = np.array([1, 0, 0, 1, 0, 0, 1, 0], bool)
+    tokens, kinds = np.arange(8, dtype=np.int32), np.zeros(8, np.uint8)
+    rows = pack(Stretch(tokens=tokens, kinds=kinds, begins=begins), 4, name_loss=True, cross_document=False)
+    assert rows.mean_segment == (9 + 1 + 4 + 4) / 8
+    whole = pack(Stretch(tokens=tokens, kinds=kinds, begins=begins), 4, name_loss=True, cross_document=True)
+    assert whole.mean_segment == 4

@@ -1,0 +1,102 @@
+"""From a model's sizes and a run's options to the memory that a process needs on its device, by what for.
+
+Weights, gradients and the optimizer's state are counted; what is kept of a layer for the backward pass is counted tensor by
+tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from leia_train.config import TrainConfig
+from leia_train.loss import default_chunk
+
+_FLOAT32, _BFLOAT16 = 4, 2
+_HEAD_NORM = 10
+"""Bytes that a norm of queries and keys keeps of each number: its input in float32, its result in both types."""
+_COMPILED_SHARE = 0.7
+"""Of a layer's activations: torch.compile recomputes what is cheap."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerSizes:
+    """Widths of a model, and how many layers it has."""
+
+    layers: int
+    hidden: int
+    heads: int
+    """Of all heads together."""
+    key_heads: int
+    """Of all key heads together, which the values are as wide as."""
+    feed_forward: int
+    """Of the part that a token goes through."""
+    has_head_norms: bool
+    """Of queries and keys."""
+
+
+def layer_sizes(model: Any) -> LayerSizes:
+    """From a model of transformers; what its configuration does not say is as in a GPT of its width."""
+    config = model.config
+    hidden = int(getattr(config, "hidden_size", 0) or 0)
+    heads = int(getattr(config, "num_attention_heads", 0) or 1)
+    head = int(getattr(config, "head_dim", None) or hidden // heads)
+    key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    feed_forward = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    used = getattr(config, "num_experts_per_tok", None)
+    if used and getattr(config, "moe_intermediate_size", None):
+        feed_forward = int(used) * int(config.moe_intermediate_size)
+    return LayerSizes(
+        layers=int(getattr(config, "num_hidden_layers", 0) or 0),
+        hidden=hidden,
+        heads=heads * head,
+        key_heads=key_heads * head,
+        feed_forward=feed_forward,
+        has_head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+    )
+
+
+def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
+    """What a layer keeps of a token for the backward pass.
+
+    Each of the two norms keeps its input and its result in float32, and the result again in the type of the products; the
+    attention its queries, keys, values and output; the feed-forward part four vectors of its width.
+    """
+    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    norms = 2 * sizes.hidden * (_FLOAT32 + stream + product)
+    attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
+    if sizes.has_head_norms:
+        attention += _HEAD_NORM * (sizes.heads + sizes.key_heads)
+    kept = norms + attention + 4 * product * sizes.feed_forward
+    return kept * (_COMPILED_SHARE if config.model.compile else 1)
+
+
+def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
+    """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
+
+    `gpu_bytes` is the memory of its GPU, or 0.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    sizes = layer_sizes(model)
+    tokens = config.optimization.micro_batch * config.data.max_length
+    layer = tokens * layer_bytes(sizes, config)
+    if config.model.gradient_checkpointing:  # each layer's input, and all of one layer
+        stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+        activations = tokens * sizes.layers * sizes.hidden * stream + layer
+    else:
+        activations = sizes.layers * layer
+    vocabulary = len(model.get_input_embeddings().weight)
+    shares = max(config.run.nproc, 1) if config.run.share_optimizer else 1
+    chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
+    parts = {
+        "weights": weights * size,
+        "gradients": weights * size,
+        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
+        "activations": int(activations),
+        "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
+    }
+    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
+        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
+    return parts
