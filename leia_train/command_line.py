@@ -44,6 +44,8 @@ class Command:
     groups: Mapping[str, type]
     positional: str | None = None
     recipe: RecipeUse | None = None
+    needed: bool = True
+    """Whether options without a default must be given."""
 
 
 def make_parser() -> Parser:
@@ -59,6 +61,9 @@ def make_parser() -> Parser:
             types = typing.get_type_hints(config_class)
             for each in fields(config_class):
                 _add_flag(group, each, types[each.name], each.name == command.positional)
+        if not command.needed:
+            for action in made._actions:
+                action.required = False
         if command.recipe is not None:
             add_recipe_options(made, command.recipe)
     return parser
@@ -161,5 +166,11 @@ COMMANDS: Mapping[str, Command] = {
         groups={"report": ReportConfig},
         positional="runs",
     ),
-    "doctor": Command(summary="say what training would find on this machine", example="leia-train doctor", groups={}),
+    "doctor": Command(
+        summary="say what training would find on this machine; with a run's options, whether it can run here",
+        example="leia-train doctor\n  leia-train doctor -c recipe.yaml --set language=sw",
+        groups=GROUPS,
+        needed=False,
+        recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
+    ),
 }

@@ -28,7 +28,7 @@ from leia_train.model import check_model, tiny_config
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
 from leia_train.schedule import learning_rate
-from leia_train.shard_folders import open_shards
+from leia_train.shard_folders import BuildTokenizer, open_shards
 from leia_train.speed import flops_per_token
 from leia_train.store import open_store, store_fingerprint
 from leia_train.tracking import choose_tracker
@@ -120,7 +120,7 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
 
 def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
-    model = _empty_model(config, plan, tokenizer)
+    model = empty_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     is_cuda = config.run.device == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if is_cuda else "cpu")
@@ -192,9 +192,8 @@ def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
-def _empty_model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer) -> Any:
+def empty_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
     """The model without its weights, with rows for the markers."""
-    build = plan.store.tokenizer
     with torch.device("meta"):
         if config.model.model == TINY_LLAMA:
             model: Any = LlamaForCausalLM(tiny_config(config.model, build, tokenizer, config.data.max_length))
