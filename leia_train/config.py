@@ -176,6 +176,7 @@ class ModelConfig:
     )
     gradient_checkpointing: bool = option("compute activations twice instead of keeping them", default=False)
     compile: bool = option("compile the model with torch.compile", default=False)
+    liger: bool = option("Liger's fused kernels, where liger-kernel is installed; GPUs alone", default=False)
     trust_remote_code: bool = option("run the code in the model's repository; it is listed first", default=False)
 
     def __post_init__(self) -> None:
@@ -320,7 +321,8 @@ class TrainConfig:
 
 
 _ROUNDING_ALONE = (
-    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "trust_remote_code"),
+    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "liger"),
+    "trust_remote_code",
 )
 
 
@@ -381,6 +383,13 @@ class ExposuresConfig:
 
     def __post_init__(self) -> None:
         _check(self.step >= 0, "step", self.step, "0 or above")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig:
+    """What a plan is made for."""
+
+    gpus: str = option("GPUs to plan for, such as 8xH100 (default: the one that is here)", default="", metavar="NxNAME")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from leia_beam.console import LOGGER
 from leia_beam.errors import LeiaError, UsageError
-from leia_beam.html_pages import Html, Number, callout, details, element, page, section, table, text_in, tiles
+from leia_beam.html_pages import Html, Number, bullets, callout, details, element, page, section, table, text_in, tiles
 from leia_beam.svg_charts import (
     Bar,
     Curve,
@@ -34,11 +36,14 @@ from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, Repor
 from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
 from leia_train.files import disk_errors
 from leia_train.metrics import SpikeWatch, read_metrics
-from leia_train.runs import CODE, RUN_NAME, read_run, read_status
+from leia_train.runs import CODE, LOG_NAME, RUN_NAME, read_run, read_status
 
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
 _MAX_WARNINGS = 5
+_MAX_SAID = 100
+_GOES_ON = "the same command goes on"
+"""Said of an interruption, which a run that went on has behind it."""
 _MAX_ENTITIES = 15
 _SPIKE = RunConfig(output="-").spike
 _WAITED_SHARE = 0.1
@@ -49,9 +54,13 @@ _LEGEND_RUNS = 3
 Record = Mapping[str, Any]
 
 
+_SAID = re.compile(rf"^\d[\d-]+ \d[\d:,]+ ([A-Z]+) {LOGGER}: (.*)$", re.MULTILINE)
+"""A line of the log file that is the program's own: its level and what was said."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadRun:
-    """What a run's folder holds: `steps` and `evaluations` are the lines of its log."""
+    """What a run's folder holds: `steps` and `evaluations` are its metrics, `said` (level, line) what it told its user."""
 
     name: str
     folder: Path
@@ -60,6 +69,7 @@ class ReadRun:
     status: Mapping[str, Any]
     steps: Sequence[Record]
     evaluations: Sequence[Record]
+    said: Sequence[tuple[str, str]]
 
     @property
     def step(self) -> int:
@@ -102,7 +112,15 @@ def read_folder(folder: Path, name: str) -> ReadRun:
         status=read_status(folder),
         steps=[record for record in records if "loss" in record],
         evaluations=[record for record in records if "loss" not in record],
+        said=_said(folder / LOG_NAME),
     )
+
+
+def _said(path: Path) -> list[tuple[str, str]]:
+    """The program's own lines of a log file, each once; none where there is no file."""
+    if not path.is_file():
+        return []
+    return list(dict.fromkeys(_SAID.findall(path.read_text(encoding="utf-8", errors="replace"))))
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -131,6 +149,7 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
         section("Configuration", *_configuration(runs)),
         section("Versions", _versions(runs)),
+        *(_log(run, len(runs) > 1) for run in runs if run.said),
         kind=KIND,
     )
 
@@ -227,14 +246,16 @@ def warnings_of(run: ReadRun) -> list[str]:
     elif _status(run) != "finished":
         lines.append(f"the run is not finished: {done}; it trains still, or was killed")
     watch = SpikeWatch(_SPIKE)
-    spikes = [line for record in run.steps if (line := watch.warning(record["step"], record["loss"]))]
-    lines += [line.removeprefix("warning: ") for line in spikes[:_MAX_WARNINGS]]
+    found = (watch.warning(record["step"], record["loss"]) for record in run.steps)
+    spikes = [line.removeprefix("warning: ") for line in found if line]
+    lines += spikes[:_MAX_WARNINGS]
     if len(spikes) > _MAX_WARNINGS:
         lines.append(f"and {len(spikes) - _MAX_WARNINGS:,} more steps whose loss is far above those before them")
     lines += [
         f"a loss or gradient was not finite: its rows are in {path.name}"
         for path in sorted(run.folder.glob("bad-rows-*"))
     ]
+    lines += [line for level, line in run.said if level == "WARNING" and line not in spikes and _GOES_ON not in line]
     seconds = _sum(run, "seconds")
     if seconds and _sum(run, "waited_s") > _WAITED_SHARE * seconds:
         lines.append(f"training waited for its rows {percent(_sum(run, 'waited_s') / seconds)} of the time")
@@ -432,7 +453,7 @@ def _times(bucket: int) -> str:
     return "never" if bucket == 0 else "once" if bucket == 1 else f"{low:,} to {high:,} times"
 
 
-# ---- configuration
+# ---- configuration, versions and what was said
 
 
 def _configuration(runs: Sequence[ReadRun]) -> Iterator[Html]:
@@ -482,3 +503,9 @@ def _versions(runs: Sequence[ReadRun]) -> Html:
     if all(len(set(of_runs)) == 1 for of_runs in found.values()):
         return table("Versions", ["package", "version"], [[name, found[name][0]] for name in names])
     return table("Versions", ["package", *(run.name for run in runs)], [[name, *found[name]] for name in names])
+
+
+def _log(run: ReadRun, with_name: bool) -> Html:
+    heading = f"What {run.name} said" if with_name else "What the run said"
+    lines = [line if level == "INFO" else f"{level.lower()}: {line}" for level, line in run.said[-_MAX_SAID:]]
+    return section(heading, details(f"the last {len(lines)} of its own lines", bullets(lines)))

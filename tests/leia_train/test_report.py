@@ -147,6 +147,27 @@ def test_guards_are_heard_again_on_the_page(run, tmp_path):
     assert "Warning: the run is not finished" in text and "39 of 50" in text
 
 
+def test_what_a_run_warned_of_is_told_again(run, tmp_path):
+    """Warnings of its log file that nothing else tells; its own lines folded, and none of the libraries'."""
+    folder = copied(run, tmp_path / "said")
+    (folder / "train.log").write_text(
+        "2026-11-26 06:06:43,894 INFO leia: 94 articles <b>\n"
+        "2026-11-26 06:06:43,895 WARNING leia: the model's vocabulary is larger\n"
+        "2026-11-26 06:06:43,895 WARNING leia: the model's vocabulary is larger\n"
+        "2026-11-26 06:06:44,000 WARNING transformers: something of its own\nWriting model shards: 100%\n"
+        "2026-11-26 06:06:45,000 WARNING leia: SIGTERM after step 3 of 6; saved x; the same command goes on from there\n"
+    )
+    assert "the model's vocabulary is larger" in warnings_of(read_folder(folder, "a"))
+    tree = page_of(folder)
+    assert tree.xpath("//section[h2='What the run said']//li/text()") == [
+        "94 articles <b>",
+        "warning: the model's vocabulary is larger",
+        "warning: SIGTERM after step 3 of 6; saved x; the same command goes on from there",
+    ]
+    callouts = [each.text_content() for each in tree.xpath("//p[contains(@class, 'callout')]")]
+    assert sum("vocabulary" in each for each in callouts) == 1 and not any("SIGTERM" in each for each in callouts)
+
+
 def test_a_run_that_has_done_no_step_yet_has_a_page(run, tmp_path):
     """Nothing to draw, nothing to divide by; the store is gone, and that is said."""
     folder = copied(run, tmp_path / "new", lambda records: [])
