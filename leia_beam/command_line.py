@@ -12,7 +12,7 @@ from leia_beam import doctor_command, fetch_command, folder_commands, options, p
 from leia_beam.arguments import Parser, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import folders_of_build, output_of_build
+from leia_beam.derived import dumps_of_stage, folders_of_build
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
@@ -46,7 +46,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
     for stage in commands.choices.values():
-        derive = folders_of_build if stage is commands.choices["build"] else output_of_build
+        derive = folders_of_build if stage is commands.choices["build"] else dumps_of_stage
         add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
