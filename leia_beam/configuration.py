@@ -236,7 +236,8 @@ def told_where(options: Options) -> Iterator[None]:
         origin = options.origins.get(flag.group(1).replace("-", "_"), "") if flag else ""
         if not origin or origin == "default" or (origin.startswith("--") and not origin.startswith("--set ")):
             raise
-        raise type(error)(f"{error} (from {origin})") from error
+        said_from = origin if origin.startswith("derived") else f"from {origin}"
+        raise type(error)(f"{error} ({said_from})") from error
 
 
 def config_lines(options: Options) -> list[str]:

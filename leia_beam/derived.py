@@ -6,8 +6,13 @@ FOLDER/corpus    what `build` writes
 
 from __future__ import annotations
 
+import os
+
 from leia_beam.recipe import Setting
 from leia_beam.recipe_use import Chosen
+
+LOCK_NAME = "dumps.lock.json"
+"""What `fetch` leaves (dump_lock, which is not imported here: it takes time that a command line has not)."""
 
 
 def output_of_build(chosen: Chosen) -> dict[str, Setting]:
@@ -16,15 +21,15 @@ def output_of_build(chosen: Chosen) -> dict[str, Setting]:
     return {} if output is None else {"output": output}
 
 
-def dumps_and_output(chosen: Chosen) -> dict[str, Setting]:
-    """Where the corpus is, and where the dumps are unless the wiki's are named."""
-    values = output_of_build(chosen)
-    if not chosen.values.get("pages"):
-        values |= dumps_of_fetch(chosen)
-    return values
+def folders_of_build(chosen: Chosen) -> dict[str, Setting]:
+    """Where the corpus is, and where the dumps are: unless others are given, which may be without having fetched any."""
+    found, dumps = output_of_build(chosen), chosen.recipe.below_folder("dumps")
+    if dumps is not None and ("pages" not in chosen.values or os.path.isfile(f"{dumps.texts[0]}/{LOCK_NAME}")):
+        found["dumps"] = dumps
+    return found
 
 
-def dumps_of_fetch(chosen: Chosen) -> dict[str, Setting]:
+def output_of_fetch(chosen: Chosen) -> dict[str, Setting]:
     """Where the dumps go."""
-    dumps = chosen.recipe.below_folder("dumps")
-    return {} if dumps is None else {"dumps": dumps}
+    output = chosen.recipe.below_folder("dumps")
+    return {} if output is None else {"output": output}

@@ -40,6 +40,7 @@ from leia_train.preparing import MARKER_START, Run, prepare
 from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
+    LOG_NAME,
     STATUS_NAME,
     StopRequest,
     check_output,
@@ -57,7 +58,6 @@ from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
 
 Report = Callable[[str], None]
-LOG_NAME = "train.log"
 Result = TypeVar("Result")
 Told = TypeVar("Told")
 

@@ -6,7 +6,10 @@ like is left as pictures: in LEIA_SCREENSHOTS, or else in the test's folder.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from leia_beam.cli import main
 from leia_beam.preview import Segment, ShownArticle
 from leia_beam.preview_html import preview_page
+from leia_train.metrics import read_metrics
 from tests.browser import Browser, find_browser, open_browser
 
 WIDTHS = (360, 768, 1100, 1600)
@@ -155,6 +159,39 @@ def arabic_articles() -> list[ShownArticle]:
     ]  # fmt: skip
 
 
+def nine_runs(run: Path, folder: Path) -> list[str]:
+    """Three arms of three seeds, each of many noisy steps with a spike, described as `run` is."""
+    described = json.loads((run / "_run.json").read_bytes())
+    step = next(record for record in read_metrics(run) if "loss" in record)
+    made = []
+    for arm, seed in itertools.product(("plain", "leia", "permuted"), (1, 2, 3)):
+        noise, path = random.Random(f"{arm} {seed}"), folder / f"{arm}-{seed}"
+        path.mkdir()
+        identity = {
+            **described["identity"],
+            "seed": seed,
+            "steps": 100_000,
+            "model": "some-organisation/Some-Model-7B-v0.1",
+        }
+        (path / "_run.json").write_text(json.dumps({**described, "identity": identity}), encoding="utf-8")
+        records: list[dict[str, object]] = []
+        for number in range(400, 100_001, 400):
+            loss = 1.8 + 1.3 * 0.97 ** (number / 400) + noise.gauss(0, 0.04) + 4 * (number == 40_000)
+            more = {
+                "tokens": 4_194_304,
+                "seconds": 41.0,
+                "gradient_norm": 2.0 ** noise.gauss(0, 1),
+                "learning_rate": 5e-6,
+            }
+            records.append({**step, **more, "step": number, "loss": loss, "waited_s": 0.0})
+            if number % 10_000 == 0:
+                task = {"metric": "acc", "score": 0.2 + number / 400_000, "n": 1119, "chance": 0.2}
+                records.append({"step": number, "tasks": {"leia_jcommonsenseqa": task}})
+        (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        made.append(str(path))
+    return made
+
+
 @pytest.fixture(scope="module")
 def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
     """All pages that the three programs make."""
@@ -169,6 +206,8 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
     runs = [str(demo / "train" / arm) for arm in ("plain", "leia")]
     assert train_main(["report", runs[1], "--output", str(folder / "training.html")]) == 0
     assert train_main(["report", *runs, "--output", str(folder / "training-two.html"), "--no-exposures"]) == 0
+    nine = ["report", *nine_runs(demo / "train/leia", tmp_path_factory.mktemp("runs")), "--no-exposures"]
+    assert train_main([*nine, "--output", str(folder / "training-nine.html")]) == 0
     (folder / "preview-ar.html").write_text(preview_page(arabic_articles(), f"arwiki {HOSTILE}"), encoding="utf-8")
     article = {"h1": 1, ".tiles dd": 5, ".key li": 2, ".text .link": 8, ".text .name": 8, "article h2": 2, "summary": 4}
     curves = {"h1": 1, "figure.chart": 6, ".plot svg": 6, ".plot .x span": 12, ".curve": 4, "table": 2}
@@ -184,6 +223,7 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
         ),
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
+        "training-nine": Shown(folder / "training-nine.html", {**curves, ".faint": 18, ".callout": 9, ".legend li": 9}),
         "evaluation": Shown(demo / "eval/leia/report.html", scores),
         "comparison": Shown(
             demo / "eval/comparison/comparison.html",
@@ -192,7 +232,17 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
     }
 
 
-NAMES = ("demo", "preview-ja", "preview-ar", "stats-ja", "training", "training-two", "evaluation", "comparison")
+NAMES = (
+    "demo",
+    "preview-ja",
+    "preview-ar",
+    "stats-ja",
+    "training",
+    "training-two",
+    "training-nine",
+    "evaluation",
+    "comparison",
+)
 
 
 @pytest.fixture(scope="module")
