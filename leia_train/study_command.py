@@ -63,6 +63,8 @@ class _Study:
     recipe: Recipe
     flags: Sequence[str]
     """How every command of the study is given the recipe."""
+    loudness: Sequence[str]
+    """How those that take long are told what to say."""
     runs: Sequence[StudyRun]
     training: dict[str, str]
     """By run, FINISHED or what is there."""
@@ -77,6 +79,7 @@ class _Study:
         """The study, with every command's configuration checked."""
         recipe = options.recipe_read
         flags = ["-c", str(recipe.path), *(f"--set={setting}" for setting in options.settings)]
+        loudness = [f"--{name.replace('_', '-')}" for name in ("quiet", "log_json") if getattr(chosen, name)]
         runs = study_runs(recipe, chosen)
         folder = recipe.report_folder()
         if folder is None:
@@ -86,6 +89,7 @@ class _Study:
         return cls(
             recipe=recipe,
             flags=flags,
+            loudness=loudness,
             runs=runs,
             training={run.name: training_state(run, _config_of(run, flags)) for run in runs if run.folder is not None},
             scoring={run.name: _scoring_values(run, flags) for run in runs},
@@ -144,12 +148,14 @@ class _Study:
             if run.folder is not None and self.training[run.name] != FINISHED:
                 report(f"training {run.name} ({number} of {len(missing)})")
                 run_step(
-                    ["leia_train", "train", *self.flags, *_arm_flags(run, "--seed")], f"the training of {run.name}"
+                    ["leia_train", "train", *self.flags, *self.loudness, *_arm_flags(run, "--seed")],
+                    f"the training of {run.name}",
                 )
                 self.training[run.name] = FINISHED
             report(f"scoring {run.name} ({number} of {len(missing)})")
             run_step(
-                ["leia_eval", "run", *self.flags, *_arm_flags(run, "--training-seed")], f"the scoring of {run.name}"
+                ["leia_eval", "run", *self.flags, *self.loudness, *_arm_flags(run, "--training-seed")],
+                f"the scoring of {run.name}",
             )
             self._note("scored", run.name, self.key_of(run))
             report(f"{run.name}: {', '.join(_scores_of(run))}")
@@ -174,7 +180,7 @@ class _Study:
         if self.contamination.is_file() and self.notes["contamination"].get("key") == key:
             return
         report("looking for test items in the corpus")
-        run_step(words, "the search for test items")
+        run_step([*words, *self.loudness], "the search for test items")
         self._note("contamination", "key", key)
 
     def _manifest_of_shards(self) -> str:

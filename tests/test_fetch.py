@@ -745,7 +745,7 @@ def test_a_recipe_fetches_and_builds_with_two_commands(
     )
     build = ["build", "-c", str(recipe)]
     assert main(build) == 2
-    assert "--pages (or --dumps, a folder that fetch filled)" in _error(capsys)
+    assert "no dumps.lock.json there; run leia-beam fetch" in _error(capsys)
     assert main(["fetch", "-c", str(recipe), "--quiet"]) == 0
     assert main([*build, "--quiet"]) == 0
     assert read_manifest(tmp_path / "work/es/corpus/shards").rows_of("train") > 10

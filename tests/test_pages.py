@@ -212,10 +212,10 @@ def pages(demo: Path, arabic_page: Path, tmp_path_factory: pytest.TempPathFactor
     preview = ["preview", build, "--most-covered", "4", "--tokens", "--html", str(folder / "preview-ja.html")]
     assert main(preview) == 0
     assert main(["stats", build, "--html", str(folder / "stats-ja.html")]) == 0
-    runs = [str(demo / "train" / arm) for arm in ("plain", "leia")]
+    runs = [str(demo / "training" / f"{arm}-1") for arm in ("plain", "leia")]
     assert train_main(["report", runs[1], "--output", str(folder / "training.html")]) == 0
     assert train_main(["report", *runs, "--output", str(folder / "training-two.html"), "--no-exposures"]) == 0
-    nine = ["report", *nine_runs(demo / "train/leia", tmp_path_factory.mktemp("runs")), "--no-exposures"]
+    nine = ["report", *nine_runs(demo / "training/leia-1", tmp_path_factory.mktemp("runs")), "--no-exposures"]
     assert train_main([*nine, "--output", str(folder / "training-nine.html")]) == 0
     article = {"h1": 1, ".tiles dd": 5, ".key li": 2, ".text .link": 8, ".text .name": 8, "article h2": 2, "summary": 4}
     curves = {"h1": 1, "figure.chart": 6, ".plot svg": 6, ".plot .x span": 12, ".curve": 4, "table": 2}
@@ -232,9 +232,9 @@ def pages(demo: Path, arabic_page: Path, tmp_path_factory: pytest.TempPathFactor
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
         "training-nine": Shown(folder / "training-nine.html", {**curves, ".faint": 18, ".notes li": 18, ".legend li": 9}),
-        "evaluation": Shown(demo / "eval/leia/report.html", scores),
+        "evaluation": Shown(demo / "evaluation/leia-1/report.html", scores),
         "comparison": Shown(
-            demo / "eval/comparison/comparison.html",
+            demo / "report/comparison.html",
             {"h1": 1, ".callout": 1, "table": 1, "svg.interval": 3, ".notes li": 8},
         ),
     }

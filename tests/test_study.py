@@ -199,7 +199,8 @@ def test_a_damaged_or_missing_note_costs_a_scoring_from_kept_answers(first_seed:
     results = Path("work/evaluation/plain-1/results.json").read_bytes()
     Path("work/report/study.json").write_text("[1")
     code, _, err = study("--seeds", "1", "--arms", "plain")
-    assert code == 0 and "scoring plain-1 (1 of 1)" in err and "one arm alone: nothing to compare" in err
+    assert code == 0, err
+    assert "scoring plain-1 (1 of 1)" in err and "one arm alone: nothing to compare" in err
     assert Path("work/evaluation/plain-1/results.json").read_bytes() == results
 
 
