@@ -78,7 +78,8 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
         group.add_argument(flag, action=Switch, **common)
     elif typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        group.add_argument(flag, nargs="+", type=item, metavar=each.metadata["metavar"], **common)
+        action = "extend" if each.metadata["repeated"] else "store"
+        group.add_argument(flag, action=action, nargs="+", type=item, metavar=each.metadata["metavar"], **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)

@@ -25,6 +25,7 @@ _MIN_LOSSES = 5
 class StepMetrics:
     """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names.
 
+    By source in a run of several, `source_tokens` and `source_losses`.
     `mean_segment` is the length of the stretch in which a token sees others, on average over the first process's tokens.
     """
 
@@ -43,6 +44,8 @@ class StepMetrics:
     moved_share: float | None
     seconds: float
     waited_s: float
+    source_tokens: dict[str, int] | None = None
+    source_losses: dict[str, float | None] | None = None
 
     def measure(self, steps: int, utilisation: float | None = None) -> Measure:
         """How far a run of `steps` is, as its last step's time tells."""
@@ -82,6 +85,8 @@ class MetricsLog:
     def write(self, record: StepMetrics | Mapping[str, Any]) -> None:
         """Append one line."""
         content = asdict(record) if isinstance(record, StepMetrics) else dict(record)
+        if content.get("source_tokens", ...) is None:
+            del content["source_tokens"], content["source_losses"]
         with self.path.open("a") as stream:
             stream.write(json.dumps(content) + "\n")
 

@@ -69,9 +69,9 @@ class EpochCounts:
 
 
 class TrainingPlan:
-    """The packed rows of a run. `markers` are None where names go in without markers."""
+    """The packed rows of one source, of which `flag` tells in messages. `markers` are None where names go in without."""
 
-    def __init__(self, store: Store, data: DataConfig, seed: int, markers: Markers | None):
+    def __init__(self, store: Store, data: DataConfig, seed: int, markers: Markers | None, flag: str = "--shards"):
         self.store = store
         self.data = data
         self.seed = seed
@@ -89,7 +89,7 @@ class TrainingPlan:
         self._cached: dict[int, Epoch] = {}
         if self.epoch(0).end == 0:
             raise UsageError(
-                f"--shards: no tokens to train on ({len(store):,} articles, {len(self.validation_documents):,} of them "
+                f"{flag}: no tokens to train on ({len(store):,} articles, {len(self.validation_documents):,} of them "
                 "kept out by --validation-share)"
             )
 
