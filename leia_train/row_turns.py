@@ -30,7 +30,8 @@ class RowTurns:
     def counts(self, rows: int) -> Ints:
         """How many of the first `rows` rows are of each source (K,)."""
         periods, rest = divmod(rows, self._period)
-        return periods * np.array(self._parts, np.int64) + self._before[rest]
+        counts: Ints = periods * np.array(self._parts, np.int64) + self._before[rest]
+        return counts
 
     def sources(self, first: int, count: int) -> Ints:
         """The sources of the rows [first, first + count)."""
