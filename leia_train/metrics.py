@@ -47,6 +47,13 @@ class StepMetrics:
     source_tokens: dict[str, int] | None = None
     source_losses: dict[str, float | None] | None = None
 
+    def values(self) -> dict[str, Any]:
+        """What trackers take: numbers by name."""
+        values = asdict(self)
+        for name in ("source_tokens", "source_losses"):
+            values |= {f"{name}/{source}": number for source, number in (values.pop(name) or {}).items()}
+        return values
+
     def measure(self, steps: int, utilisation: float | None = None) -> Measure:
         """How far a run of `steps` is, as its last step's time tells."""
         return Measure(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -194,7 +194,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
         run.count_sources(metrics)
         if run.log is not None and run.tracking is not None:
             run.log.write(metrics)
-            run.tracking.write(metrics.step, asdict(metrics))
+            run.tracking.write(metrics.step, metrics.values())
             rate = metrics.tokens / max(metrics.seconds, 1e-9)
             flops = alone + seen * metrics.mean_segment
             used = utilisation(rate, flops, run.accelerator.num_processes, peak)
