@@ -164,11 +164,14 @@ def make_stages(folder: str, language: str, count: int) -> None:
 
 _RUN = """
 import json, sys, time
-from pipelines.build import Build, EntityOptions, RunOptions, run_entities
+from leia_beam.console import Console
+from pipelines.build import run_entities
 from pipelines.runners import RunnerOptions
+from pipelines.stage_options import EntityOptions
+from pipelines.stage_runs import Build, RunOptions
 if __name__ == "__main__":
     output, wiki, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    build = Build(RunOptions(output=output, runner=RunnerOptions(workers=workers), quiet=True))
+    build = Build(RunOptions(output=output, runner=RunnerOptions(workers=workers), console=Console('leia-beam', quiet=True)))
     began = time.monotonic()
     run_entities(build, wiki, ["en"], output + "/sitelinks", EntityOptions())
     steps = {str(note["stage"]): note["elapsed_s"] for note in build.notes}

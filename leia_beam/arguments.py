@@ -117,11 +117,11 @@ class _HelpFormatter(argparse.HelpFormatter):
             return text
         if isinstance(action, Switch):
             return f"{text} (default: {'on' if default else 'off'})"
-        if action.nargs == 0 or isinstance(action, argparse._AppendAction):
+        if action.nargs == 0 or type(action) is argparse._AppendAction:
             return text
         shown = "none" if default in ((), [], "") else default
         if isinstance(shown, (list, tuple)):
-            shown = ("," if action.type is names else " ").join(map(str, shown))
+            shown = ("," if action.type in (names, whole_numbers) else " ").join(map(str, shown))
         return f"{text} (default: {str(shown).replace('%', '%%')})"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -196,3 +196,14 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"{text!r} names nothing; give at least one, parted by commas")
     return found
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers of 0 or more that are parted by commas, each once.
+
+    Raises: UsageError.
+
+    >>> whole_numbers("3, 1")
+    (3, 1)
+    """
+    return tuple(not_negative(part) for part in names(text))

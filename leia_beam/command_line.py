@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from leia_beam import fetch_command, folder_commands, options, plan_command
+from leia_beam import doctor_command, fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import dumps_and_output, output_of_build
+from leia_beam.derived import dumps_of_stage, folders_of_build
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
@@ -23,6 +23,7 @@ _EXIT_CODES = """exit codes: 0 done · 2 usage · 3 damaged input · 4 too many 
 _EXAMPLES = {
     "build": """leia-beam build --pages jawiki-20260101-pages-articles-multistream.xml.bz2 \\
     --wikidata wikidata-20260101-all.json.gz --wiki ja --tokenizer my-model/ --output build/ja
+  leia-beam build --dumps dumps --wiki sw --tokenizer my-model/ --output build/sw
   leia-beam build -c recipe.yaml --set language=sw""",
     "sitelinks": "leia-beam sitelinks --wikidata wikidata-20260101-all.json.gz --output build/ja",
     "langlinks": "leia-beam langlinks --langlinks jawiki-20260101-langlinks.sql.gz --wiki ja --output build/ja",
@@ -45,11 +46,12 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
     for stage in commands.choices.values():
-        derive = dumps_and_output if stage is commands.choices["build"] else output_of_build
+        derive = folders_of_build if stage is commands.choices["build"] else dumps_of_stage
         add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
     fetch_command.add_command(commands)
+    doctor_command.add_command(commands)
     return parser
 
 

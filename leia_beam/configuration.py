@@ -81,7 +81,12 @@ def parse(parser: Parser, arguments: Sequence[str], typed: Mapping[str, Any] | N
         by_name = {use.name_of(action.dest): action.dest for action in _from_recipes(chosen)}
         found = {by_name[name]: setting for name, setting in section.items() if name in by_name}
         values = _converted(chosen, use, found)
-        derived = use.derive(Chosen(recipe=recipe, arm=arm, values={**values, **given}))
+        destinations = {action.dest for action in chosen._actions}
+        derived = {
+            name: setting
+            for name, setting in use.derive(Chosen(recipe=recipe, arm=arm, values={**values, **given})).items()
+            if name in destinations
+        }
         found = {**derived, **found}
         values = {**_converted(chosen, use, derived), **values}
         origins = {name: setting.place for name, setting in found.items() if name in values} | origins
@@ -236,7 +241,8 @@ def told_where(options: Options) -> Iterator[None]:
         origin = options.origins.get(flag.group(1).replace("-", "_"), "") if flag else ""
         if not origin or origin == "default" or (origin.startswith("--") and not origin.startswith("--set ")):
             raise
-        raise type(error)(f"{error} (from {origin})") from error
+        said_from = origin if origin.startswith("derived") else f"from {origin}"
+        raise type(error)(f"{error} ({said_from})") from error
 
 
 def config_lines(options: Options) -> list[str]:

@@ -274,5 +274,5 @@ def _disk(path: Path) -> Iterator[None]:
     except OSError as error:
         what = "the disk is full" if error.errno in _FULL else f"cannot be written ({error.strerror or error})"
         raise MissingResource(
-            f"{path}: {what}; mend that, and the same command goes on where it stopped, or give another --dumps"
+            f"{path}: {what}; mend that, and the same command goes on where it stopped, or give another --output"
         ) from error

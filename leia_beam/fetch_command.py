@@ -8,31 +8,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leia_beam import options
-from leia_beam.arguments import Parser, new_command, positive
+from leia_beam.arguments import Parser, names, new_command, positive
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import dumps_of_fetch
+from leia_beam.derived import output_of_fetch
 from leia_beam.errors import UsageError
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
+from leia_beam.suggestions import nearest
 
 if TYPE_CHECKING:
     from leia_beam.fetching import FetchPlan
 
 _KINDS = ("pages", "wikidata", "langlinks")
-_EXAMPLE = """leia-beam fetch --wiki sw --dumps dumps --contact me@example.org
-  leia-beam build --wiki sw --dumps dumps --tokenizer my-model/ --output build/sw
-
-The same command goes on after an interruption, with the same files: `latest` is written into DIR/dumps.lock.json as the
-date that it was. Wikidata's .json.gz is larger than its .json.bz2, but is read ten times as fast by one core, so it is
-taken by default; above about twenty cores the .bz2 wins, which all of them share."""
+_EXAMPLE = """leia-beam fetch --wiki sw --output dumps --contact me@example.org
+  leia-beam fetch -c recipe.yaml --set language=sw"""
+_DESCRIPTION = """\
+Downloads a wiki's dumps and Wikidata's with their sums verified, for leia-beam build --dumps. The same command goes on after
+an interruption, with the same files: `latest` is written into OUTPUT/dumps.lock.json as the date that it was. Wikidata's
+.json.gz is larger than its .json.bz2, but one core reads it nine times as fast, so it is taken by default; above about twenty
+cores the .bz2 wins, which all of them share."""
 
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command to the parser's subcommands."""
-    fetch = new_command(commands, "fetch", "download a wiki's dumps and Wikidata's, with their sums verified", _EXAMPLE)
+    fetch = new_command(
+        commands,
+        "fetch",
+        "download a wiki's dumps and Wikidata's, with their sums verified",
+        _EXAMPLE,
+        description=_DESCRIPTION,
+    )
     options.add_wiki(fetch)
     fetch.add_argument(
-        "--dumps",
+        "--output",
         metavar="DIR",
         required=True,
         help="folder of the dump files and their lock; several wikis may share it",
@@ -43,28 +51,26 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "--date",
         metavar="DATE",
         default="latest",
-        help="of the wiki's dump: 20260101, or latest (default: %(default)s)",
+        help="of the wiki's dump: 20260101, or latest",
     )
     which.add_argument(
         "--layout",
         choices=("auto", "classic", "content"),
         default="auto",
-        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags "
-        "(default: %(default)s)",
+        help="classic: pages-articles; content: the file exports, which have all name spaces; auto: classic unless it lags",
     )
     options.add_sitelinks_from(fetch)
     which.add_argument(
         "--wikidata-date",
         metavar="DATE",
         default="nearest",
-        help="of Wikidata: 20260105, latest, or nearest to the wiki's (default: %(default)s)",
+        help="of Wikidata: 20260105, latest, or nearest to the wiki's",
     )
-    which.add_argument(
-        "--wikidata-format", choices=("gz", "bz2"), default="gz", help="of Wikidata's JSON (default: %(default)s)"
-    )
+    which.add_argument("--wikidata-format", choices=("gz", "bz2"), default="gz", help="of Wikidata's JSON")
     which.add_argument(
         "--fetch-only",
         metavar="KIND[,KIND…]",
+        type=names,
         help=f"of {', '.join(_KINDS)} (default: pages, and what --sitelinks-from says)",
     )
     which.add_argument("--update", action="store_true", help="look for other dates than those that the lock holds")
@@ -73,7 +79,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         "--mirror",
         metavar="NAME|URL",
         default="wikimedia",
-        help="wikimedia, accum, your.org, or the address of the folder that has the wikis' (default: %(default)s)",
+        help="wikimedia, accum, your.org, or the address of the folder that has the wikis'",
     )
     how.add_argument(
         "--trust-mirror",
@@ -83,19 +89,17 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     how.add_argument(
         "--contact", metavar="ADDRESS", default="", help="your e-mail or page, told to the server; some refuse without"
     )
-    how.add_argument(
-        "--connections", metavar="N", type=positive, default=2, help="at once, 1 or 2 (default: %(default)s)"
-    )
+    how.add_argument("--connections", metavar="N", type=positive, default=2, help="at once, 1 or 2")
     how.add_argument(
         "--max-wait",
         metavar="SECONDS",
         type=positive,
         default=900,
-        help="the longest that a busy server may ask us to wait (default: %(default)s)",
+        help="the longest that a busy server may ask us to wait",
     )
     options.add_output_of_progress(fetch)
     fetch.set_defaults(run=_run)
-    add_recipe_options(fetch, RecipeUse(section=CORPUS, derive=dumps_of_fetch))
+    add_recipe_options(fetch, RecipeUse(section=CORPUS, names={"output": "dumps"}, derive=output_of_fetch))
 
 
 def _run(chosen: argparse.Namespace, beam_options: Sequence[str]) -> None:
@@ -123,9 +127,9 @@ def _run(chosen: argparse.Namespace, beam_options: Sequence[str]) -> None:
         connections=chosen.connections,
         max_wait_s=chosen.max_wait,
     )
-    folder = Path(chosen.dumps)
+    folder = Path(chosen.output)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--dumps {folder}: is a file; give a folder")
+        raise UsageError(f"--output {folder}: is a file; give a folder")
     plan = plan_fetch(wanted, source, folder, chosen.console, update=chosen.update)
     for line in plan_lines(plan, folder):
         print(line)
@@ -137,20 +141,19 @@ def _run(chosen: argparse.Namespace, beam_options: Sequence[str]) -> None:
         chosen.console.say(f"note: {name} is of another date and no longer needed; remove it if you like")
 
 
-def _kinds(given: str | None, sitelinks_from: str) -> tuple[str, ...]:
+def _kinds(given: Sequence[str] | None, sitelinks_from: str) -> tuple[str, ...]:
     """The kinds of dumps.
 
     Raises: UsageError.
     """
     if given is None:
         return ("pages", sitelinks_from)
-    kinds = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
-    for kind in kinds:
+    for kind in given:
         if kind not in _KINDS:
-            raise UsageError(f"--fetch-only {given}: {kind!r} is none of {', '.join(_KINDS)}")
-    if not kinds:
-        raise UsageError(f"--fetch-only {given!r}: name at least one of {', '.join(_KINDS)}")
-    return kinds
+            raise UsageError(
+                f"--fetch-only {','.join(given)}: {kind!r} is none of {', '.join(_KINDS)}{nearest(kind, _KINDS)}"
+            )
+    return tuple(dict.fromkeys(given))
 
 
 def plan_lines(plan: FetchPlan, folder: Path) -> list[str]:

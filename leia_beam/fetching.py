@@ -137,7 +137,7 @@ def check_space(plan: FetchPlan, folder: Path) -> None:
     needed, free = needed_bytes(plan, folder), free_bytes(str(folder))
     if plan.missing(folder) and free < needed + _SPARE_BYTES:
         raise MissingResource(
-            f"--dumps {folder}: {amount(needed, 'bytes')} are to come, {amount(free, 'bytes')} are free there; free some "
+            f"--output {folder}: {amount(needed, 'bytes')} are to come, {amount(free, 'bytes')} are free there; free some "
             "space, or give a folder on another disk"
         )
 
@@ -152,10 +152,10 @@ def fetch(plan: FetchPlan, source: Source, folder: Path, console: Console) -> Du
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MissingResource(
-            f"--dumps {folder}: cannot be made ({error.strerror or error}); give another folder"
+            f"--output {folder}: cannot be made ({error.strerror or error}); give another folder"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MissingResource(f"--dumps {folder}: cannot be written to; give another folder")
+        raise MissingResource(f"--output {folder}: cannot be written to; give another folder")
     with _claimed(folder):
         check_space(plan, folder)
         session = _Session(plan, source, folder, console)
@@ -300,12 +300,12 @@ def _check_same(kind: str, there: Sequence[LockedFile], wanted: Wanted, folder: 
     date = there[0].date
     if asked not in (LATEST, NEAREST, date):
         raise OtherBuild(
-            f"--dumps {folder}: holds {there[0].wiki} of {compact_date(date)} ({names_of(there)}), not of "
+            f"--output {folder}: holds {there[0].wiki} of {compact_date(date)} ({names_of(there)}), not of "
             f"{compact_date(asked)}; give another folder, or --update to replace it"
         )
     if kind == PAGES and wanted.layout not in (AUTO, there[0].layout):
         raise OtherBuild(
-            f"--dumps {folder}: holds {there[0].wiki} in the layout {there[0].layout}, not {wanted.layout}; give another "
+            f"--output {folder}: holds {there[0].wiki} in the layout {there[0].layout}, not {wanted.layout}; give another "
             "folder, or --update to replace it"
         )
 
@@ -345,5 +345,5 @@ def _claimed(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"--dumps {folder}: another leia-beam fetch is writing there; wait for it") from error
+            raise UsageError(f"--output {folder}: another leia-beam fetch is writing there; wait for it") from error
         yield

@@ -27,7 +27,7 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
 
 def add_dumps(parser: argparse.ArgumentParser) -> None:
     """A folder of fetched dumps, in place of naming each."""
-    parser.add_argument(
+    parser.add_argument_group("dumps that were fetched").add_argument(
         "--dumps",
         metavar="DIR",
         help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
@@ -252,8 +252,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_max_rejects(group)
     group.add_argument("--overwrite", action="store_true", help="replace stages of another build in this folder")
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
-    group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_output_of_progress(group)
+    group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_flink(parser)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from leia_beam.funnel import FunnelStep
 from leia_beam.html_pages import Html, Number, Prose, bullets, callout, element, page, section, table, text_in, tiles
 from leia_beam.stats import PAGE_STEPS, BuildStats
-from leia_beam.svg_charts import Bar, bars, count_bars, percent
+from leia_beam.svg_charts import Bar, bars, count_bars, percent, short_count
 from leia_beam.wikis import label_language
 
 KIND = "LEIA · statistics of a corpus"
@@ -52,11 +52,11 @@ def _overview(stats: BuildStats) -> Html:
     links, names = steps.get("anchors", 0), steps.get("aligned to tokens", 0)
     return tiles(
         [
-            ("articles", f"{tokens['articles']:,}"),
-            ("tokens", f"{tokens['tokens']:,}"),
+            ("articles", short_count(tokens["articles"])),
+            ("tokens", short_count(tokens["tokens"])),
             ("tokens a character", f"{tokens['tokens_per_character']:.3f}"),
-            ("links", f"{links:,}"),
-            ("with a name", f"{names:,}"),
+            ("links", short_count(links)),
+            ("with a name", short_count(names)),
             ("share of links", percent(names / links) if links else "–"),
         ]
     )

@@ -7,6 +7,7 @@ phone. Long curves are thinned to what a screen can show, with the least and the
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from leia_beam.html_pages import Html, Number, details, element, table
 MAX_POINTS = 400
 """Points of a curve that are drawn: a screen's width has hardly more that differ."""
 MAX_ROWS = 12
+SMOOTHED_FROM = 200
+"""Curves of more points are drawn as medians: single steps are noise, and hide each other."""
+_BEYOND_SHARE = 0.005
+"""Of the values of long curves so many may be beyond the axis, at each end."""
 _MARKED = 15
 """Curves of at most so many points show each of them."""
 _LOG_FROM = 20.0
@@ -77,6 +82,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if abs(share) >= 0.001 else f"{100 * share:.2g} %"
 
 
+def short_count(count: int) -> str:
+    """A large count in few letters.
+
+    >>> short_count(9_999_999), short_count(83_886_080_000)
+    ('9,999,999', '83.9 billion')
+    """
+    if count >= 1_000_000_000:
+        return f"{count / 1_000_000_000:,.1f} billion"
+    return f"{count / 1_000_000:,.1f} million" if count >= 10_000_000 else f"{count:,}"
+
+
 # ---- curves
 
 
@@ -93,51 +109,88 @@ class Curve:
 
 
 def curves_chart(title: str, unit: str, curves: Sequence[Curve], *, legend: bool = True, zero: bool = False) -> Html:
-    """A figure of curves over steps; `zero` begins its axis at 0. Curves without any finite value are left out."""
+    """A figure of curves over steps; `zero` begins its axis at 0. Curves without any finite value are left out.
+
+    Of long curves the medians of short stretches are drawn, with the values themselves faint behind them; the axis then is
+    that of nearly all values, and it is said how many are beyond it.
+    """
     kept = [curve for curve in curves if any(math.isfinite(y) for _, y in curve.points)]
-    values = [y for curve in kept for _, y in curve.points if math.isfinite(y)]
-    caption = element("figcaption", element("strong", title), element("span", unit, class_="soft"))
-    if not values:
-        return element("figure", caption, element("p", "no figures", class_="soft"), class_="chart")
-    is_log = needs_log(values) and not zero
-    axis = log_ticks(min(values), max(values)) if is_log else ticks(0.0 if zero else min(values), max(values))
-    low, high = axis[0], axis[-1]
+    caption = [element("strong", title), element("span", unit, class_="soft")]
+    if not kept:
+        nothing = element("p", "no figures", class_="soft")
+        return element("figure", element("figcaption", *caption), nothing, class_="chart")
+    axis = _axis_of(kept, zero=zero)
     steps = [x for curve in kept for x, _ in curve.points]
     first, last = min(steps), max(steps)
 
     def place(point: Point) -> Point:
         x = 50.0 if first == last else 100 * (point[0] - first) / (last - first)
-        return x, 100 * (1 - _position(point[1], low, high, is_log))
+        return x, 100 * (1 - axis.position(point[1]))
 
-    lines = [_grid(100 * (1 - _position(value, low, high, is_log))) for value in axis]
-    drawn = [part for curve in kept for part in _drawn(curve, place)]
-    labels = [tick_label(value) for value in axis]
     svg = element(
         "svg",
-        *lines,
-        *drawn,
+        *(_rule(100 * (1 - axis.position(value))) for value in axis.ticks),
+        *(part for curve in kept for part in _behind(curve, place)),
+        *(part for curve in kept for part in _drawn(curve, place)),
         viewBox="0 0 100 100",
         preserveAspectRatio="none",
         role="img",
         aria_label=_described(title, unit, kept),
     )
-    y_labels = element(
-        "div",
-        *(
-            element("span", label, style=f"inset-block-start:{100 * (1 - _position(value, low, high, is_log)):.2f}%")
-            for value, label in zip(axis, labels, strict=True)
-        ),
-        class_="y",
-        aria_hidden="true",
-    )
     x_labels = element("div", *_x_labels(first, last), class_="x", aria_hidden="true")
-    width = max(map(len, labels))
-    plot = element("div", y_labels, svg, x_labels, class_="plot", style=f"--y-width:calc({width}ch * .78 + .75rem)")
-    more = [curves_legend(kept)] if legend and len(kept) > 1 else []
-    scale = " (logarithmic)" if is_log else ""
-    if scale:
-        caption = element("figcaption", element("strong", title), element("span", unit + scale, class_="soft"))
-    return element("figure", caption, *more, plot, _figures(title, kept), class_="chart")
+    width = f"--y-width:calc({max(len(tick_label(value)) for value in axis.ticks)}ch * .78 + .75rem)"
+    plot = element("div", _y_labels(axis), svg, x_labels, class_="plot", style=width)
+    remarks = [axis.remark] if axis.remark else []
+    caption[1] = element("span", "; ".join([unit, *remarks]), class_="soft")
+    return element(
+        "figure",
+        element("figcaption", *caption),
+        *([curves_legend(kept)] if legend and len(kept) > 1 else []),
+        plot,
+        _figures(title, kept),
+        class_="chart",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Axis:
+    """The values at an axis's ticks, from its lower end to its upper one, and what must be said of it."""
+
+    ticks: Sequence[float]
+    is_log: bool
+    remark: str
+
+    def position(self, value: float) -> float:
+        """Where a value stands between the ends, from 0 to 1; what is beyond them stands at them."""
+        low, high = self.ticks[0], self.ticks[-1]
+        value = min(max(value, low), high)
+        if self.is_log:
+            value, low, high = math.log10(value), math.log10(low), math.log10(high)
+        return (value - low) / (high - low)
+
+
+def _axis_of(curves: Sequence[Curve], *, zero: bool) -> _Axis:
+    values = sorted(y for curve in curves for _, y in curve.points if math.isfinite(y))
+    shown = values
+    if any(len(curve.points) > SMOOTHED_FROM for curve in curves):
+        beyond = int(len(values) * _BEYOND_SHARE)
+        smooth = [y for curve in curves for _, y in smoothed(curve.points)]
+        low, high = min(values[beyond], *smooth), max(values[-1 - beyond], *smooth)
+        shown = [value for value in values if low <= value <= high]
+    is_log = needs_log(shown) and not zero
+    found = log_ticks(shown[0], shown[-1]) if is_log else ticks(0.0 if zero else shown[0], shown[-1])
+    cut = sum(not found[0] <= value <= found[-1] for value in values)
+    remarks = ["logarithmic"] if is_log else []
+    remarks += [f"values beyond the axis: {cut:,}, up to {values[-1]:.4g}"] if cut else []
+    return _Axis(ticks=found, is_log=is_log, remark="; ".join(remarks))
+
+
+def _y_labels(axis: _Axis) -> Html:
+    labels = (
+        element("span", tick_label(value), style=f"inset-block-start:{100 * (1 - axis.position(value)):.2f}%")
+        for value in axis.ticks
+    )
+    return element("div", *labels, class_="y", aria_hidden="true")
 
 
 def curves_legend(curves: Iterable[Curve]) -> Html:
@@ -166,24 +219,53 @@ def _dash(curve: Curve) -> str | None:
     return f"dash-{curve.dash}" if curve.dash > 1 else None
 
 
-def _grid(y: float) -> Html:
+def _rule(y: float) -> Html:
     return element("line", x1=0, x2=100, y1=f"{y:.2f}", y2=f"{y:.2f}", class_="rule")
 
 
+def _behind(curve: Curve, place: Callable[[Point], Point]) -> list[Html]:
+    """A long curve's values, faint."""
+    if len(curve.points) <= SMOOTHED_FROM:
+        return []
+    lines = [_line(map(place, thinned(stretch, MAX_POINTS))) for stretch in stretches(curve.points)]
+    return [element("path", d=line, class_=f"curve faint series-{curve.colour}") for line in lines]
+
+
 def _drawn(curve: Curve, place: Callable[[Point], Point]) -> list[Html]:
-    """The curve's stretches of finite values, and its points where they are few."""
+    """The curve's stretches of finite values, or its medians; its points where they are few."""
     colour = f"series-{curve.colour}"
     dash = f" dash-{curve.dash}" if curve.dash > 1 else ""
     parts = []
-    for stretch in stretches(curve.points):
-        placed = [place(point) for point in thinned(stretch, MAX_POINTS)]
+    is_long = len(curve.points) > SMOOTHED_FROM
+    for stretch in [smoothed(curve.points)] if is_long else stretches(curve.points):
+        placed = [place(point) for point in stretch]
         if len(placed) > 1:
-            path = "M" + " ".join(f"{x:.2f},{y:.2f}" for x, y in placed)
-            parts.append(element("path", d=path, class_=f"curve {colour}{dash}"))
+            parts.append(element("path", d=_line(placed), class_=f"curve {colour}{dash}"))
         if len(placed) == 1 or len(curve.points) <= _MARKED:
             dots = "".join(f"M{x:.2f},{y:.2f}h0" for x, y in placed)
             parts.append(element("path", d=dots, class_=f"mark {colour}"))
     return parts
+
+
+def _line(placed: Iterable[Point]) -> str:
+    return "M" + " ".join(f"{x:.2f},{y:.2f}" for x, y in placed)
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """The medians of about SMOOTHED_FROM / 2 stretches of equal size, each at its middle; the first and last step stay.
+
+    >>> smoothed([(1, 5.0)])
+    [(1, 5.0)]
+    """
+    finite = [point for point in points if math.isfinite(point[1])]
+    size = max(1, 2 * len(finite) // SMOOTHED_FROM)
+    parts = [finite[start : start + size] for start in range(0, len(finite), size)]
+    if len(parts) > 1 and len(parts[-1]) < size:
+        parts[-2:] = [parts[-2] + parts[-1]]
+    medians = [(part[len(part) // 2][0], statistics.median(y for _, y in part)) for part in parts]
+    if len(medians) > 1:
+        medians[0], medians[-1] = (finite[0][0], medians[0][1]), (finite[-1][0], medians[-1][1])
+    return medians
 
 
 def stretches(points: Sequence[Point]) -> list[list[Point]]:
@@ -219,13 +301,6 @@ def needs_log(values: Sequence[float]) -> bool:
     return ordered[0] > 0 and ordered[-1] > _LOG_FROM * ordered[len(ordered) // 2]
 
 
-def _position(value: float, low: float, high: float, is_log: bool) -> float:
-    """Where a value stands between the axis's ends, from 0 to 1."""
-    if is_log:
-        value, low, high = math.log10(value), math.log10(low), math.log10(high)
-    return 0.5 if high == low else (value - low) / (high - low)
-
-
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Round values from at most `low` to at least `high`, about `wanted` steps apart.
 
@@ -245,6 +320,7 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten around positive values."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    last = max(last, first + 1)
     every = max(1, math.ceil((last - first) / 5))
     return [10.0**power for power in range(first, last + every, every)]
 

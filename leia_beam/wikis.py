@@ -112,6 +112,41 @@ def wikipedia_codes() -> frozenset[str]:
     return frozenset(_data()["wikipedias"].values())
 
 
+COUNTRIES: Mapping[str, Sequence[str]] = {
+    "al": ("sq",),
+    "by": ("be",),
+    "cn": ("zh",),
+    "cz": ("cs",),
+    "dk": ("da",),
+    "eg": ("ar", "arz"),
+    "gb": ("en",),
+    "ge": ("ka",),
+    "gr": ("el",),
+    "hk": ("zh", "zh-yue"),
+    "iq": ("ar",),
+    "ir": ("fa",),
+    "jp": ("ja",),
+    "ke": ("sw",),
+    "kh": ("km",),
+    "kr": ("ko",),
+    "kz": ("kk",),
+    "me": ("sr",),
+    "mx": ("es",),
+    "np": ("ne",),
+    "pk": ("ur",),
+    "ph": ("tl",),
+    "rs": ("sr",),
+    "se": ("sv",),
+    "tz": ("sw",),
+    "ua": ("uk",),
+    "us": ("en",),
+    "vn": ("vi",),
+}
+"""Countries' codes that are taken for languages, and what is meant. Two are a Wikipedia's too (kr Kanuri, se Northern Sami): a
+wrong guess there would fetch and build another language without a word."""
+_OTHER_ALIASES = ("epo",)
+
+
 def wiki_code(given: str) -> str:
     """The database name for what a user gave: a database name, or a language code that means one.
 
@@ -124,10 +159,18 @@ def wiki_code(given: str) -> str:
     codes = wikipedia_codes()
     if given in codes:
         return given
-    aliases = {"jp", "cz", "dk", "epo"}
-    if given in prefixes and given not in aliases:
+    country = given.lower().removesuffix("wiki")
+    if country in COUNTRIES:
+        meant = " or ".join(f"{language!r} ({prefixes[language]})" for language in COUNTRIES[country])
+        own = (
+            f"; {country}wiki is another language's, and is meant by that name alone"
+            if f"{country}wiki" in codes
+            else ""
+        )
+        raise UsageError(f"unknown wiki {given!r}, which is a country's code; did you mean {meant}?{own}")
+    if given in prefixes and given not in _OTHER_ALIASES:
         return prefixes[given]
-    if given in aliases:
+    if given in _OTHER_ALIASES:
         language = prefixes[given].removesuffix("wiki")
         raise UsageError(f"unknown wiki {given!r}; did you mean {language!r} ({prefixes[given]})?")
     folded = given.lower().replace("-", "_")

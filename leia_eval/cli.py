@@ -59,7 +59,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
         parser.print_help()
         return 0
     handlers = {"ls": _ls, "run": _run, "compare": _compare, "report": _report, "contamination": _contamination}
-    options.console = console
+    options.console, console.quiet = console, getattr(options, "quiet", False)  # which a recipe may have
     with told_where(options):
         if options.print_config:
             print("\n".join(config_lines(options)))

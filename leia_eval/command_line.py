@@ -76,6 +76,7 @@ def _add_run(commands: _Commands) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace the results of another run in --output")
     group.add_argument("--dry-run", action="store_true", help="print three full prompts a task; loads no model")
+    _add_output_of_progress(group)
     group = run.add_argument_group("prompts and items")
     group.add_argument(
         "--profile", default="standard", metavar="NAME", help="standard, or reference: the paper's own rules"
@@ -108,7 +109,6 @@ def _add_run(commands: _Commands) -> None:
     group.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder of answers, shared by runs (default: OUTPUT/cache)"
     )
-    _add_output_of_progress(run)
     add_recipe_options(run, RecipeUse(section=EVALUATION, derive=derived.for_run, has_arms=True)).add_argument(
         "--training-seed", type=int, metavar="N", help="the seed of the arm's training (default: the recipe's first)"
     )
@@ -179,11 +179,10 @@ def _add_contamination(commands: _Commands) -> None:
     )
 
 
-def _add_output_of_progress(parser: Parser) -> None:
+def _add_output_of_progress(parser: argparse._ActionsContainer) -> None:
     """What a command that takes long says on standard error."""
-    group = parser.add_argument_group("what it says")
-    group.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
-    group.add_argument(
+    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    parser.add_argument(
         "--log-json", action="store_true", help="on standard error one JSON object a line, for log collectors"
     )
 

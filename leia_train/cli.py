@@ -13,10 +13,10 @@ from pathlib import Path
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
-from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
+from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, ReportConfig, StudyConfig
+from leia_train.config import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +56,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     options.console = console
     with told_where(options):
         if getattr(options, "print_config", False):
-            make_groups(options)
+            if options.command != "doctor":
+                make_groups(options)
             print("\n".join(config_lines(options)))
             return 0
         return _HANDLERS[options.command](options, arguments)
@@ -92,7 +93,8 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
     with _needs("planning"):
         from leia_train.planning import describe
-    for line in describe(config, report=options.console.say):
+    plan: PlanConfig = make_groups(options)["plan"]
+    for line in describe(config, report=options.console.say, gpus=plan.gpus):
         print(line)
     return 0
 
@@ -133,18 +135,27 @@ def _report(options: Options, arguments: Sequence[str]) -> int:
 
 
 def _doctor(options: Options, arguments: Sequence[str]) -> int:
-    with _needs("the check"):
-        from leia_train.doctor import examine
-    findings = examine()
-    for finding in findings:
-        print(finding.line())
-    return max(finding.exit_code for finding in findings)
+    from leia_beam.chatter import chatter_to
+    from leia_beam.findings import exit_code_of_findings, show
+    from leia_train.doctor import examine
+
+    required = {"--shards": options.shards, "--model": options.model, "--output": options.output}
+    given = [flag for flag, value in required.items() if value]
+    if given and len(given) < len(required):
+        lacking = ", ".join(flag for flag in required if flag not in given)
+        raise UsageError(f"{', '.join(given)}: give {lacking} too, or none of them to look at the machine alone")
+    config = make_config(options) if given else None
+    with chatter_to(None):
+        findings = list(examine(config))
+    show(findings, as_json=False)
+    return exit_code_of_findings(findings)
 
 
 def _study(options: Options, arguments: Sequence[str]) -> int:
     from leia_train.study_command import run_study
 
     config: StudyConfig = make_groups(options)["study"]
+    options.console.quiet = config.quiet
     return run_study(options, config, report=options.console.say)
 
 

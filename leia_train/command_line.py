@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
-from leia_beam.arguments import Parser, Switch, new_command
+from leia_beam.arguments import Parser, Switch, names, new_command, whole_numbers
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import Options, add_recipe_options
 from leia_beam.recipe import TRAINING
@@ -25,6 +25,7 @@ from leia_train.config import (
     ExportConfig,
     ExposuresConfig,
     OptimizationConfig,
+    PlanConfig,
     ReportConfig,
     StudyConfig,
     TrainConfig,
@@ -43,6 +44,8 @@ class Command:
     groups: Mapping[str, type]
     positional: str | None = None
     recipe: RecipeUse | None = None
+    needed: bool = True
+    """Whether options without a default must be given."""
 
 
 def make_parser() -> Parser:
@@ -58,6 +61,9 @@ def make_parser() -> Parser:
             types = typing.get_type_hints(config_class)
             for each in fields(config_class):
                 _add_flag(group, each, types[each.name], each.name == command.positional)
+        if not command.needed:
+            for action in made._actions:
+                action.required = False
         if command.recipe is not None:
             add_recipe_options(made, command.recipe)
     return parser
@@ -77,9 +83,12 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
     if kind is bool:
         group.add_argument(flag, action=Switch, **common)
     elif typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        action = "extend" if each.metadata["repeated"] else "store"
-        group.add_argument(flag, action=action, nargs="+", type=item, metavar=each.metadata["metavar"], **common)
+        item, metavar = typing.get_args(kind)[0], each.metadata["metavar"]
+        if each.metadata["commas"]:
+            group.add_argument(flag, type=whole_numbers if item is int else names, metavar=metavar, **common)
+        else:
+            action = "extend" if each.metadata["repeated"] else "store"
+            group.add_argument(flag, action=action, nargs="+", type=item, metavar=metavar, **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)
@@ -106,7 +115,8 @@ def make_config(options: Options) -> TrainConfig:
 
     Raises: UsageError for a value that is missing or out of its range.
     """
-    return TrainConfig(**make_groups(options))
+    groups = make_groups(options)
+    return TrainConfig(**{name: groups[name] for name in GROUPS})
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -125,8 +135,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         summary="print what `train` with these options would do",
-        example="leia-train plan -c recipe.yaml",
-        groups=GROUPS,
+        example="leia-train plan -c recipe.yaml --gpus 8xH100",
+        groups={**GROUPS, "plan": PlanConfig},
         recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
     ),
     "bake": Command(
@@ -157,5 +167,11 @@ COMMANDS: Mapping[str, Command] = {
         groups={"report": ReportConfig},
         positional="runs",
     ),
-    "doctor": Command(summary="say what training would find on this machine", example="leia-train doctor", groups={}),
+    "doctor": Command(
+        summary="say what training would find on this machine; with a run's options, whether it can run here",
+        example="leia-train doctor\n  leia-train doctor -c recipe.yaml --set language=sw",
+        groups=GROUPS,
+        needed=False,
+        recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
+    ),
 }

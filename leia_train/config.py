@@ -40,10 +40,12 @@ def option(
     choices: tuple[str, ...] | None = None,
     required: bool = False,
     metavar: str | None = None,
+    commas: bool = False,
     repeated: bool = False,
 ) -> Any:
-    """A field with what the command line says of it; the values of a repeated flag add up."""
-    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar, "repeated": repeated}
+    """A field with what the command line says of it; `commas`: a list that is one word; `repeated`: flags that add up."""
+    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar}
+    metadata |= {"commas": commas, "repeated": repeated}
     return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
@@ -233,6 +235,7 @@ class ModelConfig:
     )
     gradient_checkpointing: bool = option("compute activations twice instead of keeping them", default=False)
     compile: bool = option("compile the model with torch.compile", default=False)
+    liger: bool = option("Liger's fused kernels, where liger-kernel is installed; GPUs alone", default=False)
     trust_remote_code: bool = option("run the code in the model's repository; it is listed first", default=False)
 
     def __post_init__(self) -> None:
@@ -377,7 +380,8 @@ class TrainConfig:
 
 
 _ROUNDING_ALONE = (
-    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "trust_remote_code"),
+    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "liger"),
+    "trust_remote_code",
 )
 
 
@@ -441,17 +445,25 @@ class ExposuresConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudyConfig:
-    """Which runs of a recipe's study are done."""
+class PlanConfig:
+    """What a plan is made for."""
 
-    arms: tuple[str, ...] = option("these arms alone (default: all of the recipe)", default=(), metavar="ARM")
-    seeds: tuple[int, ...] = option("these seeds alone (default: all of the recipe)", default=(), metavar="N")
+    gpus: str = option("GPUs to plan for, such as 8xH100 (default: the one that is here)", default="", metavar="NxNAME")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Which runs of a recipe's study are done, and what is said of it."""
+
+    arms: tuple[str, ...] = option(
+        "these arms alone, where any are named", default=(), metavar="ARM[,ARM…]", commas=True
+    )
+    seeds: tuple[int, ...] = option("these seeds alone, where any are named", default=(), metavar="N[,N…]", commas=True)
     dry_run: bool = option("say what would be done", default=False)
+    quiet: bool = option("no notes and no progress: warnings and the error alone", default=False)
+    log_json: bool = option("on standard error one JSON object a line, for collectors of logs", default=False)
 
     def __post_init__(self) -> None:
-        for name in ("arms", "seeds"):
-            given = getattr(self, name)
-            _check(len(set(given)) == len(given), name, ",".join(map(str, given)), "each given once")
         for seed in self.seeds:
             _check(0 <= seed < 2**63, "seeds", seed, "from 0 to below 2^63")
 

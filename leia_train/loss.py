@@ -60,7 +60,7 @@ class TokenLoss(nn.Module):
         self._cross_entropy = torch.compile(self._cross_entropy, dynamic=True)  # type: ignore[method-assign]
 
     def _chunked(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
-        size = self.chunk_tokens or default_chunk(self._vocabulary_size(), states_NH.device)
+        size = self.chunk_tokens or default_chunk(self._vocabulary_size(), gpu_bytes(states_NH.device))
         if len(targets_N) <= size:
             return self._losses(states_NH, targets_N)
         parts = [
@@ -90,12 +90,14 @@ class TokenLoss(nn.Module):
         return cross_entropy(logits, targets_N, reduction="none")
 
 
-def default_chunk(vocabulary_size: int, device: torch.device) -> int:
-    """Tokens whose logits are in memory at once."""
-    size_bytes = MIN_CHUNK_BYTES
-    if device.type == "cuda":
-        size_bytes = max(size_bytes, torch.cuda.get_device_properties(device).total_memory // _CHUNK_SHARE)
-    return max(size_bytes // (4 * vocabulary_size), 16)
+def default_chunk(vocabulary_size: int, gpu_bytes: int) -> int:
+    """Tokens whose logits are in memory at once, on a GPU of so much memory; 0 for none."""
+    return max(max(MIN_CHUNK_BYTES, gpu_bytes // _CHUNK_SHARE) // (4 * vocabulary_size), 16)
+
+
+def gpu_bytes(device: torch.device) -> int:
+    """The memory of a GPU; 0 for other devices."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk
 
@@ -74,8 +72,11 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
-def memory_bytes(config: TrainConfig, model: Any, device: torch.device) -> dict[str, int]:
-    """What a process needs on its device, by what for: an estimate, of which activations are the least certain part."""
+def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
+    """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
+
+    `gpu_bytes` is the memory of its GPU, or 0.
+    """
     weights = sum(parameter.numel() for parameter in model.parameters())
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     sizes = layer_sizes(model)
@@ -88,7 +89,7 @@ def memory_bytes(config: TrainConfig, model: Any, device: torch.device) -> dict[
         activations = sizes.layers * layer
     vocabulary = len(model.get_input_embeddings().weight)
     shares = max(config.run.nproc, 1) if config.run.share_optimizer else 1
-    chunk = config.model.loss_chunk or default_chunk(vocabulary, device)
+    chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
     parts = {
         "weights": weights * size,
         "gradients": weights * size,

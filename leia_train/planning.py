@@ -7,6 +7,7 @@ is built, because a run needs it anyway.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from leia_beam.errors import UsageError
 from leia_train.attention import candidates
 from leia_train.checkpoints import newest_checkpoint
 from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
+from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import memory_bytes
 from leia_train.mixture import MixedPlan
@@ -26,14 +29,15 @@ from leia_train.opening import make_plan, open_data
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
 from leia_train.schedule import learning_rate
+from leia_train.shard_folders import BuildTokenizer
 from leia_train.speed import flops_per_token
 from leia_train.tracking import choose_tracker
 
 _GIB = 1 << 30
 
 
-def describe(config: TrainConfig, *, report: Callable[[str], None]) -> Iterator[str]:
-    """The lines of the plan.
+def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = "") -> Iterator[str]:
+    """The lines of the plan; `gpus`, such as 8xH100, are those to plan for, else the one that is here.
 
     Raises: what `train` would raise before its first step, but for damaged weights.
     """
@@ -42,14 +46,16 @@ def describe(config: TrainConfig, *, report: Callable[[str], None]) -> Iterator[
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
     tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
-    processes = max(config.run.nproc, 1)
+    count, gpu = parse_gpus(gpus) if gpus else (1, None)
+    config = replace(config, run=replace(config.run, nproc=config.run.nproc or count))
+    processes = config.run.nproc
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
     plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output)
     yield from _wikis(plan.main)
     yield from _amounts(config, plan)
     yield from _settings(config, tokenizer)
-    yield from _model(config, plan, tokenizer, processes)
+    yield from _model(config, plan, tokenizer, gpu)
     checkpoint = newest_checkpoint(output, report)
     yield f"output        {output}: " + (
         "a new run" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
@@ -118,37 +124,86 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
     )
 
 
-def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, processes: int) -> Iterator[str]:
-    """What the model is, the kernel, and the memory of a process."""
-    model = _empty_model(config, plan, tokenizer)
+def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
+    """What the model is, the kernel, and the memory and time of a process."""
+    model = empty_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    device = torch.device("cuda" if config.run.device == "auto" and torch.cuda.is_available() else "cpu")
+    is_cuda = config.run.device == "auto" and torch.cuda.is_available()
+    device = torch.device("cuda" if is_cuda else "cpu")
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
-    choices = candidates(config.model.attention, device, config.model.dtype)
-    yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
-    parts = memory_bytes(config, model, device)
+    if gpu is None:
+        choices = candidates(config.model.attention, device, config.model.dtype)
+        yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
+        gpu = gpu_here(device)
+    parts = memory_bytes(config, model, 0 if gpu is None else gpu.memory_bytes)
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
-    total = sum(parts.values())
-    yield f"memory        about {_shown(total)} a process on {device} ({listed})"
-    if device.type == "cuda":
-        available = torch.cuda.get_device_properties(device).total_memory
-        if total > available:
-            yield f"warning       the device has {available / _GIB:.0f} GiB; try --gradient-checkpointing or --micro-batch 1"
-    tracker = choose_tracker(config.run.tracker) or "none"
-    flops = flops_per_token(model, config.data.max_length) * config.data.max_length * config.optimization.batch
+    total, where = sum(parts.values()), device.type if gpu is None else gpu.name
+    yield f"memory        about {_shown(total)} a process on {where} ({listed})"
+    if gpu is not None:
+        yield from _fit(config, model, gpu, total)
+        yield from _time(config, model, gpu, plan)
+    flops = flops_per_token(model, _mean_segment(plan)) * config.data.max_length * config.optimization.batch
     yield (
-        f"processes     {processes}, {config.optimization.batch // processes:,} rows a step each in micro-batches of "
-        f"{config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker {tracker}"
+        f"processes     {config.run.nproc}, {config.optimization.batch // config.run.nproc:,} rows a step each in "
+        f"micro-batches of {config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker "
+        f"{choose_tracker(config.run.tracker) or 'none'}"
     )
+
+
+def _fit(config: TrainConfig, model: Any, gpu: Gpu, total_bytes: int) -> Iterator[str]:
+    """Whether it fits, and what would make it fit."""
+    usable = f"{_shown(int(USABLE_SHARE * gpu.memory_bytes))} of {gpu.name} can be had"
+    if fits(total_bytes, gpu):
+        yield f"fits          {usable}"
+        return
+    found = cheapest_fit(config, model, gpu)
+    how = " ".join(found.flags) or "other options"
+    if fits(found.size_bytes, gpu):
+        yield f"warning       does not fit ({usable}); with {how} it takes about {_shown(found.size_bytes)}"
+    else:
+        yield (
+            f"warning       does not fit ({usable}), nor with {how} (about {_shown(found.size_bytes)}): each process holds "
+            "the whole model; take a GPU with more memory or a smaller model"
+        )
+
+
+def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterator[str]:
+    """About how long it takes."""
+    steps = plan.steps(config.optimization.steps, config.optimization.batch)
+    if config.model.dtype != "bfloat16":
+        yield "time          not known for float32; --dtype bfloat16 is many times faster on a GPU"
+        return
+    seconds = training_seconds(
+        config, model, gpu, steps=steps, processes=config.run.nproc, mean_segment=_mean_segment(plan)
+    )
+    tokens = steps * config.optimization.batch * config.data.max_length
+    faster = "" if config.model.compile else "; --compile is about 1.4 times as fast"
+    yield (
+        f"time          about {seconds / 3600:,.1f} h on {config.run.nproc} x {gpu.name}, {tokens / seconds:,.0f} tokens/s, "
+        f"at {share_of_peak(config):.0%} of the peak (measured at 1 B on an H200){faster}; what processes tell each other "
+        "is not counted"
+    )
+
+
+def _mean_segment(plan: MixedPlan) -> float:
+    """The length of the stretch in which a token sees others, on average over the tokens of each source's first epoch."""
+    if plan.data.cross_document:
+        return float(plan.data.max_length)
+    return sum(float(source.share) * _segment_of_epoch(source.plan) for source in plan.sources if source.plan)
+
+
+def _segment_of_epoch(plan: TrainingPlan) -> float:
+    length = plan.data.max_length
+    lengths = np.minimum(np.diff(plan.epoch(0).offsets), length).astype(np.float64)
+    return float((lengths**2).sum() / max(lengths.sum(), 1))
 
 
 def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
-def _empty_model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer) -> Any:
+def empty_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
     """The model without its weights, with rows for the markers."""
-    build = plan.store.tokenizer
     with torch.device("meta"):
         if config.model.model == TINY_LLAMA:
             model: Any = LlamaForCausalLM(tiny_config(config.model, build, tokenizer, config.data.max_length))

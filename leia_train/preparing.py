@@ -17,6 +17,7 @@ from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
+from leia_train.liger import apply_liger
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog, StepMetrics
@@ -182,6 +183,8 @@ def _make_loss(
 ) -> TokenLoss:
     """The model with its loss on its device; the kernel of its attention is settled, and its logits are compared."""
     model.to(accelerator.device)
+    if config.model.liger:
+        apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
     settle(
         model,
         candidates(config.model.attention, accelerator.device, config.model.dtype),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from leia_beam.console import LOGGER
 from leia_beam.errors import LeiaError, UsageError
-from leia_beam.html_pages import Html, Number, callout, element, page, section, table, text_in, tiles
+from leia_beam.html_pages import Html, Number, bullets, callout, details, element, page, section, table, text_in, tiles
 from leia_beam.svg_charts import (
     Bar,
     Curve,
@@ -28,16 +30,20 @@ from leia_beam.svg_charts import (
     curves_legend,
     group_styles,
     percent,
+    short_count,
 )
-from leia_train.config import ReportConfig, RunConfig
+from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig, RunConfig
 from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
 from leia_train.files import disk_errors
 from leia_train.metrics import SpikeWatch, read_metrics
-from leia_train.runs import CODE, RUN_NAME, read_run, read_status
+from leia_train.runs import CODE, LOG_NAME, RUN_NAME, read_run, read_status
 
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
 _MAX_WARNINGS = 5
+_MAX_SAID = 100
+_GOES_ON = "the same command goes on"
+"""Said of an interruption, which a run that went on has behind it."""
 _MAX_ENTITIES = 15
 _SPIKE = RunConfig(output="-").spike
 _WAITED_SHARE = 0.1
@@ -48,9 +54,13 @@ _LEGEND_RUNS = 3
 Record = Mapping[str, Any]
 
 
+_SAID = re.compile(rf"^\d[\d-]+ \d[\d:,]+ ([A-Z]+) {LOGGER}: (.*)$", re.MULTILINE)
+"""A line of the log file that is the program's own: its level and what was said."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadRun:
-    """What a run's folder holds: `steps` and `evaluations` are the lines of its log."""
+    """What a run's folder holds: `steps` and `evaluations` are its metrics, `said` (level, line) what it told its user."""
 
     name: str
     folder: Path
@@ -59,6 +69,7 @@ class ReadRun:
     status: Mapping[str, Any]
     steps: Sequence[Record]
     evaluations: Sequence[Record]
+    said: Sequence[tuple[str, str]]
 
     @property
     def step(self) -> int:
@@ -101,7 +112,15 @@ def read_folder(folder: Path, name: str) -> ReadRun:
         status=read_status(folder),
         steps=[record for record in records if "loss" in record],
         evaluations=[record for record in records if "loss" not in record],
+        said=_said(folder / LOG_NAME),
     )
+
+
+def _said(path: Path) -> list[tuple[str, str]]:
+    """The program's own lines of a log file, each once; none where there is no file."""
+    if not path.is_file():
+        return []
+    return list(dict.fromkeys(_SAID.findall(path.read_text(encoding="utf-8", errors="replace"))))
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -129,7 +148,8 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
         *_figures(runs),
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
         section("Configuration", *_configuration(runs)),
-        section("Versions", table("Versions", ["package", *(run.name for run in runs)], _versions(runs))),
+        section("Versions", _versions(runs)),
+        *(_log(run, len(runs) > 1) for run in runs if run.said),
         kind=KIND,
     )
 
@@ -145,7 +165,7 @@ def _tiles(run: ReadRun) -> Html:
     facts = [
         ("status", _status(run)),
         ("steps", f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}"),
-        ("tokens", f"{_sum(run, 'tokens'):,}"),
+        ("tokens", short_count(_sum(run, "tokens"))),
         ("inserted", percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1))),
         ("last loss", _last(run, "loss")),
         ("tokens a second", _rate(run)),
@@ -164,7 +184,7 @@ def _runs(runs: Sequence[ReadRun]) -> Html:
             str(run.identity.get("strategy", "–")),
             str(run.identity.get("seed", "–")),
             f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}",
-            f"{_sum(run, 'tokens'):,}",
+            short_count(_sum(run, "tokens")),
             percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1)),
             _last(run, "loss"),
             _last(run, "name_loss"),
@@ -204,11 +224,13 @@ def _rate(run: ReadRun) -> str:
 def _duration(seconds: float) -> str:
     """
     >>> _duration(5), _duration(4000), _duration(200000)
-    ('5 s', '1 h 06 min', '55 h 33 min')
+    ('5 s', '1 h 07 min', '56 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
-    minutes = int(seconds / 60)
+    minutes = round(seconds / 60)
+    if minutes >= 600:
+        return f"{minutes / 60:,.0f} h"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
@@ -224,14 +246,16 @@ def warnings_of(run: ReadRun) -> list[str]:
     elif _status(run) != "finished":
         lines.append(f"the run is not finished: {done}; it trains still, or was killed")
     watch = SpikeWatch(_SPIKE)
-    spikes = [line for record in run.steps if (line := watch.warning(record["step"], record["loss"]))]
-    lines += [line.removeprefix("warning: ") for line in spikes[:_MAX_WARNINGS]]
+    found = (watch.warning(record["step"], record["loss"]) for record in run.steps)
+    spikes = [line.removeprefix("warning: ") for line in found if line]
+    lines += spikes[:_MAX_WARNINGS]
     if len(spikes) > _MAX_WARNINGS:
         lines.append(f"and {len(spikes) - _MAX_WARNINGS:,} more steps whose loss is far above those before them")
     lines += [
         f"a loss or gradient was not finite: its rows are in {path.name}"
         for path in sorted(run.folder.glob("bad-rows-*"))
     ]
+    lines += [line for level, line in run.said if level == "WARNING" and line not in spikes and _GOES_ON not in line]
     seconds = _sum(run, "seconds")
     if seconds and _sum(run, "waited_s") > _WAITED_SHARE * seconds:
         lines.append(f"training waited for its rows {percent(_sum(run, 'waited_s') / seconds)} of the time")
@@ -430,25 +454,27 @@ def _times(bucket: int) -> str:
     return "never" if bucket == 0 else "once" if bucket == 1 else f"{low:,} to {high:,} times"
 
 
-# ---- configuration
+# ---- configuration, versions and what was said
 
 
 def _configuration(runs: Sequence[ReadRun]) -> Iterator[Html]:
-    """What differs between runs first."""
-    names = list(dict.fromkeys(name for run in runs for name in run.identity))
+    """Of one run what is not the default, of several what differs; the rest is folded."""
+    names = sorted({name for run in runs for name in run.identity})
     values = {name: [_value(run.identity.get(name)) for run in runs] for name in names}
-    differing = [name for name in names if len(set(values[name])) > 1]
-    columns = ["option", *(run.name for run in runs)]
     if len(runs) > 1:
-        yield element("h3", "What differs")
-        if differing:
-            yield table("Options that differ", columns, [[_option(name), *values[name]] for name in differing])
-        else:
-            yield element("p", "Nothing: these are runs of one configuration.", class_="soft")
-        yield element("h3", "What is the same")
-        columns = ["option", "all runs"]
-    rows = [[_option(name), values[name][0]] for name in sorted(names) if name not in differing]
-    yield table("Options", columns, rows)
+        chosen = [name for name in names if len(set(values[name])) > 1]
+        columns, rest, said = ["option", *(run.name for run in runs)], "the same in all runs", "What differs"
+    else:
+        chosen = [name for name in names if values[name][0] != _DEFAULTS.get(name)]
+        columns, rest, said = ["option", "value"], "at their defaults", "What was chosen"
+    others = [name for name in names if name not in chosen]
+    if chosen:
+        yield table(said, columns, [[_option(name), *values[name]] for name in chosen])
+    else:
+        yield element("p", "These are runs of one configuration.", class_="soft")
+    if others:
+        folded = table(f"Options {rest}", ["option", "value"], [[_option(name), values[name][0]] for name in others])
+        yield details(f"{len(others)} options {rest}", folded)
 
 
 def _option(name: str) -> str:
@@ -463,6 +489,24 @@ def _value(value: Any) -> str:
     return "none" if value in ("", None) else str(value)
 
 
-def _versions(runs: Sequence[ReadRun]) -> list[list[str]]:
+_DEFAULTS = {
+    field.name: _value(list(field.default) if isinstance(field.default, tuple) else field.default)
+    for group in (DataConfig, ModelConfig, OptimizationConfig)
+    for field in fields(group)
+    if field.default is not MISSING
+}
+
+
+def _versions(runs: Sequence[ReadRun]) -> Html:
+    """One column where all runs have the same."""
     names = sorted({name for run in runs for name in run.versions})
-    return [[name, *(run.versions.get(name, "–") for run in runs)] for name in names]
+    found = {name: [run.versions.get(name, "–") for run in runs] for name in names}
+    if all(len(set(of_runs)) == 1 for of_runs in found.values()):
+        return table("Versions", ["package", "version"], [[name, found[name][0]] for name in names])
+    return table("Versions", ["package", *(run.name for run in runs)], [[name, *found[name]] for name in names])
+
+
+def _log(run: ReadRun, with_name: bool) -> Html:
+    heading = f"What {run.name} said" if with_name else "What the run said"
+    lines = [line if level == "INFO" else f"{level.lower()}: {line}" for level, line in run.said[-_MAX_SAID:]]
+    return section(heading, details(f"the last {len(lines)} of its own lines", bullets(lines)))

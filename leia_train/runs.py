@@ -19,6 +19,7 @@ from leia_train.files import disk_errors, write_json
 RUN_NAME = "_run.json"
 STATUS_NAME = "_status.json"
 LOCK_NAME = ".lock"
+LOG_NAME = "train.log"
 _OWN_PREFIXES = (
     *(
         "store-",

@@ -3,33 +3,15 @@
 A token costs 6 operations a weight that multiplies it (forward 2, backward 4) and 12 x layers x width of all heads x length
 for the attention, halved because it is causal; the length is that of the stretch in which tokens see each other.
 Recomputation is not counted, and of experts those alone that a token is sent to.
-Peaks are the makers' dense bfloat16 figures.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 
-_PEAK_TFLOPS = {
-    "A100": 312,
-    "A800": 312,
-    "A40": 150,
-    "A10": 125,
-    "L40S": 362,
-    "L40": 181,
-    "L4": 121,
-    "H100 PCIe": 756,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "H800": 989,
-    "B200": 2250,
-    "RTX 4090": 165,
-    "RTX 3090": 71,
-}
+from leia_train.gpus import gpu_named
 
 
 def flops_per_token(model: Any, length: float) -> float:
@@ -57,11 +39,8 @@ def _tied(model: Any) -> bool:
 
 def peak_tflops(device: torch.device) -> float | None:
     """What a device can do at most; None for one that is not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    known = (peak for kind, peak in _PEAK_TFLOPS.items() if re.search(rf"\b{kind}\b", name))
-    return next((float(peak) for peak in known), None)
+    found = gpu_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return None if found is None else found.tflops
 
 
 def utilisation(tokens_per_s: float, flops: float, processes: int, peak: float | None) -> float | None:

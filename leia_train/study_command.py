@@ -28,6 +28,7 @@ from leia_train.study_steps import output_of, run_step
 
 NOTES_NAME = "study.json"
 _RESULTS = "results.json"
+_TRAINING = "training.html"
 _PAGES = ("comparison.html", "comparison.md", "comparison.json")
 
 Report = Callable[[str], None]
@@ -62,6 +63,8 @@ class _Study:
     recipe: Recipe
     flags: Sequence[str]
     """How every command of the study is given the recipe."""
+    loudness: Sequence[str]
+    """How those that take long are told what to say."""
     runs: Sequence[StudyRun]
     training: dict[str, str]
     """By run, FINISHED or what is there."""
@@ -76,6 +79,7 @@ class _Study:
         """The study, with every command's configuration checked."""
         recipe = options.recipe_read
         flags = ["-c", str(recipe.path), *(f"--set={setting}" for setting in options.settings)]
+        loudness = [f"--{name.replace('_', '-')}" for name in ("quiet", "log_json") if getattr(chosen, name)]
         runs = study_runs(recipe, chosen)
         folder = recipe.report_folder()
         if folder is None:
@@ -85,6 +89,7 @@ class _Study:
         return cls(
             recipe=recipe,
             flags=flags,
+            loudness=loudness,
             runs=runs,
             training={run.name: training_state(run, _config_of(run, flags)) for run in runs if run.folder is not None},
             scoring={run.name: _scoring_values(run, flags) for run in runs},
@@ -143,16 +148,28 @@ class _Study:
             if run.folder is not None and self.training[run.name] != FINISHED:
                 report(f"training {run.name} ({number} of {len(missing)})")
                 run_step(
-                    ["leia_train", "train", *self.flags, *_arm_flags(run, "--seed")], f"the training of {run.name}"
+                    ["leia_train", "train", *self.flags, *self.loudness, *_arm_flags(run, "--seed")],
+                    f"the training of {run.name}",
                 )
                 self.training[run.name] = FINISHED
             report(f"scoring {run.name} ({number} of {len(missing)})")
             run_step(
-                ["leia_eval", "run", *self.flags, *_arm_flags(run, "--training-seed")], f"the scoring of {run.name}"
+                ["leia_eval", "run", *self.flags, *self.loudness, *_arm_flags(run, "--training-seed")],
+                f"the scoring of {run.name}",
             )
             self._note("scored", run.name, self.key_of(run))
+            report(f"{run.name}: {', '.join(_scores_of(run))}")
+        self._show_training(bool(missing))
         self._look_for_items(report)
         self._compare(report)
+
+    def _show_training(self, has_changed: bool) -> None:
+        """One page of all trained runs' curves."""
+        folders = [str(run.folder) for run in self.runs if run.folder is not None]
+        page = self.report_folder / _TRAINING
+        if folders and (has_changed or not page.is_file()):
+            words = ["leia_train", "report", *folders, "--no-exposures", "--output", str(page)]
+            run_step(words, "the page of the trainings")
 
     def _look_for_items(self, report: Report) -> None:
         if self.contamination is None:
@@ -163,7 +180,7 @@ class _Study:
         if self.contamination.is_file() and self.notes["contamination"].get("key") == key:
             return
         report("looking for test items in the corpus")
-        run_step(words, "the search for test items")
+        run_step([*words, *self.loudness], "the search for test items")
         self._note("contamination", "key", key)
 
     def _manifest_of_shards(self) -> str:
@@ -200,8 +217,30 @@ class _Study:
             yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
+        if (self.report_folder / _TRAINING).is_file():
+            yield f"curves of the trainings: {self.report_folder / _TRAINING}"
         if len(self.arms()) > 1:
+            yield from _primary_line(self.report_folder / _PAGES[2])
             yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"
+
+
+def _scores_of(run: StudyRun) -> Iterator[str]:
+    """Each task's main score."""
+    for task in json.loads((run.scores / _RESULTS).read_bytes())["tasks"]:
+        score = task["scores"].get(task["metric"])
+        if score is not None:
+            yield f"{task['name']} {task['metric']} {100 * score['value']:.1f}"
+
+
+def _primary_line(comparison: Path) -> Iterator[str]:
+    """What the primary endpoint came to."""
+    primary = json.loads(comparison.read_bytes())["primary"]
+    if primary is not None:
+        low, value, high = (100 * primary[part] for part in ("low", "difference", "high"))
+        yield (
+            f"primary endpoint: {primary['arm']} minus {primary['against']} {value:+.1f} points, 95 % interval {low:+.1f} to "
+            f"{high:+.1f}, p {primary['p']:.3g}, over {len(primary['tasks'])} tasks"
+        )
 
 
 def _arm_flags(run: StudyRun, seed_flag: str) -> list[str]:

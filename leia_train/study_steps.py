@@ -18,16 +18,15 @@ from typing import NoReturn
 
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
 
-_STDERR = 2
 _ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, MissingResource, OtherBuild, Interrupted)}
 
 
 def run_step(words: Sequence[str], what: str) -> None:
-    """Run `python -m WORDS`; what it prints goes to standard error.
+    """Run `python -m WORDS`, whose messages go to standard error; its results are in files, so what it prints is dropped.
 
     Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
     """
-    process = subprocess.Popen([sys.executable, "-m", *words], stdout=_STDERR, process_group=0)
+    process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, process_group=0)
     with _termination_as_interrupt():
         try:
             code = process.wait()

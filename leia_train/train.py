@@ -41,6 +41,7 @@ from leia_train.preparing import Run, prepare, to_keep
 from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
+    LOG_NAME,
     STATUS_NAME,
     StopRequest,
     check_output,
@@ -56,7 +57,6 @@ from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
 
 Report = Callable[[str], None]
-LOG_NAME = "train.log"
 Result = TypeVar("Result")
 Told = TypeVar("Told")
 

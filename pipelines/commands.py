@@ -21,82 +21,89 @@ from leia_beam.tokenization import EncodingOptions
 from leia_beam.wikis import wiki_code
 from leia_beam.wikitext import ExtractionOptions
 from pipelines import articles, langlinks, sitelinks
-from pipelines import build as steps
-from pipelines.build import Build, EntityOptions, RunOptions, ShardOptions
+from pipelines.build import BuildInputs, run_build, run_entities, run_shards
 from pipelines.flink import FlinkOptions
 from pipelines.late_stages import find_tokenizer_at
 from pipelines.runners import RunnerOptions
+from pipelines.stage_options import (
+    EntityOptions,
+    ItemOptions,
+    ShardOptions,
+    articles_stage,
+    langlinks_stage,
+    sitelinks_stage,
+)
+from pipelines.stage_runs import Build, RunOptions
 
 
 def run_command(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     """Run a stage or the whole build, and note in the output folder what it took."""
-    build = Build(
-        RunOptions(
-            output=options.output,
-            runner=_runner(options, beam_options),
-            max_rejects=MaxRejects.parse(options.max_rejects),
-            tolerance=_tolerance_of(options),
-            verify_inputs=getattr(options, "verify_inputs", False),
-            strict_dates=getattr(options, "strict_dates", False),
-            overwrite=options.overwrite,
-            dry_run=options.dry_run,
-            console=options.console,
-        )
-    )
-    outcome = "failed"
-    try:
+    with Build(run_options(options, beam_options)).noted() as build:
         _run_steps(options, build)
-        outcome = "done"
-    except KeyboardInterrupt:
-        outcome = "interrupted"
-        raise
-    finally:
-        build.close()
-        build.write_notes(outcome)
+
+
+def run_options(options: argparse.Namespace, beam_options: Sequence[str]) -> RunOptions:
+    """How the stages of a command run."""
+    return RunOptions(
+        output=options.output,
+        runner=_runner(options, beam_options),
+        max_rejects=MaxRejects.parse(options.max_rejects),
+        tolerance=_tolerance_of(options),
+        verify_inputs=getattr(options, "verify_inputs", False),
+        strict_dates=getattr(options, "strict_dates", False),
+        overwrite=options.overwrite,
+        dry_run=options.dry_run,
+        console=options.console,
+    )
+
+
+def build_inputs(options: argparse.Namespace) -> BuildInputs:
+    """What `leia-beam build` reads, and how.
+
+    Raises: UsageError where dumps are missing, or two kinds of them are given.
+    """
+    _take_fetched(options)
+    return BuildInputs(
+        pages=options.pages,
+        wikidata=options.wikidata or (),
+        langlinks=_links_between_languages(options),
+        wiki=options.wiki,
+        name_languages=options.name_languages,
+        tokenizer=options.tokenizer,
+        extraction=_extraction(options),
+        range_bytes=options.range_bytes,
+        max_page_bytes=options.max_page_bytes,
+        ignore_siteinfo=options.ignore_siteinfo,
+        shards=_shard_options(options),
+        entities=_entity_options(options),
+        claims=_properties(options.claims),
+        aliases=options.aliases,
+    )
 
 
 def _run_steps(options: argparse.Namespace, build: Build) -> None:
 
     if options.command == "build":
-        _take_fetched(options)
-        steps.run_build(
-            build,
-            steps.BuildInputs(
-                pages=options.pages,
-                wikidata=options.wikidata or (),
-                langlinks=_links_between_languages(options),
-                wiki=options.wiki,
-                name_languages=options.name_languages,
-                tokenizer=options.tokenizer,
-                extraction=_extraction(options),
-                range_bytes=options.range_bytes,
-                max_page_bytes=options.max_page_bytes,
-                ignore_siteinfo=options.ignore_siteinfo,
-                shards=_shard_options(options),
-                entities=_entity_options(options),
-                claims=_properties(options.claims),
-                aliases=options.aliases,
-            ),
-        )
+        run_build(build, build_inputs(options))
     elif options.command == "sitelinks":
-        items = steps.ItemOptions(
+        items = ItemOptions(
             label_languages=options.label_languages,
             claims=_properties(options.claims),
             aliases=options.aliases,
         )
-        stage = steps.sitelinks_stage(build, options.wikidata, items, options.range_bytes)
+        stage = sitelinks_stage(build, options.wikidata, items, options.range_bytes)
         if stage is None:
             raise UsageError("--wikidata: this is a finished sitelinks folder; give a dump to make another")
         build.prepare_output()
         build.run(stage, sitelinks.graph)
     elif options.command == "langlinks":
-        links = steps.langlinks_stage(build, options.langlinks, options.wiki, options.range_bytes)
+        links = langlinks_stage(build, options.langlinks, options.wiki, options.range_bytes)
         if links is None:
             raise UsageError("--langlinks: this is a finished langlinks folder; give a dump to make another")
         build.prepare_output()
         build.run(links, langlinks.graph)
     elif options.command == "articles":
-        articles_stage = steps.articles_stage(
+        stage_of_articles = articles_stage(
             build,
             options.pages,
             options.wiki,
@@ -106,15 +113,15 @@ def _run_steps(options: argparse.Namespace, build: Build) -> None:
             options.ignore_siteinfo,
         )
         build.prepare_output()
-        build.run(articles_stage, articles.graph)
+        build.run(stage_of_articles, articles.graph)
     elif options.command == "entities":
         name = "langlinks" if options.sitelinks_from == "langlinks" else "sitelinks"
         sitelinks_folder = options.sitelinks or build.folder(name)
         languages = options.name_languages
-        steps.run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
+        run_entities(build, options.wiki, languages, sitelinks_folder, _entity_options(options))
     else:
         tokenizer = find_tokenizer_at(options.tokenizer, build.storage_with(options.tokenizer))
-        steps.run_shards(build, tokenizer, _shard_options(options))
+        run_shards(build, tokenizer, _shard_options(options))
 
 
 def _take_fetched(options: argparse.Namespace) -> None:
@@ -199,7 +206,7 @@ def _links_between_languages(options: argparse.Namespace) -> list[str]:
     if options.langlinks:
         raise UsageError("--langlinks: add --sitelinks-from langlinks, in place of --wikidata")
     if not options.wikidata:
-        raise UsageError("the following arguments are required: --wikidata")
+        raise UsageError("the following arguments are required: --wikidata (or --dumps, a folder that fetch filled)")
     return []
 
 

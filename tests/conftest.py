@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # pytest --hypothesis-profile=search
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("search", deadline=None, print_blob=True)
+settings.register_profile("few", derandomize=True, deadline=None, print_blob=True, max_examples=20)  # other Pythons
 settings.load_profile("fixed")
 
 SAMPLE_SOURCES = Path(__file__).parent / "data" / "sample"

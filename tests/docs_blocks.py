@@ -4,7 +4,7 @@ A page is Markdown. What it shows is run in a folder of the test, in the order o
 
     ```console      commands after `$ `, each with what it prints (both streams, as in a pipe)
     ```sh           commands whose output is not shown; they must succeed
-    ```python       a program of its own; what it prints stands in the block `<!-- printed -->` behind it
+    ```python       a program of its own; its standard output stands in the block `<!-- printed -->` behind it
 
 Comments before a block say more:
 
@@ -14,7 +14,8 @@ Comments before a block say more:
     <!-- shows: NAME -->        lines of that file, as the commands so far made it
     <!-- exit: N -->            the last command of the block ends with this code
     <!-- varies: REGEX -->      what it matches is not compared, beside what VARYING lists
-    <!-- begins: built -->      the page's folder holds the quick start's results, not the dumps alone
+    <!-- begins: built -->      the page's folder holds what the quick start makes, not the sample's dumps alone
+    <!-- begins: mirror -->     a mirror of the sample is served; the page calls it MIRROR_SHOWN
 
 A line `[…]` stands for any number of lines. `python tests/docs_blocks.py PAGE…` runs pages and writes what they printed
 into them where it is another.
@@ -32,6 +33,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ELISION = "[…]"
+MIRROR_SHOWN = "http://127.0.0.1:8765"
+"""The mirror's address in pages; a test has another port."""
 COMMANDS = ("leia-beam", "leia-train", "leia-eval", "leia-beam-worker")
 DATA_LANGUAGES = ("text", "yaml", "json", "toml", "svg")
 COMMAND_TIMEOUT_S = 300
@@ -131,7 +134,7 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 def beginning_of(page: Path) -> str:
-    """What the page's folder holds at its start: `dumps` or `built`."""
+    """What the page begins with: `dumps`, `built` or `mirror`."""
     for line in page.read_text(encoding="utf-8").splitlines():
         comment = _COMMENT.match(line)
         if comment and comment["name"] == "begins":
@@ -226,7 +229,7 @@ class PageFailed(Exception):
 
 
 def run_page(page: Path, folder: Path, environment: dict[str, str]) -> Iterator[Difference]:
-    """Run the blocks of a page in a folder; what they show wrongly.
+    """Run the blocks of a page in a folder; what they show wrongly. The mirror's address is MIRROR in the environment.
 
     Raises: PageFailed for a command that ends with another exit code.
     """
@@ -235,7 +238,7 @@ def run_page(page: Path, folder: Path, environment: dict[str, str]) -> Iterator[
         if "file" in block.marks:
             target = folder / block.marks["file"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(block.text, encoding="utf-8")
+            target.write_text(_with_mirror(block.text, environment), encoding="utf-8")
         if kind_of(block) == "run" and block.language == "console":
             yield from _run_console(block, folder, environment)
         elif kind_of(block) == "run" and block.language == "sh":
@@ -279,19 +282,25 @@ def _run_console(block: Block, folder: Path, environment: dict[str, str]) -> Ite
         yield Difference(block=block, lines=flat, message="\n".join(wrong))
 
 
+def _with_mirror(text: str, environment: dict[str, str]) -> str:
+    return text.replace(MIRROR_SHOWN, environment.get("MIRROR", MIRROR_SHOWN))
+
+
 def _run(command: list[str], block: Block, folder: Path, environment: dict[str, str], expected: int) -> list[str]:
     result = subprocess.run(
-        command,
+        [_with_mirror(part, environment) for part in command],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE if block.language == "python" else subprocess.STDOUT,
         timeout=COMMAND_TIMEOUT_S,
         check=False,
     )
     output = result.stdout.decode("utf-8", "replace").replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "")
+    output = output.replace(environment.get("MIRROR", MIRROR_SHOWN), MIRROR_SHOWN)
     if result.returncode != expected:
+        output += (result.stderr or b"").decode("utf-8", "replace")
         raise PageFailed(f"{block.where}: exit code {result.returncode}, not {expected}: {command[-1]}\n{output}")
     return [line.rsplit("\r", 1)[-1].rstrip() for line in output.splitlines()]
 
@@ -359,10 +368,9 @@ def main(names: Sequence[str]) -> int:
             folder = Path(made) / page.stem / "page"
             folder.mkdir(parents=True)
             docs_folders.prepare_dumps(folder, sample)
-            if beginning_of(page) == "built":
-                docs_folders.prepare_built(folder, environment)
             try:
-                differences = list(run_page(page, folder, environment))
+                with docs_folders.beginning(beginning_of(page), folder, environment) as mirrored:
+                    differences = list(run_page(page, folder, mirrored))
             except PageFailed as error:
                 print(error, file=sys.stderr)
                 return 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.docs_blocks import ROOT
@@ -29,6 +32,20 @@ def prepare_built(folder: Path, environment: dict[str, str]) -> None:
         subprocess.run(["bash", "-c", command], cwd=folder, env=environment, check=True, capture_output=True, text=True)
 
 
+@contextmanager
+def beginning(name: str, folder: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Bring a folder with dumps to what a page begins with; the environment of the page's commands."""
+    if name == "built":
+        prepare_built(folder, environment)
+    if name != "mirror":
+        yield environment
+        return
+    from tests.local_mirror import serving, write_mirror
+
+    with tempfile.TemporaryDirectory() as mirror, serving(write_mirror(Path(mirror))) as server:
+        yield {**environment, "MIRROR": server.address.rstrip("/")}
+
+
 BUILT = (
     "leia-beam build --pages dumps/jawiki-20260101-pages-articles-multistream.xml.bz2 "
     "--wikidata dumps/wikidata-20260101-all.json.bz2 --wiki jawiki --tokenizer dumps/tokenizer --output work/ja/corpus",
@@ -41,3 +58,4 @@ BUILT = (
         for arm, strategy in (("plain", "none"), ("leia", "right"))
     ),
 )
+"""The quick start's results without its recipe, so that one thing that breaks does not break every page."""

@@ -39,7 +39,7 @@ def _manifests(folder: Path) -> list[str]:
         ("--pages", "nowhere.xml.bz2", "nowhere.xml.bz2: no such file"),
         ("--wikidata", "nowhere.json.bz2", "nowhere.json.bz2: no such file"),
         ("--wiki", "zh-min-nanwiki", "unknown wiki 'zh-min-nanwiki'; did you mean zh_min_nanwiki?"),
-        ("--wiki", "jp", "unknown wiki 'jp'; did you mean 'ja' (jawiki)?"),
+        ("--wiki", "jp", "unknown wiki 'jp', which is a country's code; did you mean 'ja' (jawiki)?"),
         ("--wiki", "eswiki", "this is a dump of jawiki, not of eswiki; give --wiki jawiki"),
         ("--tokenizer", "./no/such/tokenizer", "no such file or folder with a tokenizer.json"),
     ],
@@ -191,7 +191,7 @@ def test_a_full_disk_is_an_environment_error(
         (["biuld"], "did you mean 'build'?"),
         (["build", "--range-bytes", "zero"], "'zero' is no size"),
         (["build", "--workers", "0"], "give a whole number of at least 1"),
-        (["build"], "--pages"),
+        (["build"], "--wiki, --tokenizer, --output"),
     ],
 )
 def test_usage_errors_name_the_nearest_word(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tests.docs_blocks import (
     steps_of,
 )
 from tests.docs_commands import NoSuchCommand, check_code_span, check_script, code_spans
-from tests.docs_folders import prepare_built, prepare_dumps
+from tests.docs_folders import beginning, prepare_built, prepare_dumps
 
 PAGES = pages()
 BY_NAME = {str(page.relative_to(ROOT)): page for page in PAGES}
@@ -40,30 +41,35 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def beginnings(
+def folder_of(
     sample: Sample, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """What a page may begin with, by name; each is made once and copied for each page."""
-    folders = {"dumps": tmp_path_factory.mktemp("dumps")}
-    prepare_dumps(folders["dumps"], sample.folder)
-    if any(beginning_of(page) == "built" for page in PAGES):
-        folders["built"] = tmp_path_factory.mktemp("built")
-        shutil.copytree(folders["dumps"], folders["built"], symlinks=True, dirs_exist_ok=True)
-        prepare_built(folders["built"], environment)
-    return folders
+) -> Callable[[str, Path], None]:
+    """Fills a page's folder; what is built for several pages is built once."""
+    made: dict[str, Path] = {}
+
+    def fill(name: str, folder: Path) -> None:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            prepare_dumps(made[name], sample.folder)
+            if name == "built":
+                prepare_built(made[name], environment)
+        shutil.copytree(made[name], folder, symlinks=True)
+
+    return fill
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_a_page_shows_is_what_its_blocks_print(
-    name: str, environment: dict[str, str], beginnings: dict[str, Path], tmp_path: Path
+    name: str, environment: dict[str, str], folder_of: Callable[[str, Path], None], tmp_path: Path
 ) -> None:
     """Each block of the page, in order, in a folder of its own."""
     page = BY_NAME[name]
     if not any(kind_of(block) == "run" or block.marks for block in read_blocks(page)):
         return
-    folder = tmp_path / "page"
-    shutil.copytree(beginnings[beginning_of(page)], folder, symlinks=True)
-    wrong = [difference.message for difference in run_page(page, folder, environment)]
+    folder, begins = tmp_path / "page", beginning_of(page)
+    folder_of(begins, folder)
+    with beginning("dumps" if begins == "built" else begins, folder, environment) as mirrored:
+        wrong = [difference.message for difference in run_page(page, folder, mirrored)]
     assert not wrong, "\n".join([*wrong, f"right as it is? python tests/docs_blocks.py {name}"])
 
 

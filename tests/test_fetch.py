@@ -64,7 +64,7 @@ def server(mirror_folder: Path) -> Iterator[MirrorServer]:
 
 
 def _arguments(server: MirrorServer, folder: Path, *more: str, wiki: str = "ja") -> list[str]:
-    return ["fetch", "--wiki", wiki, "--dumps", str(folder), "--mirror", server.address, *more]
+    return ["fetch", "--wiki", wiki, "--output", str(folder), "--mirror", server.address, *more]
 
 
 def _big(server: MirrorServer, folder: Path, *more: str) -> list[str]:
@@ -704,7 +704,7 @@ def test_a_build_without_dumps_says_how_to_get_them(
     assert main(build) == 2
     assert "--pages (or --dumps, a folder that fetch filled)" in _error(capsys)
     assert main([*build, "--dumps", str(tmp_path)]) == 2
-    assert "run leia-beam fetch --dumps" in _error(capsys)
+    assert "run leia-beam fetch --output" in _error(capsys)
 
 
 def test_an_address_that_nobody_answers_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -731,3 +731,30 @@ def test_progress_says_how_far_all_files_are(server: MirrorServer, tmp_path: Pat
     assert len(progress) > 5 and progress[-1]["done"] == progress[-1]["total"] == BIG_BYTES
     assert all(line["stage"] == "fetch" and BIG in line["message"] for line in progress)
     assert any(line["left_s"] for line in progress)
+
+
+def test_a_recipe_fetches_and_builds_with_two_commands(
+    sample: Sample, server: MirrorServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of the recipe says where the dumps go and are taken from; fetch's own options stand in `corpus` too."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"variables: {{language: es}}\nfolder: {tmp_path}/work/${{language}}\n"
+        f"corpus:\n  wiki: ${{language}}\n  mirror: {server.address}\n  date: 2026-01-01\n  layout: content\n"
+        f"  tokenizer: {sample.tokenizer}\n"
+    )
+    build = ["build", "-c", str(recipe)]
+    assert main(build) == 2
+    assert "no dumps.lock.json there; run leia-beam fetch" in _error(capsys)
+    assert main(["fetch", "-c", str(recipe), "--quiet"]) == 0
+    assert main([*build, "--quiet"]) == 0
+    assert read_manifest(tmp_path / "work/es/corpus/shards").rows_of("train") > 10
+    capsys.readouterr()
+    assert main([*build, "--print-config"]) == 0
+    assert f"dumps: {tmp_path}/work/es/dumps  # derived from folder" in capsys.readouterr().out
+    # a folder that several languages share, for Wikidata's sake
+    shared = ("--set", f"corpus.dumps={tmp_path}/dumps")
+    for language in ("es", "ja"):
+        assert main(["fetch", "-c", str(recipe), *shared, "--set", f"language={language}", "--quiet"]) == 0
+    assert main([*build, *shared, "--set", "language=ja", "--quiet"]) == 0
+    assert len(server.requests_of("all.json.gz")) == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.build
+import pipelines.stage_runs
 from leia_beam import ranged_files
 from leia_beam.cli import main
 from leia_beam.errors import MissingResource
@@ -111,7 +111,7 @@ def test_the_log_and_the_reason_of_a_failure_survive(
         logging.getLogger("library").warning("it rains")
         raise MissingResource(f"{store.root}/x: cannot be read (it went away); run the same command again")
 
-    monkeypatch.setattr(pipelines.build, "claim_folder", fails)
+    monkeypatch.setattr(pipelines.stage_runs, "claim_folder", fails)
     command = [*arguments(store, sample), "--workers", "1", "--", *store.options]
     assert main(command) == 5
     [log] = [content for key, content in store.objects("out/_run/").items() if key.endswith(".log")]

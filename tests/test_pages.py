@@ -6,7 +6,10 @@ like is left as pictures: in LEIA_SCREENSHOTS, or else in the test's folder.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from leia_beam.cli import main
 from leia_beam.preview import Segment, ShownArticle
 from leia_beam.preview_html import preview_page
+from leia_train.metrics import read_metrics
 from tests.browser import Browser, find_browser, open_browser
 
 WIDTHS = (360, 768, 1100, 1600)
@@ -155,8 +159,49 @@ def arabic_articles() -> list[ShownArticle]:
     ]  # fmt: skip
 
 
+def nine_runs(run: Path, folder: Path) -> list[str]:
+    """Three arms of three seeds, each of many noisy steps with a spike, described as `run` is."""
+    described = json.loads((run / "_run.json").read_bytes())
+    step = next(record for record in read_metrics(run) if "loss" in record)
+    made = []
+    for arm, seed in itertools.product(("plain", "leia", "permuted"), (1, 2, 3)):
+        noise, path = random.Random(f"{arm} {seed}"), folder / f"{arm}-{seed}"
+        path.mkdir()
+        identity = {
+            **described["identity"],
+            "seed": seed,
+            "steps": 100_000,
+            "model": "some-organisation/Some-Model-7B-v0.1",
+        }
+        (path / "_run.json").write_text(json.dumps({**described, "identity": identity}), encoding="utf-8")
+        records: list[dict[str, object]] = []
+        for number in range(400, 100_001, 400):
+            loss = 1.8 + 1.3 * 0.97 ** (number / 400) + noise.gauss(0, 0.04) + 4 * (number == 40_000)
+            more = {
+                "tokens": 4_194_304,
+                "seconds": 41.0,
+                "gradient_norm": 2.0 ** noise.gauss(0, 1),
+                "learning_rate": 5e-6,
+            }
+            records.append({**step, **more, "step": number, "loss": loss, "waited_s": 0.0})
+            if number % 10_000 == 0:
+                task = {"metric": "acc", "score": 0.2 + number / 400_000, "n": 1119, "chance": 0.2}
+                records.append({"step": number, "tasks": {"leia_jcommonsenseqa": task}})
+        (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        made.append(str(path))
+    return made
+
+
 @pytest.fixture(scope="module")
-def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+def arabic_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The preview of the Arabic articles."""
+    path = tmp_path_factory.mktemp("arabic") / "preview-ar.html"
+    path.write_text(preview_page(arabic_articles(), f"arwiki {HOSTILE}"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pages(demo: Path, arabic_page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
     """All pages that the three programs make."""
     from leia_train.cli import main as train_main
 
@@ -166,10 +211,11 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
     preview = ["preview", build, "--most-covered", "4", "--tokens", "--html", str(folder / "preview-ja.html")]
     assert main(preview) == 0
     assert main(["stats", build, "--html", str(folder / "stats-ja.html")]) == 0
-    runs = [str(demo / "train" / arm) for arm in ("plain", "leia")]
+    runs = [str(demo / "training" / f"{arm}-1") for arm in ("plain", "leia")]
     assert train_main(["report", runs[1], "--output", str(folder / "training.html")]) == 0
     assert train_main(["report", *runs, "--output", str(folder / "training-two.html"), "--no-exposures"]) == 0
-    (folder / "preview-ar.html").write_text(preview_page(arabic_articles(), f"arwiki {HOSTILE}"), encoding="utf-8")
+    nine = ["report", *nine_runs(demo / "training/leia-1", tmp_path_factory.mktemp("runs")), "--no-exposures"]
+    assert train_main([*nine, "--output", str(folder / "training-nine.html")]) == 0
     article = {"h1": 1, ".tiles dd": 5, ".key li": 2, ".text .link": 8, ".text .name": 8, "article h2": 2, "summary": 4}
     curves = {"h1": 1, "figure.chart": 6, ".plot svg": 6, ".plot .x span": 12, ".curve": 4, "table": 2}
     scores = {"h1": 1, "table": 1, "svg.interval": 2, ".item": 4, ".choices li": 8, ".said": 8}
@@ -178,21 +224,32 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sho
             demo / "index.html", {"h1": 1, ".bars li": 14, ".read .name": 20, ".curve": 2, "pre": 8, "table": 2}
         ),
         "preview-ja": Shown(folder / "preview-ja.html", article),
-        "preview-ar": Shown(folder / "preview-ar.html", {**article, ".text .none": 2, ".text .name.part": 2}),
+        "preview-ar": Shown(arabic_page, {**article, ".text .none": 2, ".text .name.part": 2}),
         "stats-ja": Shown(
             folder / "stats-ja.html", {"h1": 1, ".tiles dd": 6, ".bars li": 20, ".track": 20, "table": 4}
         ),
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
-        "evaluation": Shown(demo / "eval/leia/report.html", scores),
+        "training-nine": Shown(folder / "training-nine.html", {**curves, ".faint": 18, ".callout": 9, ".legend li": 9}),
+        "evaluation": Shown(demo / "evaluation/leia-1/report.html", scores),
         "comparison": Shown(
-            demo / "eval/comparison/comparison.html",
+            demo / "report/comparison.html",
             {"h1": 1, ".callout": 1, "table": 1, "svg.interval": 3, ".notes li": 8},
         ),
     }
 
 
-NAMES = ("demo", "preview-ja", "preview-ar", "stats-ja", "training", "training-two", "evaluation", "comparison")
+NAMES = (
+    "demo",
+    "preview-ja",
+    "preview-ar",
+    "stats-ja",
+    "training",
+    "training-two",
+    "training-nine",
+    "evaluation",
+    "comparison",
+)
 
 
 @pytest.fixture(scope="module")
@@ -253,11 +310,11 @@ def test_a_page_can_be_printed(name: str, pages: Mapping[str, Shown], browser: B
     (pictures / f"{name}.pdf").write_bytes(document)
 
 
-def test_arabic_runs_from_right_to_left_with_names_the_other_way(pages: Mapping[str, Shown], browser: Browser) -> None:
+def test_arabic_runs_from_right_to_left_with_names_the_other_way(arabic_page: Path, browser: Browser) -> None:
     """The first link stands to the right of its name, the text begins at the right edge, a name's words run left to right."""
     for width in (360, 1100):
         browser.look(width)
-        browser.open(pages["preview-ar"].path)
+        browser.open(arabic_page)
         boxes = browser.value(
             """(() => { const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.right, r.top, r.bottom]; };
             const text = document.querySelector('.text'), name = text.querySelectorAll('.name')[1];
@@ -273,10 +330,10 @@ def test_arabic_runs_from_right_to_left_with_names_the_other_way(pages: Mapping[
         assert letters[0][0] < letters[1][0], "M of Moon is left of its n"
 
 
-def test_hostile_titles_run_nothing(pages: Mapping[str, Shown], browser: Browser) -> None:
+def test_hostile_titles_run_nothing(arabic_page: Path, browser: Browser) -> None:
     """A script in a title is text of the heading and of the page's own title."""
     browser.look(768)
-    browser.open(pages["preview-ar"].path)
+    browser.open(arabic_page)
     assert browser.value("document.title").startswith("arwiki <script>document.title='owned'</script><img src=x")
     assert "<img src=x onerror" in browser.value("document.querySelector('h1').textContent")
     assert browser.value("document.querySelectorAll('script, img').length") == 0

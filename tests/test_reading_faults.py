@@ -233,7 +233,7 @@ def test_a_dump_that_changes_while_it_is_read_is_loud(
     records = [record for chain in chains(stage.units()) for record in run_chain(stage, chain)]
     assert {record.status for record in records} == {"failed"} and "when the build began" in str(records[0].error)
 
-    from pipelines import build as build_module
+    from pipelines import stage_runs as build_module
 
     def run_and_touch(*arguments: object) -> None:
         run_units(*arguments)

@@ -103,7 +103,7 @@ def test_a_build_takes_whole_dumps_alone(tmp_path: Path) -> None:
         fetched_paths(str(tmp_path), "pages", "jawiki")
     with pytest.raises(UsageError, match="no wikidata of wikidatawiki were fetched, pages of jawiki is there"):
         fetched_paths(str(tmp_path), "wikidata", "wikidatawiki")
-    with pytest.raises(UsageError, match="run leia-beam fetch --dumps"):
+    with pytest.raises(UsageError, match="run leia-beam fetch --output"):
         fetched_paths(str(tmp_path / "no"), "pages", "jawiki")
 
 

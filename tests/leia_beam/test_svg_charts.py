@@ -12,6 +12,7 @@ from lxml import html
 
 from leia_beam.svg_charts import (
     MAX_POINTS,
+    SMOOTHED_FROM,
     Bar,
     Curve,
     bars,
@@ -21,6 +22,7 @@ from leia_beam.svg_charts import (
     group_styles,
     interval_svg,
     log_ticks,
+    smoothed,
     stretches,
     thinned,
     tick_label,
@@ -69,23 +71,44 @@ def test_one_early_spike_does_not_flatten_the_rest() -> None:
     assert curve[0][1] < 20 and curve[-1][1] - curve[1][1] < -3
 
 
-@given(st.lists(finite, min_size=1, max_size=3000))
+@given(st.lists(finite, min_size=1, max_size=200))
 def test_thinning_keeps_ends_order_and_extremes(values: list[float]) -> None:
     """A curve of few points is itself; of many, no peak is lost."""
     points = list(enumerate(values))
-    kept = thinned(points, 50)
+    kept = thinned(points, 8)
     assert set(kept) <= set(points) and kept == sorted(kept)
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     assert {pick(y for _, y in kept) for pick in (min, max)} == {pick(values) for pick in (min, max)}
-    assert len(kept) <= 52 and (len(points) > 50 or kept == points)
+    assert len(kept) <= 10 and (len(points) > 8 or kept == points)
 
 
 def test_a_long_curve_is_drawn_with_few_points() -> None:
     """A page of a run of a hundred thousand steps stays small."""
     curve = Curve(name="a", points=[(step, math.sin(step)) for step in range(100_000)])
     figure = curves_chart("x", "y", [curve])
-    (drawn,) = paths(html.fragment_fromstring(figure), "curve")
-    assert 100 < len(drawn) <= MAX_POINTS + 2 and len(figure) < 20_000
+    behind, drawn = paths(html.fragment_fromstring(figure), "curve")
+    assert 100 < len(behind) <= MAX_POINTS + 2 and 90 <= len(drawn) <= 110 and len(figure) < 20_000
+
+
+def test_of_a_long_curve_the_medians_are_drawn_and_a_spike_does_not_flatten_them() -> None:
+    """The values stand faint behind; the one beyond the axis is told of, stands at its edge, and is in the words."""
+    points = [(step, 2.0 + 0.01 * (step % 3) + 50.0 * (step == 500)) for step in range(1, 1001)]
+    figure = html.fragment_fromstring(curves_chart("Loss", "nats", [Curve(name="a", points=points)]))
+    assert "nats; values beyond the axis: 1, up to 52.02" in figure.text_content()
+    behind, drawn = (dict(path) for path in paths(figure, "curve"))
+    assert min(behind.values()) == 0 and min(drawn.values()) > 0 and {0, 100} <= {min(drawn), max(drawn)}
+    assert [float(node.text) for node in figure.find(".//div[@class='y']")][-1] < 2.1
+
+
+@given(st.lists(finite, min_size=1, max_size=2000))
+def test_medians_lie_within_the_values_and_reach_from_the_first_step_to_the_last(values: list[float]) -> None:
+    """At most about half as many as are drawn without; of few values themselves."""
+    found = smoothed(list(enumerate(values)))
+    assert (
+        [x for x, _ in found] == sorted({x for x, _ in found}) and found[0][0] == 0 and found[-1][0] == len(values) - 1
+    )
+    assert min(values) <= min(y for _, y in found) and max(y for _, y in found) <= max(values)
+    assert len(found) <= SMOOTHED_FROM and (len(values) >= SMOOTHED_FROM or found == list(enumerate(values)))
 
 
 @given(finite, finite)

@@ -12,6 +12,7 @@ import pytest
 from leia_beam.errors import UsageError
 from leia_beam.wikis import (
     CASE_SENSITIVE,
+    COUNTRIES,
     FIRST_LETTER,
     Wiki,
     fold_namespace,
@@ -66,9 +67,29 @@ def test_every_code_loads_with_facts_that_work():
 
 def test_every_code_is_found_by_its_language():
     """The language of a wiki leads back to it."""
-    assert {code: wiki_code(language_of(code)) for code in wikipedia_codes()} == {
-        code: code for code in wikipedia_codes()
-    }
+    codes = wikipedia_codes() - {"krwiki", "sewiki"}
+    assert len(codes) > 300 and {code: wiki_code(language_of(code)) for code in codes} == {code: code for code in codes}
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+def test_a_countrys_code_is_answered_with_its_language(country):
+    """As people mistake them; a Wikipedia that has such a code is meant by its whole name alone."""
+    for given in (country, country.upper(), f"{country}wiki"):
+        if given in wikipedia_codes():
+            assert wiki_code(given) == given
+            continue
+        with pytest.raises(
+            UsageError, match=f"'{given}', which is a country's code; did you mean '{COUNTRIES[country][0]}'"
+        ):
+            wiki_code(given)
+    assert all(wiki_code(language) in wikipedia_codes() for language in COUNTRIES[country])
+
+
+def test_swedens_code_says_whose_wiki_it_is():
+    """Northern Sami has a wiki of that code: a wrong guess would build another language."""
+    with pytest.raises(UsageError, match=r"did you mean 'sv' \(svwiki\)\?; sewiki is another language's"):
+        wiki_code("se")
+    assert wiki_code("sewiki") == "sewiki"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def test_the_curves_are_those_of_the_log(run):
     assert [row[1] for row in figures(tree, "Evaluation: validation")] == [f"{value:#.4g}" for value in evaluated]
     assert len(figures(tree, "Evaluation: validation with names")) == 3
     assert {"Learning rate", "Speed", "Inserted tokens"} <= set(tree.xpath("//figcaption/strong/text()"))
-    assert not tree.xpath("//*[contains(@class, 'callout')]")
+    warnings = tree.xpath("//*[contains(@class, 'callout')]")
+    assert all("waited for its rows" in each.text_content() for each in warnings), "a busy machine may wait"
     facts = dict(zip(tree.xpath("//dt/text()"), tree.xpath("//dd/text()"), strict=True))
     assert (facts["status"], facts["steps"]) == ("finished", "6")
     assert facts["tokens"] == f"{sum(record['tokens'] for record in steps):,}"
@@ -78,14 +79,15 @@ def test_configuration_versions_and_exposures_are_those_of_the_run(run):
     tree = page_of(run, exposures=True)
     text = tree.text_content()
     described = json.loads((run / "_run.json").read_text())
-    options = {
-        row.xpath("string(th)"): row.xpath("string(td)")
-        for row in tree.xpath("//section[h2='Configuration']//tbody/tr")
-    }
-    assert set(options) == {name.replace("_", "-") for name in described["identity"]} - {"code"} | {
-        "code (fingerprint)"
-    }
-    assert (options["max-length"], options["name-loss"], options["probability-buckets"]) == ("24", "on", "none")
+    folded = tree.xpath("//section[h2='Configuration']/details")[0]
+    chosen, others = (
+        {row.xpath("string(th)"): row.xpath("string(td)") for row in part.xpath("div/table/tbody/tr")}
+        for part in (folded.getparent(), folded)
+    )
+    names = {name.replace("_", "-") for name in described["identity"]} - {"code"} | {"code (fingerprint)"}
+    assert set(chosen) | set(others) == names and not set(chosen) & set(others)
+    assert (chosen["max-length"], chosen["probability"], chosen["model"]) == ("24", "1.0", "tiny-llama")
+    assert (others["name-loss"], others["probability-buckets"], others["seed"]) == ("on", "none", "42")
     assert all(version in text for version in described["versions"].values())
     capture = tree.xpath("//section[h2='Exposures']//p/text()")[0]
     found = run / "exposures.jsonl"
@@ -104,11 +106,11 @@ def test_two_runs_are_drawn_over_each_other_and_what_differs_is_said(run, tmp_pa
     curves = [node.get("class") for node in loss.iter("path") if "curve" in node.get("class")]
     assert curves == ["curve series-1", "curve series-1 dash-2"]
     assert loss.xpath(".//ul[@class='legend']//bdi/text()") == ["leia-1", "leia-2"]
-    differing = tree.xpath("//section[h2='Configuration']//table[caption='Options that differ']/tbody/tr")
+    differing = tree.xpath("//section[h2='Configuration']//table[caption='What differs']/tbody/tr")
     assert [[cell.text_content() for cell in row] for row in differing] == [["seed", "42", "7"]]
     assert len(tree.xpath("//section[h2='Runs']//tbody/tr")) == 2
     same = page_of(run, copied(run, tmp_path / "leia-3")).text_content()
-    assert "these are runs of one configuration" in same
+    assert "These are runs of one configuration." in same
 
 
 def test_of_many_runs_one_legend_stands_above_all_curves(run, tmp_path):
@@ -143,6 +145,27 @@ def test_guards_are_heard_again_on_the_page(run, tmp_path):
     assert warnings_of(read_folder(folder, "a"))[0].startswith("the run is not finished: 39 of 50 steps are done")
     text = page_of(folder).text_content()
     assert "Warning: the run is not finished" in text and "39 of 50" in text
+
+
+def test_what_a_run_warned_of_is_told_again(run, tmp_path):
+    """Warnings of its log file that nothing else tells; its own lines folded, and none of the libraries'."""
+    folder = copied(run, tmp_path / "said")
+    (folder / "train.log").write_text(
+        "2026-11-26 06:06:43,894 INFO leia: 94 articles <b>\n"
+        "2026-11-26 06:06:43,895 WARNING leia: the model's vocabulary is larger\n"
+        "2026-11-26 06:06:43,895 WARNING leia: the model's vocabulary is larger\n"
+        "2026-11-26 06:06:44,000 WARNING transformers: something of its own\nWriting model shards: 100%\n"
+        "2026-11-26 06:06:45,000 WARNING leia: SIGTERM after step 3 of 6; saved x; the same command goes on from there\n"
+    )
+    assert "the model's vocabulary is larger" in warnings_of(read_folder(folder, "a"))
+    tree = page_of(folder)
+    assert tree.xpath("//section[h2='What the run said']//li/text()") == [
+        "94 articles <b>",
+        "warning: the model's vocabulary is larger",
+        "warning: SIGTERM after step 3 of 6; saved x; the same command goes on from there",
+    ]
+    callouts = [each.text_content() for each in tree.xpath("//p[contains(@class, 'callout')]")]
+    assert sum("vocabulary" in each for each in callouts) == 1 and not any("SIGTERM" in each for each in callouts)
 
 
 def test_a_run_that_has_done_no_step_yet_has_a_page(run, tmp_path):
