@@ -9,7 +9,7 @@ the source and the epoch. Random access stays random access, so a resume and any
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from leia_beam.errors import LeiaError, UsageError
 from leia_train.config import DataConfig
 from leia_train.mix_sources import MAIN, SHARES_OF, MixSource
-from leia_train.packing import PackedRows
+from leia_train.packing import PackedRows, Stretch
 from leia_train.plan import TrainingPlan
 from leia_train.row_turns import RowTurns
 from leia_train.store import Store
@@ -104,24 +104,17 @@ class MixedPlan:
         """The rows [first, first + count) of the stream."""
         if not self.is_mixed:
             return self.main.rows(first, count)
-        turns = self._turns.sources(first, count)
-        begins = self.counts(first)
-        parts = [
-            (turns == number, self._plan(number).rows(int(begins[number]), int((turns == number).sum())))
-            for number in np.unique(turns).tolist()
-        ]
+        turns, begins = self._turns.sources(first, count), self.counts(first).tolist()
         shape = (count, self.data.max_length)
-        made = PackedRows(
-            input_ids=np.empty(shape, np.int64),
-            position_ids=np.empty(shape, np.int64),
-            labels=np.empty(shape, np.int64),
-            kinds=np.empty(shape, np.uint8),
-            sources=turns,
-        )
-        for places, rows in parts:
-            for name in ("input_ids", "position_ids", "labels", "kinds"):
-                getattr(made, name)[places] = getattr(rows, name)
-        return made
+        tokens, kinds, starts = np.empty(shape, np.int32), np.empty(shape, np.uint8), np.empty(shape, np.bool_)
+        for number in np.unique(turns).tolist():
+            places = np.flatnonzero(turns == number)
+            of_source = self._plan(number).stretch(begins[number], len(places))
+            tokens[places] = of_source.tokens.reshape(-1, shape[1])
+            kinds[places] = of_source.kinds.reshape(-1, shape[1])
+            starts[places] = of_source.begins.reshape(-1, shape[1])
+        together = Stretch(tokens=tokens.ravel(), kinds=kinds.ravel(), begins=starts.ravel())
+        return replace(self.main.packed(together), sources=turns)
 
     def steps(self, steps: int, batch: int) -> int:
         """The updates of a run that was asked for `steps` of `batch` rows, by its budget.

@@ -118,10 +118,17 @@ class TrainingPlan:
 
     def rows(self, first: int, count: int) -> PackedRows:
         """The rows [first, first + count) of the stream."""
-        length = self.data.max_length
+        return self.packed(self.stretch(first, count))
+
+    def stretch(self, first: int, count: int) -> Stretch:
+        """The tokens of the rows [first, first + count) of the stream."""
+        return self._stretch(first * self.data.max_length, (first + count) * self.data.max_length)
+
+    def packed(self, stretch: Stretch) -> PackedRows:
+        """Rows of whole rows' tokens, by the run's options."""
         return pack(
-            self._stretch(first * length, (first + count) * length),
-            length,
+            stretch,
+            self.data.max_length,
             name_loss=self.data.name_loss,
             cross_document=self.data.cross_document,
             reference=self._reference,
