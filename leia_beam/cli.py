@@ -5,6 +5,7 @@ Beam, pyarrow and the tokenizers are imported when a command runs, so that `--he
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from leia_beam.command_line import make_parser
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
+from leia_beam.findings import Finding
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +53,7 @@ def _run(given: Sequence[str], beam_options: list[str], console: Console) -> Non
     chosen = parse(make_parser(), given, {"beam": beam_options} if beam_options else {})
     beam_options = beam_options or getattr(chosen, "beam", [])
     chosen.console, console.quiet = console, getattr(chosen, "quiet", False)  # which a recipe may have
+    chosen.examine_runner = _examine_runner
     with told_where(chosen):
         if getattr(chosen, "print_config", False):
             print("\n".join(config_lines(chosen)))
@@ -87,6 +90,16 @@ def _build(chosen: Options, beam_options: Sequence[str]) -> None:
     from pipelines.commands import run_command
 
     run_command(chosen, beam_options)
+
+
+def _examine_runner(chosen: argparse.Namespace, beam_options: Sequence[str]) -> Iterator[Finding]:
+    """What the doctor finds of a build's runner, which only the pipelines know."""
+    from leia_beam.log_file import hold_log
+
+    hold_log()
+    from pipelines.doctor import runner_findings
+
+    yield from runner_findings(chosen, beam_options)
 
 
 if __name__ == "__main__":

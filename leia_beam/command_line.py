@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from leia_beam import fetch_command, folder_commands, options, plan_command
+from leia_beam import doctor_command, fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import add_recipe_options
-from leia_beam.derived import folders_of_build, output_of_build
+from leia_beam.derived import dumps_of_stage, folders_of_build
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
@@ -46,11 +46,12 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
     for stage in commands.choices.values():
-        derive = folders_of_build if stage is commands.choices["build"] else output_of_build
+        derive = folders_of_build if stage is commands.choices["build"] else dumps_of_stage
         add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)
     fetch_command.add_command(commands)
+    doctor_command.add_command(commands)
     return parser
 
 
@@ -59,11 +60,8 @@ def _add_build_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     build = new_command(
         commands, "build", "dumps to shards: all four stages, skipping what is finished", _EXAMPLES["build"]
     )
-    options.add_pages(build, required=False).add_argument(
-        "--dumps",
-        metavar="DIR",
-        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
-    )
+    options.add_dumps(build)
+    options.add_pages(build, required=False)
     options.add_wikidata(build, required=False)
     options.add_facts(build)
     options.add_langlinks(build, required=False)

@@ -52,6 +52,8 @@ def add_recipe_options(parser: argparse.ArgumentParser, use: RecipeUse) -> argpa
     )
     if use.has_arms:
         group.add_argument("--arm", metavar="NAME", help="the recipe's arm (default: that of its primary endpoint)")
+    if not use.prints:
+        return group
     group.add_argument(
         "--print-config", action="store_true", help="print each value and where it came from, as a recipe, and end"
     )
@@ -81,7 +83,12 @@ def parse(parser: Parser, arguments: Sequence[str], typed: Mapping[str, Any] | N
         by_name = {use.name_of(action.dest): action.dest for action in _from_recipes(chosen)}
         found = {by_name[name]: setting for name, setting in section.items() if name in by_name}
         values = _converted(chosen, use, found)
-        derived = use.derive(Chosen(recipe=recipe, arm=arm, values={**values, **given}))
+        destinations = {action.dest for action in chosen._actions}
+        derived = {
+            name: setting
+            for name, setting in use.derive(Chosen(recipe=recipe, arm=arm, values={**values, **given})).items()
+            if name in destinations
+        }
         found = {**derived, **found}
         values = {**_converted(chosen, use, derived), **values}
         origins = {name: setting.place for name, setting in found.items() if name in values} | origins

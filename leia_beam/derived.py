@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 
-from leia_beam.recipe import Setting
+from leia_beam.recipe import CORPUS, Setting
 from leia_beam.recipe_use import Chosen
 
 LOCK_NAME = "dumps.lock.json"
 """What `fetch` leaves (dump_lock, which is not imported here: it takes time that a command line has not)."""
+
+
+NOTHING = Setting(value=None, place="")
 
 
 def output_of_build(chosen: Chosen) -> dict[str, Setting]:
@@ -27,6 +30,32 @@ def folders_of_build(chosen: Chosen) -> dict[str, Setting]:
     if dumps is not None and ("pages" not in chosen.values or os.path.isfile(f"{dumps.texts[0]}/{LOCK_NAME}")):
         found["dumps"] = dumps
     return found
+
+
+def dumps_of_stage(chosen: Chosen) -> dict[str, Setting]:
+    """Where the corpus is, and the dumps themselves, once they were fetched."""
+    return {**output_of_build(chosen), **fetched_dumps(chosen)}
+
+
+def fetched_dumps(chosen: Chosen) -> dict[str, Setting]:
+    """The dumps that the lock in the recipe's folder of dumps names, by kind.
+
+    Raises: UsageError where they are not whole.
+    """
+    folder = chosen.recipe.dumps_folder()
+    wiki = chosen.values.get("wiki") or "".join(chosen.recipe.section(CORPUS).get("wiki", NOTHING).texts)
+    if folder is None or not wiki or not os.path.isfile(f"{folder.texts[0]}/{LOCK_NAME}"):
+        return {}
+    from leia_beam.dump_lock import LANGLINKS, PAGES, WIKIDATA, WIKIDATA_WIKI, fetched_paths, read_lock
+    from leia_beam.wikis import wiki_code
+
+    lock = read_lock(folder.texts[0])
+    wikis = {PAGES: wiki_code(wiki), LANGLINKS: wiki_code(wiki), WIKIDATA: WIKIDATA_WIKI}
+    return {
+        kind: Setting(value=tuple(fetched_paths(folder.texts[0], kind, code)), place=f"fetched, {folder.place}")
+        for kind, code in wikis.items()
+        if lock is not None and kind not in chosen.values and lock.of(kind, code)
+    }
 
 
 def output_of_fetch(chosen: Chosen) -> dict[str, Setting]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from leia_beam.errors import MissingResource
-from leia_beam.units import Unit
 
-_WRITTEN_A_BYTE = {"sitelinks": 0.03, "langlinks": 0.5, "articles": 1.0, "shards": 0.8}
+if TYPE_CHECKING:
+    from leia_beam.units import Unit
+
+WRITTEN_A_BYTE = {"sitelinks": 0.03, "langlinks": 0.5, "articles": 1.0, "shards": 0.8}
 _PLAIN = 0.25
 """A dump that is not compressed comes to about a quarter."""
 
@@ -23,7 +26,7 @@ def needed_bytes(stage: str, units: Sequence[Unit]) -> int:
         (unit.end - unit.start) * (_PLAIN if unit.dump is not None and unit.name.endswith((".xml", ".json")) else 1.0)
         for unit in units
     )
-    return int(read * _WRITTEN_A_BYTE.get(stage, 0.0))
+    return int(read * WRITTEN_A_BYTE.get(stage, 0.0))
 
 
 def check_free(folder: str, needed: int, free: int | None = None) -> str | None:

@@ -25,7 +25,16 @@ PROFILES: Mapping[str, Mapping[str, object]] = {
 """Values of options, by profile: what a command has of them."""
 
 
-def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
+def add_dumps(parser: argparse.ArgumentParser) -> None:
+    """A folder of fetched dumps, in place of naming each."""
+    parser.add_argument_group("dumps that were fetched").add_argument(
+        "--dumps",
+        metavar="DIR",
+        help="the folder that leia-beam fetch filled: gives --pages, and --wikidata or --langlinks, where they are not given",
+    )
+
+
+def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The dump of a wiki and what is kept of a page."""
     group = parser.add_argument_group("the wiki's dump")
     group.add_argument(
@@ -47,7 +56,6 @@ def add_pages(parser: argparse.ArgumentParser, required: bool = True) -> argpars
         "--end-matter", action="store_true", help="keep references, see also, external links and the like"
     )
     group.add_argument("--as-rendered", action="store_true", help="keep all of it, as the page's reader sees it")
-    return group
 
 
 def add_wikidata(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from leia_beam.arguments import Parser, new_command, positive, size_bytes
 from leia_beam.configuration import add_recipe_options
+from leia_beam.derived import fetched_dumps
 from leia_beam.errors import UsageError
 from leia_beam.recipe import CORPUS
 from leia_beam.recipe_use import RecipeUse
@@ -53,7 +54,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     plan.add_argument("--json", action="store_true", help="write all of it as JSON")
     plan.set_defaults(run=_run)
-    add_recipe_options(plan, RecipeUse(section=CORPUS, names={"json": ""}))
+    add_recipe_options(plan, RecipeUse(section=CORPUS, names={"json": ""}, derive=fetched_dumps))
 
 
 def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

@@ -251,7 +251,7 @@ def isolation_errors(model: nn.Module, vocabulary_size: int, context: Contexts =
             together = _alone(model, row[0])
     finally:
         model.train(was_training)
-    return _difference(packed, separate), _difference(together, separate)
+    return largest_difference(packed, separate), largest_difference(together, separate)
 
 
 def _alone(model: nn.Module, document: Tensor) -> Tensor:
@@ -262,7 +262,8 @@ def _alone(model: nn.Module, document: Tensor) -> Tensor:
     return logits
 
 
-def _difference(found_TV: Tensor, true_TV: Tensor) -> float:
+def largest_difference(found_TV: Tensor, true_TV: Tensor) -> float:
+    """Of the token whose logits differ most: the norm by the true ones' standard deviation and the root of their number."""
     true_TV = true_TV.float()
     scale = true_TV.std().clamp_min(1e-12) * true_TV.shape[-1] ** 0.5
     return float((found_TV.float() - true_TV).norm(dim=-1).max() / scale)

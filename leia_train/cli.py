@@ -13,7 +13,7 @@ from pathlib import Path
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
-from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
+from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
 from leia_train.config import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
@@ -56,7 +56,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     options.console = console
     with told_where(options):
         if getattr(options, "print_config", False):
-            make_groups(options)
+            if options.command != "doctor":
+                make_groups(options)
             print("\n".join(config_lines(options)))
             return 0
         return _HANDLERS[options.command](options, arguments)
@@ -64,6 +65,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
 
 def _train(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
+    if _process() == 0 and not config.run.quiet:
+        options.console.status("training", "loading torch")
     with _needs("training"):
         from leia_train.launcher import is_launched, launch
 
@@ -134,12 +137,20 @@ def _report(options: Options, arguments: Sequence[str]) -> int:
 
 
 def _doctor(options: Options, arguments: Sequence[str]) -> int:
-    with _needs("the check"):
-        from leia_train.doctor import examine
-    findings = examine()
-    for finding in findings:
-        print(finding.line())
-    return max(finding.exit_code for finding in findings)
+    from leia_beam.chatter import chatter_to
+    from leia_beam.findings import exit_code_of_findings, show
+    from leia_train.doctor import examine
+
+    required = {"--shards": options.shards, "--model": options.model, "--output": options.output}
+    given = [flag for flag, value in required.items() if value]
+    if given and len(given) < len(required):
+        lacking = ", ".join(flag for flag in required if flag not in given)
+        raise UsageError(f"{', '.join(given)}: give {lacking} too, or none of them to look at the machine alone")
+    config = make_config(options) if given else None
+    with chatter_to(None):
+        findings = list(examine(config))
+    show(findings, as_json=False)
+    return exit_code_of_findings(findings)
 
 
 def _study(options: Options, arguments: Sequence[str]) -> int:

@@ -44,6 +44,8 @@ class Command:
     groups: Mapping[str, type]
     positional: str | None = None
     recipe: RecipeUse | None = None
+    needed: bool = True
+    """Whether options without a default must be given."""
 
 
 def make_parser() -> Parser:
@@ -59,6 +61,9 @@ def make_parser() -> Parser:
             types = typing.get_type_hints(config_class)
             for each in fields(config_class):
                 _add_flag(group, each, types[each.name], each.name == command.positional)
+        if not command.needed:
+            for action in made._actions:
+                action.required = False
         if command.recipe is not None:
             add_recipe_options(made, command.recipe)
     return parser
@@ -82,7 +87,8 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
         if each.metadata["commas"]:
             group.add_argument(flag, type=whole_numbers if item is int else names, metavar=metavar, **common)
         else:
-            group.add_argument(flag, nargs="+", type=item, metavar=metavar, **common)
+            action = "extend" if each.metadata["repeated"] else "store"
+            group.add_argument(flag, action=action, nargs="+", type=item, metavar=metavar, **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)
@@ -125,7 +131,7 @@ COMMANDS: Mapping[str, Command] = {
         summary="train, score and compare all arms and seeds of a recipe; run again, it does what is missing",
         example="leia-train study -c recipe.yaml --set language=sw",
         groups={"study": StudyConfig},
-        recipe=RecipeUse(section=TRAINING, names=derived.NAMES_OF_STUDY),
+        recipe=RecipeUse(section=TRAINING, names=derived.NAMES_OF_STUDY, prints=False),
     ),
     "plan": Command(
         summary="print what `train` with these options would do",
@@ -161,5 +167,11 @@ COMMANDS: Mapping[str, Command] = {
         groups={"report": ReportConfig},
         positional="runs",
     ),
-    "doctor": Command(summary="say what training would find on this machine", example="leia-train doctor", groups={}),
+    "doctor": Command(
+        summary="say what training would find on this machine; with a run's options, whether it can run here",
+        example="leia-train doctor\n  leia-train doctor -c recipe.yaml --set language=sw",
+        groups=GROUPS,
+        needed=False,
+        recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
+    ),
 }

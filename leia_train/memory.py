@@ -114,6 +114,6 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     weights = sum(parameter.numel() for parameter in model.parameters())
     output = model.get_output_embeddings()
     tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
-    embeddings = sum(table.numel() for table in {id(table): table for table in tables}.values())
-    layer = (weights - embeddings) // max(layer_sizes(model).layers, 1)
-    return embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32)
+    embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
+    layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
+    return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))

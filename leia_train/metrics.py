@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leia_beam.console import Measure, duration
+from leia_beam.console import Measure, Rate, duration
 
 METRICS_NAME = "metrics.jsonl"
 _MEDIAN_OF = 20
@@ -25,6 +25,7 @@ _MIN_LOSSES = 5
 class StepMetrics:
     """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names.
 
+    By source in a run of several, `source_tokens` and `source_losses`.
     `mean_segment` is the length of the stretch in which a token sees others, on average over the first process's tokens.
     """
 
@@ -43,29 +44,39 @@ class StepMetrics:
     moved_share: float | None
     seconds: float
     waited_s: float
+    source_tokens: dict[str, int] | None = None
+    source_losses: dict[str, float | None] | None = None
 
-    def measure(self, steps: int, utilisation: float | None = None) -> Measure:
-        """How far a run of `steps` is, as its last step's time tells."""
+    def values(self) -> dict[str, Any]:
+        """What trackers take: numbers by name."""
+        values = asdict(self)
+        for name in ("source_tokens", "source_losses"):
+            values |= {f"{name}/{source}": number for source, number in (values.pop(name) or {}).items()}
+        return values
+
+    def measure(self, steps: int, utilisation: float | None = None, pace: Rate | None = None) -> Measure:
+        """How far a run of `steps` is; what is left by the last minute's pace, else by this step's."""
+        rate, left_s = (None, None) if pace is None else (pace.a_second, pace.left_s)
+        left_s = (steps - self.step) * self.seconds if left_s is None else left_s
         return Measure(
             stage="training",
             done=self.step,
             total=steps,
             unit="steps",
-            text=self.line(steps, utilisation),
-            rate=1 / max(self.seconds, 1e-9),
-            left_s=(steps - self.step) * self.seconds,
+            text=self.line(steps, left_s, utilisation),
+            rate=rate,
+            left_s=left_s,
         )
 
-    def line(self, steps: int, utilisation: float | None = None) -> str:
+    def line(self, steps: int, left_s: float, utilisation: float | None = None) -> str:
         """What people read of it."""
         rate = self.tokens / max(self.seconds, 1e-9)
-        left_s = (steps - self.step) * self.seconds
         name = "" if self.name_loss is None else f"  names {self.name_loss:.4f}"
         used = "" if utilisation is None else f"  MFU {utilisation:.1%}"
         return (
-            f"step {self.step}/{steps}  loss {self.loss:.4f}{name}  lr {self.learning_rate:.2e}  "
-            f"|g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}  {rate:,.0f} tokens/s{used}  "
-            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}  {duration(left_s)} left"
+            f"step {self.step}/{steps}  {rate:,.0f} tokens/s  {duration(left_s)} left  loss {self.loss:.4f}{name}  "
+            f"lr {self.learning_rate:.2e}  |g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}{used}  "
+            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}"
         )
 
 
@@ -82,6 +93,8 @@ class MetricsLog:
     def write(self, record: StepMetrics | Mapping[str, Any]) -> None:
         """Append one line."""
         content = asdict(record) if isinstance(record, StepMetrics) else dict(record)
+        if content.get("source_tokens", ...) is None:
+            del content["source_tokens"], content["source_losses"]
         with self.path.open("a") as stream:
             stream.write(json.dumps(content) + "\n")
 

@@ -82,11 +82,15 @@ def _open_folder(folder: Path) -> ShardFolder:
         manifest=manifest,
         manifest_sha256=sha256_of(where),
         files=tuple((file, check_file(folder, file)) for file in manifest.files_of("train")),
-        tokenizer=_read_tokenizer(folder, manifest),
+        tokenizer=read_build_tokenizer(folder, manifest),
     )
 
 
-def _read_tokenizer(folder: Path, manifest: Manifest) -> BuildTokenizer:
+def read_build_tokenizer(folder: Path, manifest: Manifest) -> BuildTokenizer:
+    """The tokenizer that made the shards of a folder.
+
+    Raises: DamagedInput.
+    """
     where = folder / MANIFEST_NAME
     try:
         details = manifest.details["tokenizer"]

@@ -28,6 +28,7 @@ from leia_train.study_steps import output_of, run_step
 
 NOTES_NAME = "study.json"
 _RESULTS = "results.json"
+_TRAINING = "training.html"
 _PAGES = ("comparison.html", "comparison.md", "comparison.json")
 
 Report = Callable[[str], None]
@@ -158,8 +159,17 @@ class _Study:
             )
             self._note("scored", run.name, self.key_of(run))
             report(f"{run.name}: {', '.join(_scores_of(run))}")
+        self._show_training(bool(missing))
         self._look_for_items(report)
         self._compare(report)
+
+    def _show_training(self, has_changed: bool) -> None:
+        """One page of all trained runs' curves."""
+        folders = [str(run.folder) for run in self.runs if run.folder is not None]
+        page = self.report_folder / _TRAINING
+        if folders and (has_changed or not page.is_file()):
+            words = ["leia_train", "report", *folders, "--no-exposures", "--output", str(page)]
+            run_step(words, "the page of the trainings")
 
     def _look_for_items(self, report: Report) -> None:
         if self.contamination is None:
@@ -207,6 +217,8 @@ class _Study:
             yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
+        if (self.report_folder / _TRAINING).is_file():
+            yield f"curves of the trainings: {self.report_folder / _TRAINING}"
         if len(self.arms()) > 1:
             yield from _primary_line(self.report_folder / _PAGES[2])
             yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"

@@ -4,7 +4,7 @@ A page is Markdown. What it shows is run in a folder of the test, in the order o
 
     ```console      commands after `$ `, each with what it prints (both streams, as in a pipe)
     ```sh           commands whose output is not shown; they must succeed
-    ```python       a program of its own; what it prints stands in the block `<!-- printed -->` behind it
+    ```python       a program of its own; its standard output stands in the block `<!-- printed -->` behind it
 
 Comments before a block say more:
 
@@ -293,13 +293,14 @@ def _run(command: list[str], block: Block, folder: Path, environment: dict[str, 
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE if block.language == "python" else subprocess.STDOUT,
         timeout=COMMAND_TIMEOUT_S,
         check=False,
     )
     output = result.stdout.decode("utf-8", "replace").replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "")
     output = output.replace(environment.get("MIRROR", MIRROR_SHOWN), MIRROR_SHOWN)
     if result.returncode != expected:
+        output += (result.stderr or b"").decode("utf-8", "replace")
         raise PageFailed(f"{block.where}: exit code {result.returncode}, not {expected}: {command[-1]}\n{output}")
     return [line.rsplit("\r", 1)[-1].rstrip() for line in output.splitlines()]
 

@@ -60,11 +60,13 @@ def test_both_arms_trained_and_were_scored_on_all_items(demo: Path) -> None:
     """Four steps of each arm, with names only in LEIA's; a score for every item of both tasks."""
     inserted = {}
     for arm in ("plain", "leia"):
-        rows = [json.loads(line) for line in (demo / "train" / arm / "metrics.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (demo / "training" / f"{arm}-1" / "metrics.jsonl").read_text().splitlines()
+        ]
         steps = [row for row in rows if "loss" in row]
         assert [row["step"] for row in steps] == [1, 2, 3, 4]
         inserted[arm] = sum(row["inserted_tokens"] for row in steps)
-        results = json.loads((demo / "eval" / arm / "results.json").read_bytes())
+        results = json.loads((demo / "evaluation" / f"{arm}-1" / "results.json").read_bytes())
         assert {task["name"]: task["n"] for task in results["tasks"]} == {"leia_sample_ja": 44, "leia_sample_es": 44}
     assert inserted["plain"] == 0 < inserted["leia"]
 
@@ -76,6 +78,7 @@ def test_running_the_demo_again_finds_everything_done(demo: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "finished before, skipped" in result.stderr
+    assert result.stderr.count("training: finished; scores: finished") == 2
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*.parquet")} == before
 
 

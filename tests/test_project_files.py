@@ -17,6 +17,9 @@ PROJECT = CONFIGURATION["project"]
 PACKAGES = ("leia_beam", "leia_train", "leia_eval", "pipelines")
 
 
+CUDA_EXTRAS = ("flash", "liger")
+
+
 def _pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
@@ -26,9 +29,9 @@ def _pins() -> dict[str, str]:
 
 
 def test_each_dependency_is_pinned_within_its_range() -> None:
-    """Of the base and of each extra but `flash`, which is not installed here."""
+    """Of the base and of each extra but those that are not installed here."""
     pins = _pins()
-    extras = {name: needed for name, needed in PROJECT["optional-dependencies"].items() if name != "flash"}
+    extras = {name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in CUDA_EXTRAS}
     for needed in [PROJECT["dependencies"], *extras.values()]:
         for text in needed:
             requirement = Requirement(text)
@@ -39,9 +42,9 @@ def test_each_dependency_is_pinned_within_its_range() -> None:
 
 
 def test_all_is_every_extra_that_installs_without_cuda() -> None:
-    """`all` names the others but `flash`."""
+    """`all` names the others."""
     (everything,) = PROJECT["optional-dependencies"]["all"]
-    assert set(Requirement(everything).extras) == set(PROJECT["optional-dependencies"]) - {"all", "flash"}
+    assert set(Requirement(everything).extras) == set(PROJECT["optional-dependencies"]) - {"all", *CUDA_EXTRAS}
 
 
 def test_the_base_needs_no_torch() -> None:

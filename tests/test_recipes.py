@@ -125,7 +125,7 @@ def test_the_property_is_tried_on_every_command_with_a_section() -> None:
 @pytest.mark.parametrize(
     ("program", "command"),
     [
-        *(("leia-beam", command) for command in ("build", "articles", "entities", "shards")),
+        *(("leia-beam", command) for command in ("fetch", "build", "entities", "shards", "stats")),
         *(("leia-train", command) for command in ("train", "plan", "study", "bake", "export", "exposures")),
         *(("leia-eval", command) for command in ("run", "compare", "contamination", "ls", "report")),
     ],

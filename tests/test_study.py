@@ -106,6 +106,7 @@ def test_a_study_trains_scores_and_compares_all_arms(first_seed: tuple[int, str,
     for place in (
         "plain-1: model work/training/plain-1/checkpoint-final, scores work/evaluation/plain-1/report.html",
         "test items in the corpus: work/seen.json",
+        "curves of the trainings: work/report/training.html",
         "comparison: work/report/comparison.html and work/report/comparison.md",
     ):
         assert place in out.splitlines()
@@ -121,6 +122,7 @@ def test_a_study_trains_scores_and_compares_all_arms(first_seed: tuple[int, str,
     assert comparison["primary"]["tasks"] == ["leia_sample_ja"] and comparison["base"] == "plain"
     assert comparison["tasks"]["leia_sample_ja"]["seen"] is not None, "the search for test items is part of the report"
     assert "Primary endpoint." in Path("work/report/comparison.html").read_text()
+    assert "Training of 2 runs" in Path("work/report/training.html").read_text()
 
 
 def test_the_same_study_again_does_nothing(first_seed: tuple[int, str, str]) -> None:

@@ -25,12 +25,13 @@ def demo_page(
     *,
     builds: Mapping[str, Path],
     metrics: Mapping[str, Sequence[Mapping[str, float]]],
-    results: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Path],
     comparison: Path,
     commands: Sequence[str],
     elapsed_s: float,
 ) -> str:
-    """The page as HTML. `builds` maps a wiki to its build's folder; `metrics` and `results` an arm to its outcome."""
+    """The page as HTML. `builds` maps a wiki to its build's folder; `metrics` an arm to its steps, `scores` to its folder."""
+    results = {arm: json.loads((folder / "results.json").read_bytes()) for arm, folder in scores.items()}
     return page(
         "LEIA, end to end",
         section("What became of the links", *(_funnel(wiki, folder) for wiki, folder in builds.items())),
@@ -42,8 +43,8 @@ def demo_page(
         ),
         section("Training", _losses(metrics)),
         _scores(results),
-        section("The two models, item by item", _links(results)),
-        _comparison(comparison),
+        section("The two models, item by item", _links(scores, comparison)),
+        _comparison(scores, comparison),
         section("How to do this yourself", *(element("pre", command) for command in commands)),
         kind="LEIA · demo",
         is_text=True,
@@ -160,17 +161,19 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> Html:
     return section("Scores", table("Scores", [*columns, Number("chance")], rows), element("p", about, class_="soft"))
 
 
-def _links(arms: Iterable[str]) -> Html:
-    """Links to the reports beside the page."""
-    pages = {**{arm: f"eval/{arm}/report.html" for arm in arms}, "comparison": "eval/comparison/comparison.html"}
-    return bullets(joined(["whole report: ", element("a", name, href=path)]) for name, path in pages.items())
+def _links(scores: Mapping[str, Path], comparison: Path) -> Html:
+    """Links to the reports below the page's folder."""
+    root = comparison.parents[1]
+    pages = {**{arm: folder / "report.html" for arm, folder in scores.items()}, "comparison": comparison}
+    paths = {name: path.with_suffix(".html").relative_to(root).as_posix() for name, path in pages.items()}
+    return bullets(joined(["whole report: ", element("a", name, href=path)]) for name, path in paths.items())
 
 
-def _comparison(comparison: Path) -> Html:
-    """The comparison's own report, from its file and the samples of the runs beside it."""
+def _comparison(scores: Mapping[str, Path], comparison: Path) -> Html:
+    """The comparison's own report, from its file and the samples of the runs."""
     from leia_eval.comparison_report import comparison_html
     from leia_eval.run_folder import read_run
 
     found = json.loads(comparison.read_bytes())
-    samples = {name: read_run(comparison.parents[1] / name).samples for name in found["runs"]}
+    samples = {name: read_run(scores[name]).samples for name in found["runs"]}
     return comparison_html(found, samples)

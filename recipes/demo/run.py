@@ -1,8 +1,9 @@
 """The demo: from the bundled sample's sources to one page that shows what LEIA does, with the commands that users type.
 
-Packs the sample as dumps, builds the shards of both wikis, trains a tiny model from random weights for a few steps with
-plain text and with inserted names, scores both, and writes OUTPUT/index.html. No network, no GPU, no hub. The model is far
-too small and too little trained to know anything: the scores show that the path works, not what LEIA is worth.
+Packs the sample as dumps, builds the shards of both wikis, and runs the study of recipe.yaml: a tiny model from random weights
+is trained for a few steps with plain text and with inserted names, and both are scored and compared. OUTPUT/index.html shows
+it all. No network, no GPU, no hub. The model is far too small and too little trained to know anything: the scores show that
+the path works, not what LEIA is worth.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample"
+RECIPE = HERE / "recipe.yaml"
 WIKIS = ("jawiki", "eswiki")
-ARMS = {"plain": "none", "leia": "right"}
-TASKS = "leia_sample_ja,leia_sample_es"
+ARMS, SEED = ("plain", "leia"), 1
+DEFAULTS = {"output": "demo", "training.steps": "20"}
+"""What the recipe has, and need not be said."""
 
 
 def main() -> int:
@@ -54,44 +57,24 @@ def environment() -> dict[str, str]:
 
 def steps(output: Path, training_steps: int) -> list[tuple[str, list[str]]]:
     """(title, command) of each step."""
-    dumps = output / "dumps"
-    commands = [("the sample as dumps", [sys.executable, str(SAMPLE / "pack.py"), str(dumps)])]
-    for wiki in WIKIS:
-        first = wiki == WIKIS[0]
-        wikidata = dumps / "wikidata-20260101-all.json.bz2" if first else output / "build" / WIKIS[0] / "sitelinks"
-        command = [
-            *("leia-beam", "build"),
-            *("--pages", str(dumps / f"{wiki}-20260101-pages-articles-multistream.xml.bz2")),
-            *("--wikidata", str(wikidata)),
-            *("--wiki", wiki, "--name-languages", "en"),
-            *("--tokenizer", str(dumps / "tokenizer")),
-            *("--output", str(output / "build" / wiki)),
-        ]
-        commands.append((f"dumps to shards: {wiki}", _module(command)))
-    for arm, strategy in ARMS.items():
-        command = [
-            *("leia-train", "train"),
-            *("--shards", *(str(output / "build" / wiki / "shards") for wiki in WIKIS)),
-            *("--model", "tiny-llama", "--strategy", strategy, "--steps", str(training_steps)),
-            *("--learning-rate", "3e-3", "--max-length", "256", "--batch", "16", "--validation-share", "0.03"),
-            *("--output", str(output / "train" / arm)),
-        ]
-        commands.append((f"training: {arm}", _module(command)))
-    for arm in ARMS:
-        command = [
-            *("leia-eval", "run"),
-            *("--model", str(output / "train" / arm / "checkpoint-final")),
-            *("--tasks", TASKS, "--data-dir", str(SAMPLE / "eval")),
-            *("--output", str(output / "eval" / arm)),
-        ]
-        commands.append((f"evaluation: {arm}", _module(command)))
-    comparison = [
-        *("leia-eval", "compare"),
-        *(f"{arm}={output / 'eval' / arm}" for arm in ARMS),
-        *("--output", str(output / "eval" / "comparison")),
+    settings = {"output": str(output), "sample": str(SAMPLE), "training.steps": str(training_steps)}
+    recipe = ["-c", str(RECIPE)]
+    for name, value in settings.items():
+        if value != DEFAULTS.get(name):
+            recipe += ["--set", f"{name}={value}"]
+    first = output / "build" / WIKIS[0] / "sitelinks"
+    return [
+        ("the sample as dumps", [sys.executable, str(SAMPLE / "pack.py"), str(output / "dumps")]),
+        (f"dumps to shards: {WIKIS[0]}", _module(["leia-beam", "build", *recipe])),
+        (
+            f"dumps to shards: {WIKIS[1]}, with the Wikidata that was read for {WIKIS[0]}",
+            _module(["leia-beam", "build", *recipe, "--set", f"wiki={WIKIS[1]}", "--wikidata", str(first)]),
+        ),
+        (
+            "training, scores, comparison",
+            _module(["leia-train", "study", *recipe, "--arms", ",".join(ARMS), "--seeds", str(SEED)]),
+        ),
     ]
-    commands.append(("comparison", _module(comparison)))
-    return commands
 
 
 def _module(command: list[str]) -> list[str]:
@@ -100,8 +83,9 @@ def _module(command: list[str]) -> list[str]:
 
 
 def shown(command: list[str]) -> list[str]:
-    """A command as a user types it."""
-    command = [os.path.relpath(part, ROOT) if part.startswith(f"{ROOT}{os.sep}") else part for part in command]
+    """A command as a user types it in the repository."""
+    command = [part.replace(f"{ROOT}{os.sep}", "") for part in command if part != f"sample={SAMPLE}"]
+    command = [part for part, after in zip(command, [*command[1:], ""]) if part != "--set" or "=" in after]
     if command[1] == "-m":
         return [command[2].replace("_", "-"), *command[3:]]
     return ["python", *command[1:]]
@@ -111,11 +95,12 @@ def _page(output: Path, training_steps: int, elapsed_s: float) -> str:
     sys.path.insert(0, str(HERE))
     import page
 
+    runs = {arm: f"{arm}-{SEED}" for arm in ARMS}
     return page.demo_page(
         builds={wiki: output / "build" / wiki for wiki in WIKIS},
-        metrics={arm: _metrics(output / "train" / arm) for arm in ARMS},
-        results={arm: json.loads((output / "eval" / arm / "results.json").read_bytes()) for arm in ARMS},
-        comparison=output / "eval" / "comparison" / "comparison.json",
+        metrics={arm: _metrics(output / "training" / run) for arm, run in runs.items()},
+        scores={arm: output / "evaluation" / run for arm, run in runs.items()},
+        comparison=output / "report" / "comparison.json",
         commands=[shlex.join(shown(command)) for _, command in steps(output, training_steps)],
         elapsed_s=elapsed_s,
     )

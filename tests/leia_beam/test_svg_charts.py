@@ -71,15 +71,15 @@ def test_one_early_spike_does_not_flatten_the_rest() -> None:
     assert curve[0][1] < 20 and curve[-1][1] - curve[1][1] < -3
 
 
-@given(st.lists(finite, min_size=1, max_size=3000))
+@given(st.lists(finite, min_size=1, max_size=200))
 def test_thinning_keeps_ends_order_and_extremes(values: list[float]) -> None:
     """A curve of few points is itself; of many, no peak is lost."""
     points = list(enumerate(values))
-    kept = thinned(points, 50)
+    kept = thinned(points, 8)
     assert set(kept) <= set(points) and kept == sorted(kept)
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     assert {pick(y for _, y in kept) for pick in (min, max)} == {pick(values) for pick in (min, max)}
-    assert len(kept) <= 52 and (len(points) > 50 or kept == points)
+    assert len(kept) <= 10 and (len(points) > 8 or kept == points)
 
 
 def test_a_long_curve_is_drawn_with_few_points() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eval_fixtures import make_items, write_items
+from lxml import html
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.svg_charts import interval_svg
@@ -31,11 +32,11 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.add(tag)
-        if tag not in ("meta", "br", "line", "circle"):
+        if tag not in ("meta", "br", "wbr", "line", "circle"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        if tag not in ("meta", "br", "line", "circle"):
+        if tag not in ("meta", "br", "wbr", "line", "circle"):
             assert self.open.pop() == tag
 
 
@@ -243,6 +244,21 @@ def test_the_page_of_a_run_says_what_it_was_computed_from(finished_run):
         hashes = task["data_sha256"][:12], task["prompts_sha256"][:12]
         assert f"{task['name']}: {task['data_file']} (SHA-256 {hashes[0]}), prompts {hashes[1]}, 0 shots." in page
     assert f"lm_eval {results['versions']['lm_eval']}" in page
+
+
+def test_the_first_items_show_what_is_right_and_what_was_said(finished_run):
+    """Of each task the first five, with the right choice marked, and a sign for right and wrong that needs no colour."""
+    run = read_run(finished_run)
+    tree = html.document_fromstring((finished_run / "report.html").read_text())
+    for task in run.results["tasks"]:
+        shown = tree.xpath(f"//section[h2='First items of {task['name']}']/div")
+        assert len(shown) == 5
+        for item, row in zip(shown, run.samples[task["name"]], strict=False):
+            assert item.xpath("string(p[1])") == f"{row['id']} {row['stem']}"
+            assert item.xpath("ul/li[@class='gold']/b/text()") == [row["answer"]]
+            sign = "✓" if row["acc"] else "✗"
+            assert item.xpath("string(p[2]/span[2])") == f"model: {row['prediction']} {sign}"
+            assert item.xpath("ul/li/bdi/@lang") == [task["language"]] * len(row["choices"])
 
 
 def test_an_interval_is_drawn_inside_its_frame():

@@ -22,7 +22,7 @@ HEAVY = ("torch", "transformers", "accelerate", "numpy", "pyarrow", "tokenizers"
 WITHOUT_TORCH = (
     *("store", "plan", "insertion", "packing", "draws", "config", "markers", "metrics", "runs", "files", "bake"),
     *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher", "tasks"),
-    *("derived", "command_line", "study", "study_steps", "study_command"),
+    *("derived", "command_line", "report", "study", "study_steps", "study_command"),
     *("shard_folders", "store_columns"),
 )
 

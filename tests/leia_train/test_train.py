@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leia_beam.errors import MissingResource
-from leia_train import attention, checkpoints, train, updates
+from leia_train import attention, checkpoints, optimizer, train, updates
 from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
 from leia_train.insertion import NAME
@@ -159,6 +159,19 @@ def test_a_killed_run_goes_on_bit_for_bit(arguments, undisturbed, tmp_path, monk
     expected = undisturbed(arguments)
     assert steps(tmp_path / "run") == steps(expected)
     assert weights(tmp_path / "run") == weights(expected)
+
+
+def test_a_killed_run_with_the_fused_optimizer_of_gpus_goes_on_bit_for_bit(arguments, tmp_path, monkeypatch):
+    """Its count of steps lies beside the weights."""
+    monkeypatch.setattr(optimizer, "_is_fused", lambda weights: True)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(Killed):
+            main(arguments())
+    assert main(arguments()) == 0
+    assert main(arguments(output=tmp_path / "whole")) == 0
+    assert steps(tmp_path / "run") == steps(tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", COMPLETE_NAME])
