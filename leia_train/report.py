@@ -400,10 +400,11 @@ def _shown(figures: Mapping[str, Any], name: str) -> str:
 def _exposures(run: ReadRun, with_name: bool) -> Html:
     heading = f"Exposures of {run.name}" if with_name else "Exposures"
     try:
-        plan, identity = plan_of_run(run.folder)
+        plans, identity = plan_of_run(run.folder)
     except LeiaError as error:
         return section(heading, callout("Note", f"not counted: {error}"))
-    counts = count_exposures(plan, run.step * identity["batch"] * plan.data.max_length)
+    plan, rows = plans.main, int(plans.counts(run.step * identity["batch"])[0])
+    counts = count_exposures(plan, rows * plan.data.max_length)
     entities = [
         [
             text_in(None, exposure.name),

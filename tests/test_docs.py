@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from leia_beam.recipe import read_recipe
 from tests.conftest import Sample
 from tests.docs_blocks import (
     ROOT,
@@ -145,6 +146,17 @@ def test_a_page_that_shows_something_else_is_found(
     else:
         with pytest.raises(PageFailed, match=message):
             list(run_page(page, tmp_path, environment))
+
+
+def test_the_page_of_recipes_names_each_and_what_they_share() -> None:
+    """Every recipe of the tree, with three seeds, a primary endpoint, and the arms that the page promises."""
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(recipes/\S+)` \|", page, re.MULTILINE))
+    assert named == {str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml")}
+    for name in named:
+        recipe = read_recipe(str(ROOT / name))
+        assert {"plain", "leia", "permuted"} <= set(recipe.arms), name
+        assert len(recipe.seeds) == 3 and recipe.primary, name
 
 
 @pytest.fixture(scope="module")
