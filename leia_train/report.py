@@ -311,6 +311,15 @@ def _all_points(runs: Sequence[ReadRun]) -> Iterator[tuple[str, str, Points, boo
 
     yield "Loss", "nats a token, all labels", steps(lambda record: record["loss"]), False
     yield "Loss of inserted names", "nats a token", steps(lambda record: record.get("name_loss")), False
+    for source in _sources(runs):
+        yield (
+            f"Loss: {source}",
+            "nats a token of this source",
+            steps(partial(_of_source, "source_losses", source)),
+            False,
+        )
+        share = [_points(run.steps, partial(_source_share, source)) for run in runs]
+        yield f"Tokens: {source}", "share of a step's tokens", share, True
     for name in _names(runs, _losses):
         points = [_points(run.evaluations, partial(_loss_of, name)) for run in runs]
         yield f"Evaluation: {name}", "bits per byte", points, False
@@ -323,6 +332,22 @@ def _all_points(runs: Sequence[ReadRun]) -> Iterator[tuple[str, str, Points, boo
     inserted = steps(lambda record: record["inserted_tokens"] / max(record["tokens"], 1))
     if any(y for points in inserted for _, y in points):
         yield "Inserted tokens", "share of a step's tokens, markers among them", inserted, True
+
+
+def _sources(runs: Sequence[ReadRun]) -> list[str]:
+    """The sources of runs that have several."""
+    found = (record.get("source_tokens") or {} for run in runs for record in run.steps)
+    return list(dict.fromkeys(source for of_step in found for source in of_step))
+
+
+def _of_source(figure: str, source: str, record: Record) -> float | None:
+    value: float | None = (record.get(figure) or {}).get(source)
+    return value
+
+
+def _source_share(source: str, record: Record) -> float | None:
+    tokens = _of_source("source_tokens", source, record)
+    return None if tokens is None else tokens / max(record["tokens"], 1)
 
 
 def _points(records: Sequence[Record], value: Value) -> list[tuple[float, float]]:
