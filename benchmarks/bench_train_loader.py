@@ -5,7 +5,8 @@
 Generated articles of about 550 tokens with a link every 25, of a vocabulary of 32,000 and of 256,000 tokens. Ours: rows of
 2,048 tokens in steps of 64 through the plan, the packing and the labels, one after the other and at random, on one core.
 Yardstick, in the same run: a loop over the articles that inserts names into a list and cuts rows from it, as a plain
-script would. Beside it, for information: what a collator costs that looks the vocabulary up for the markers' ids in each
+script would. The same rows with a quarter of texts without entities and a tenth of another wiki beside them show what a mix
+costs. Beside it, for information: what a collator costs that looks the vocabulary up for the markers' ids in each
 batch. CPU seconds of one thread, the best of some rounds; a stage is told by the tokens that it hands on.
 """
 
@@ -17,6 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,6 +29,7 @@ from tokenizers import Tokenizer, models
 
 from leia_train.config import DataConfig
 from leia_train.insertion import Documents, offsets_of
+from leia_train.opening import mixed_plan
 from leia_train.plan import TrainingPlan
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.store import Category, Store
@@ -51,11 +54,11 @@ def build_tokenizer(vocabulary_size: int) -> BuildTokenizer:
     )
 
 
-def make_store(articles: int, vocabulary_size: int) -> Store:
-    """Articles with sorted, separate entities; names of one to six tokens."""
+def make_store(articles: int, vocabulary_size: int, wiki: str = "jawiki") -> Store:
+    """Articles with sorted, separate entities, but for `texts`; names of one to six tokens."""
     generator = np.random.default_rng(0)
     lengths = generator.geometric(1 / 550, articles).astype(np.int64) + 30
-    counts = lengths // LINK_EVERY
+    counts = lengths // LINK_EVERY * (wiki != "texts")
     total, entities = int(lengths.sum()), int(counts.sum())
     starts = np.concatenate([np.arange(count) * LINK_EVERY + 5 for count in counts.tolist()])
     name_lengths = generator.integers(1, 7, entities)
@@ -75,7 +78,7 @@ def make_store(articles: int, vocabulary_size: int) -> Store:
         entity_ordinals=np.concatenate([np.arange(count) for count in counts.tolist()]).astype(np.int32),
         page_ids=np.arange(articles),
         wiki_indices=np.zeros(articles, np.int32),
-        wikis=("jawiki",),
+        wikis=(wiki,),
         entity_qids=np.arange(entities),
         categories={name: Category(codes=np.zeros(entities, np.uint16), words=("exact",)) for name in CATEGORIES},
     )
@@ -132,12 +135,23 @@ def measure(articles: int, vocabulary_size: int, rounds: int) -> list[tuple[str,
     markers = (vocabulary_size, vocabulary_size + 1)
     data = DataConfig(shards=("-",), validation_share=0, max_length=LENGTH)
     plan = TrainingPlan(store, data, 0, ((markers[0],), (markers[1],)))
+    shares = ("texts=-:0.25", "eswiki=-:0.1,strategy=right")
+    others = {name: make_store(articles // 2, vocabulary_size, name) for name in ("texts", "eswiki")}
+    mixed = mixed_plan(store, others, replace(data, mix=shares), 0, ((markers[0],), (markers[1],)))
     steps = plan.epoch(0).end // (LENGTH * BATCH)
     order = np.random.default_rng(1).permutation(steps * BATCH)[:512].tolist()
 
     def in_order() -> None:
         for step in range(steps):
             assert plan.rows(step * BATCH, BATCH).label_count
+
+    def in_order_mixed() -> None:
+        for step in range(steps):
+            assert mixed.rows(step * BATCH, BATCH).label_count
+
+    def at_random_mixed() -> None:
+        for row in order:
+            assert mixed.rows(row, 1).label_count
 
     def at_random() -> None:
         for row in order:
@@ -155,7 +169,8 @@ def measure(articles: int, vocabulary_size: int, rounds: int) -> list[tuple[str,
     step_tokens = BATCH * LENGTH
     epoch_s = best_s(new_epoch, rounds)
     loop_s = best_s(loop, rounds) / (loop_rows * LENGTH)
-    in_order_s = best_s(in_order, rounds) / (steps * step_tokens)
+    pairs = [(best_s(in_order, 1), best_s(in_order_mixed, 1)) for _ in range(rounds)]  # in turn: the machine is shared
+    in_order_s, mixed_s = (min(times) / (steps * step_tokens) for times in zip(*pairs, strict=True))
     return [
         ("a loop over lists", 1e-6 / loop_s),
         (
@@ -164,7 +179,9 @@ def measure(articles: int, vocabulary_size: int, rounds: int) -> list[tuple[str,
         ),
         ("ours, steps of 64 rows in order", 1e-6 / in_order_s),
         ("ours, with the epoch's plan", 1e-6 / (in_order_s + epoch_s / plan.epoch(0).end)),
+        ("ours, steps of 64 rows in order, a mix of three sources", 1e-6 / mixed_s),
         ("ours, single rows at random", 1e-6 / (best_s(at_random, rounds) / (len(order) * LENGTH))),
+        ("ours, single rows at random, a mix", 1e-6 / (best_s(at_random_mixed, rounds) / (len(order) * LENGTH))),
     ]
 
 

@@ -117,7 +117,7 @@ class _HelpFormatter(argparse.HelpFormatter):
             return text
         if isinstance(action, Switch):
             return f"{text} (default: {'on' if default else 'off'})"
-        if action.nargs == 0 or isinstance(action, argparse._AppendAction):
+        if action.nargs == 0 or type(action) is argparse._AppendAction:
             return text
         shown = "none" if default in ((), [], "") else default
         if isinstance(shown, (list, tuple)):

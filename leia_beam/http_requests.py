@@ -214,7 +214,7 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
     Raises: ConnectionError where they end early.
     """
     try:
-        # read1, since read would keep what came before a cut to itself
+        # read1: what has come is written at once, also from a slow server
         while piece := response.raw.read1(_PIECE_BYTES, decode_content=False):
             yield piece
     except Exception as error:

@@ -24,13 +24,14 @@ from tokenizers import Tokenizer
 from leia_beam.console import Counter, Tell
 from leia_beam.errors import OtherBuild, UsageError
 from leia_train.config import BakeConfig, DataConfig, OptimizationConfig
+from leia_train.document_turns import DocumentTurns, document_turns
 from leia_train.files import disk_errors, fsync_file, sha256_of, write_json
 from leia_train.insertion import MARKER, NAME
 from leia_train.markers import CheckpointTokenizer, add_markers
+from leia_train.mixture import MixedPlan
+from leia_train.opening import make_plan, open_data
 from leia_train.packing import IGNORED
 from leia_train.plan import TrainingPlan
-from leia_train.shard_folders import open_shards
-from leia_train.store import open_store, store_fingerprint
 
 Report = Callable[[str], None]
 MANIFEST_NAME = "_bake.json"
@@ -55,21 +56,24 @@ def bake(
 
     Raises: OtherBuild where the folder holds something else; UsageError; DamagedInput for damaged shards.
     """
-    folders = open_shards(data.shards)
+    opened = open_data(data)
     output = Path(config.output)
-    tokenizer = add_markers(folders[0].tokenizer, data.markers, data.marker_text)
-    wanted = _description(data, optimization, config, store_fingerprint(folders))
+    tokenizer = add_markers(opened.tokenizer, data.markers, data.marker_text)
+    wanted = _description(data, optimization, config, opened.identity())
     _check_folder(output, wanted)
     with disk_errors(output):
         (output / "data").mkdir(parents=True, exist_ok=True)
         write_json(output / _PLAN_NAME, wanted)
-        plan = TrainingPlan(open_store(folders, output, tell), data, optimization.seed, tokenizer.markers)
+        plan = make_plan(opened, optimization.seed, tokenizer.markers, output, tell)
         if config.form == "text":
             report("warning: plain text does not say which tokens have no loss (markers, and names by option)")
+        schema = SCHEMAS[config.form]
+        if plan.is_mixed:
+            schema = schema.append(pa.field("source", pa.string()))
         files, progress = [], None
         for number, count, pieces in _files(plan, optimization, config, tokenizer):
             progress = progress or Counter(tell, "bake", count, "files")
-            files.append(_finish_file(output / "data", number, count, config, pieces))
+            files.append(_finish_file(output / "data", number, count, config, schema, pieces))
             progress.advance()
         _write_tokenizer(output / "tokenizer", tokenizer)
         rows = sum(file["rows"] for file in files)
@@ -78,14 +82,15 @@ def bake(
     return output
 
 
-def _description(data: DataConfig, optimization: OptimizationConfig, config: BakeConfig, store: str) -> dict[str, Any]:
-    """What the files depend on."""
-    options = {**asdict(data), **{name: value for name, value in asdict(config).items() if name != "output"}}
+def _description(
+    data: DataConfig, optimization: OptimizationConfig, config: BakeConfig, content: dict[str, Any]
+) -> dict[str, Any]:
+    """What the files depend on; `content` are the fingerprints of shards and sources."""
+    options = {**data.identity(), **{name: value for name, value in asdict(config).items() if name != "output"}}
     options |= {"seed": optimization.seed}
     if config.form == "rows":
         options |= {"steps": optimization.steps, "batch": optimization.batch}
-    del options["shards"]
-    made: dict[str, Any] = json.loads(json.dumps({"options": options, "data_fingerprint": store}))
+    made: dict[str, Any] = json.loads(json.dumps({"options": options, **content}))
     return made
 
 
@@ -105,11 +110,12 @@ def _check_folder(output: Path, wanted: dict[str, Any]) -> None:
 
 
 Piece = dict[str, list[Any]]
+Make = Callable[[], Iterator[Piece]]
 
 
 def _files(
-    plan: TrainingPlan, optimization: OptimizationConfig, config: BakeConfig, tokenizer: CheckpointTokenizer
-) -> Iterator[tuple[int, int, Callable[[], Iterator[Piece]]]]:
+    plan: MixedPlan, optimization: OptimizationConfig, config: BakeConfig, tokenizer: CheckpointTokenizer
+) -> Iterator[tuple[int, int, Make]]:
     """Each file: its number, the number of all files, and what makes its rows."""
     if config.form == "rows":
         total = config.rows or plan.steps(optimization.steps, optimization.batch) * optimization.batch
@@ -118,21 +124,33 @@ def _files(
             stop = min(start + config.rows_per_file, total)
             yield number, len(starts), partial(_packed_rows, plan, start, stop)
         return
-    make = _documents if config.form == "axolotl" else _texts
-    per_epoch = -(-len(plan.training_documents) // config.rows_per_file)
-    for number in range(config.epochs * per_epoch):
-        epoch, first = divmod(number, per_epoch)
-        first *= config.rows_per_file
-        last = min(first + config.rows_per_file, len(plan.training_documents))
-        yield (
-            number,
-            config.epochs * per_epoch,
-            partial(make, plan, epoch, first, last, tokenizer),
-        )
+    articles = partial(_documents if config.form == "axolotl" else _texts, tokenizer=tokenizer)
+    parts = [
+        (turns, first, min(first + config.rows_per_file, len(turns)))
+        for turns in document_turns(plan, config.epochs)
+        for first in range(0, len(turns), config.rows_per_file)
+    ]
+    for number, (turns, first, last) in enumerate(parts):
+        yield number, len(parts), partial(_in_turn, plan, turns, first, last, articles)
+
+
+def _in_turn(plan: MixedPlan, turns: DocumentTurns, first: int, last: int, articles: Articles) -> Iterator[Piece]:
+    """The rows of the articles [first, last) of some turns."""
+    for start in range(first, last, _DOCUMENTS_AT_ONCE):
+        made: dict[int, Piece] = {}
+        for number, epoch, begin, places in turns.runs(start, min(start + _DOCUMENTS_AT_ONCE, last)):
+            source = plan.sources[number]
+            assert source.plan is not None
+            for place, piece in zip(places, articles(source.plan, epoch, begin, begin + len(places)), strict=True):
+                rows = len(next(iter(piece.values())))
+                made[place] = {**piece, "source": [source.name] * rows}
+        yield {
+            name: [value for place in sorted(made) for value in made[place][name]] for name in next(iter(made.values()))
+        }
 
 
 def _finish_file(
-    folder: Path, number: int, count: int, config: BakeConfig, pieces: Callable[[], Iterator[Piece]]
+    folder: Path, number: int, count: int, config: BakeConfig, schema: pa.Schema, pieces: Make
 ) -> dict[str, Any]:
     """Write a file under its name unless it is there already; what the manifest says of it.
 
@@ -142,7 +160,7 @@ def _finish_file(
     if not path.is_file():
         temporary = folder / f"{_TEMPORARY}{path.name}"
         write = _write_parquet if config.file_format == "parquet" else _write_jsonl
-        write(temporary, SCHEMAS[config.form], pieces())
+        write(temporary, schema, pieces())
         fsync_file(temporary)
         os.replace(temporary, path)
         fsync_file(folder)
@@ -175,57 +193,59 @@ def _count_rows(path: Path) -> int:
         return sum(1 for _ in stream)
 
 
-def _packed_rows(plan: TrainingPlan, start: int, stop: int) -> Iterator[Piece]:
+def _packed_rows(plan: MixedPlan, start: int, stop: int) -> Iterator[Piece]:
     """The rows [start, stop) of the stream."""
     for first in range(start, stop, _DOCUMENTS_AT_ONCE):
         rows = plan.rows(first, min(first + _DOCUMENTS_AT_ONCE, stop) - first)
-        yield {name: list(getattr(rows, name).astype(np.int32)) for name in SCHEMAS["rows"].names}
+        piece: Piece = {name: list(getattr(rows, name).astype(np.int32)) for name in SCHEMAS["rows"].names}
+        if rows.sources is not None:
+            piece["source"] = [plan.names[number] for number in rows.sources.tolist()]
+        yield piece
 
 
-def _documents(
-    plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer
-) -> Iterator[Piece]:
+Articles = Callable[[TrainingPlan, int, int, int], list[Piece]]
+"""From a source's plan, an epoch's number, and which articles of it, to the rows of each."""
+
+
+def _documents(plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer) -> list[Piece]:
     """The articles [first, last) of an epoch, each in rows of its own; a row's first token has no label."""
-    epoch, length = plan.epoch(number), plan.data.max_length
-    for start in range(first, last, _DOCUMENTS_AT_ONCE):
-        made = plan.augmented(epoch, start, min(start + _DOCUMENTS_AT_ONCE, last))
-        hidden = made.kinds == MARKER
-        if not plan.data.name_loss:
-            hidden |= made.kinds == NAME
-        labels = np.where(hidden, IGNORED, made.tokens).astype(np.int32)
-        cuts = [
-            (cut, min(cut + length, end))
-            for begin, end in zip(made.offsets[:-1].tolist(), made.offsets[1:].tolist(), strict=True)
-            for cut in range(begin, end, length)
-        ]
-        labels[[begin for begin, _ in cuts]] = IGNORED
-        yield {
-            "input_ids": [made.tokens[begin:end] for begin, end in cuts],
-            "attention_mask": [np.ones(end - begin, np.int8) for begin, end in cuts],
-            "labels": [labels[begin:end] for begin, end in cuts],
-        }
+    length = plan.data.max_length
+    made = plan.augmented(plan.epoch(number), first, last)
+    hidden = made.kinds == MARKER
+    if not plan.data.name_loss:
+        hidden |= made.kinds == NAME
+    labels = np.where(hidden, IGNORED, made.tokens).astype(np.int32)
+    pieces = []
+    for begin, end in zip(made.offsets[:-1].tolist(), made.offsets[1:].tolist(), strict=True):
+        cuts = [(cut, min(cut + length, end)) for cut in range(begin, end, length)]
+        labels[[start for start, _ in cuts]] = IGNORED
+        pieces.append(
+            {
+                "input_ids": [made.tokens[start:stop] for start, stop in cuts],
+                "attention_mask": [np.ones(stop - start, np.int8) for start, stop in cuts],
+                "labels": [labels[start:stop] for start, stop in cuts],
+            }
+        )
+    return pieces
 
 
-def _texts(plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer) -> Iterator[Piece]:
+def _texts(plan: TrainingPlan, number: int, first: int, last: int, tokenizer: CheckpointTokenizer) -> list[Piece]:
     """The articles [first, last) of an epoch as text, without what the tokenizer puts around one."""
     decoder = Tokenizer.from_buffer(tokenizer.tokenizer_json)
     store, epoch = plan.store, plan.epoch(number)
     skipped = len(store.tokenizer.document_start_ids)
     ended = int(plan.insertion.end_id is not None) + len(store.tokenizer.document_end_ids)
-    for start in range(first, last, _DOCUMENTS_AT_ONCE):
-        stop = min(start + _DOCUMENTS_AT_ONCE, last)
-        made = plan.augmented(epoch, start, stop)
-        pages = epoch.order[start:stop]
-        texts = [
-            decoder.decode(made.tokens[begin + skipped : end - ended].tolist(), skip_special_tokens=False)
-            for begin, end in zip(made.offsets[:-1], made.offsets[1:], strict=True)
-        ]
-        yield {
-            "wiki": [store.wikis[index] for index in store.wiki_indices[pages]],
-            "page_id": store.page_ids[pages].tolist(),
-            "epoch": [epoch.number] * len(texts),
-            "text": texts,
+    made = plan.augmented(epoch, first, last)
+    pages = epoch.order[first:last]
+    return [
+        {
+            "wiki": [store.wikis[store.wiki_indices[page]]],
+            "page_id": [int(store.page_ids[page])],
+            "epoch": [epoch.number],
+            "text": [decoder.decode(made.tokens[begin + skipped : end - ended].tolist(), skip_special_tokens=False)],
         }
+        for page, begin, end in zip(pages.tolist(), made.offsets[:-1], made.offsets[1:], strict=True)
+    ]
 
 
 def _write_tokenizer(folder: Path, tokenizer: CheckpointTokenizer) -> None:

@@ -87,7 +87,8 @@ def _add_flag(group: Any, each: Field[Any], kind: Any, positional: bool) -> None
         if each.metadata["commas"]:
             group.add_argument(flag, type=whole_numbers if item is int else names, metavar=metavar, **common)
         else:
-            group.add_argument(flag, nargs="+", type=item, metavar=metavar, **common)
+            action = "extend" if each.metadata["repeated"] else "store"
+            group.add_argument(flag, action=action, nargs="+", type=item, metavar=metavar, **common)
     else:
         choices, metavar = each.metadata["choices"], each.metadata["metavar"] or _METAVARS.get(kind, "TEXT")
         group.add_argument(flag, type=kind, choices=choices, metavar=None if choices else metavar, **common)

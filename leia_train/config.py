@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from leia_beam.errors import UsageError
+from leia_train.mix_sources import RUN, MixSource, read_sources
 
 STRATEGIES = ("right", "left", "replace", "none")
 MARKERS = ("special", "reserved", "text", "none")
@@ -40,9 +41,11 @@ def option(
     required: bool = False,
     metavar: str | None = None,
     commas: bool = False,
+    repeated: bool = False,
 ) -> Any:
-    """A field with what the command line says of it; `commas`: a list that is one word."""
-    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar, "commas": commas}
+    """A field with what the command line says of it; `commas`: a list that is one word; `repeated`: flags that add up."""
+    metadata = {"help": help_text, "choices": choices, "required": required, "metavar": metavar}
+    metadata |= {"commas": commas, "repeated": repeated}
     return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
@@ -108,6 +111,17 @@ class DataConfig:
     validation_share: float = option(
         "share of articles kept out of training for the evaluation loss (0 to 1)", default=0.001
     )
+    mix: tuple[str, ...] = option(
+        "other sources with their shares of the run's tokens: NAME=PATH:SHARE, like english=english.jsonl.gz:25%; PATH is "
+        "a file of text (.txt, .jsonl, .parquet), a pattern, a folder of them, or a folder of shards; settings after a "
+        "comma (strategy=run, column=text, documents=line, …); the shards have the rest",
+        default=(),
+        metavar="SOURCE",
+        repeated=True,
+    )
+    mix_store: str = option(
+        "folder of the sources' tokens, for several runs to share; empty for the run's own", default=""
+    )
 
     def __post_init__(self) -> None:
         _check(len(self.shards) > 0, "shards", "", "at least one folder")
@@ -130,14 +144,59 @@ class DataConfig:
             _check(texts in (0, 2), "marker-text", list(self.marker_text), "two tokens, or none to take the first two")
         else:
             _check(texts == 0, "marker-text", list(self.marker_text), "given with --markers text or reserved alone")
+        self._check_mix()
         if self.compat == "leia":
             self._follow_the_reference()
+
+    @property
+    def sources(self) -> tuple[MixSource, ...]:
+        """What `mix` says."""
+        return read_sources(self.mix)
+
+    def of_source(self, source: MixSource) -> DataConfig:
+        """The options of a source's own rows: what it leaves out is the run's."""
+        strategy = self.strategy if source.strategy == RUN else source.strategy
+        entities = self.entities if source.entities is None else source.entities
+        share = self.validation_share if source.validation_share is None else source.validation_share
+        return replace(
+            self,
+            mix=(),
+            budget="tokens",
+            strategy=strategy,
+            probability=self.probability if source.probability is None else source.probability,
+            probability_buckets=self.probability_buckets if source.probability is None else (),
+            names=(source.names or self.names) if strategy != "none" else "true",
+            entities=entities if strategy != "none" else (),
+            validation_share=share,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the rows depend on besides the content of shards and sources: no paths."""
+        content = {**asdict(self), "mix": [source.text("-") for source in self.sources]}
+        del content["shards"], content["mix_store"]
+        if not self.mix:
+            del content["mix"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+
+    def _check_mix(self) -> None:
+        for source in self.sources:
+            name = f"mix {source.name}:"
+            _check_choice(f"{name} strategy", source.strategy, (*STRATEGIES, RUN))
+            _check_choice(f"{name} names", source.names or NAMES[0], NAMES)
+            for setting in ("probability", "validation_share"):
+                value = getattr(source, setting)
+                _check(value is None or 0 <= value <= 1, f"{name} {setting}", value, "from 0 to 1")
+            _check((source.validation_share or 0) < 1, f"{name} validation_share", source.validation_share, "below 1")
+        main = 1 - sum(source.share for source in self.sources)
+        _check(
+            main > 0 or self.budget == "tokens", "budget", self.budget, "tokens where --mix leaves the shards nothing"
+        )
 
     def _follow_the_reference(self) -> None:
         """Set what `--compat leia` implies, and refuse what the reference does not have."""
         for name, wanted in (("names", "true"), ("markers", "special"), ("budget", "tokens")):
             _check(getattr(self, name) == wanted, name, getattr(self, name), f"{wanted} with --compat leia")
-        for name in ("probability_buckets", "entities"):
+        for name in ("probability_buckets", "entities", "mix"):
             given = list(getattr(self, name))
             _check(not given, name.replace("_", "-"), given, "left out with --compat leia")
         object.__setattr__(self, "cross_document", True)
@@ -314,10 +373,10 @@ class TrainConfig:
         What changes rounding alone is left out (it is what one changes after running out of memory, or on another
         machine): the size of a micro-batch, the kernels, recomputation.
         """
-        content = {**asdict(self.data), **asdict(self.model), **asdict(self.optimization)}
-        for name in ("shards", *_ROUNDING_ALONE):
+        content = {**self.data.identity(), **asdict(self.model), **asdict(self.optimization)}
+        for name in _ROUNDING_ALONE:
             del content[name]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+        return content
 
 
 _ROUNDING_ALONE = (

@@ -2,6 +2,7 @@
 
 FOLDER/corpus/shards           what is trained on
 FOLDER/training/ARM-SEED       a run
+FOLDER/sources                 the tokens of the texts of `mix`, for all runs
 FOLDER/baked/ARM-SEED          the rows of a run for another trainer
 FOLDER/exported/ARM-SEED       its model for others
 """
@@ -35,9 +36,11 @@ def seed_of(chosen: Chosen) -> int | str:
 
 
 def for_train(chosen: Chosen) -> dict[str, Setting]:
-    """Shards, output and seed."""
+    """Shards, output, seed, and where the sources of a mix are kept."""
     recipe = chosen.recipe
     found = {"shards": shards_of(recipe), "output": recipe.run_folder(chosen.arm, seed_of(chosen))}
+    if "mix" in chosen.values:
+        found["mix_store"] = recipe.below_folder("sources")
     if recipe.seeds:
         found["seed"] = Setting(value=str(recipe.seed()), place=f"first of seeds, {recipe.seeds_place}")
     return {name: setting for name, setting in found.items() if setting is not None}

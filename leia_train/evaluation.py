@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from leia_beam.console import Counter, Tell
 from leia_beam.errors import UsageError
+from leia_beam.tokenization import without_added_tokens
 from leia_train.insertion import NAME, TEXT, insert_names
 from leia_train.packing import IGNORED
 from leia_train.shard_folders import BuildTokenizer
@@ -150,9 +151,7 @@ def file_texts(path: str, tokenizer: BuildTokenizer) -> list[Text]:
             documents = [content]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"--eval-text {path}: not UTF-8 text, or .jsonl with a text in each line ({error})") from error
-    description = json.loads(tokenizer.tokenizer_json)
-    description["added_tokens"] = []  # as in the shards: text never yields special tokens
-    plain = Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
+    plain = without_added_tokens(tokenizer.tokenizer_json)  # as in the shards: text never yields special tokens
     found = []
     for document in documents:
         ids = [*tokenizer.document_start_ids, *plain.encode(document, add_special_tokens=False).ids]

@@ -7,6 +7,7 @@ insertion counts when its first token was; its tokens, markers among them, are c
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -23,11 +24,15 @@ from leia_beam.errors import UsageError
 from leia_train.config import DataConfig, ExposuresConfig
 from leia_train.files import disk_errors
 from leia_train.markers import add_markers
+from leia_train.mix_sources import MAIN
+from leia_train.mixture import MixedPlan
 from leia_train.names import name_keys
+from leia_train.opening import mixed_plan
 from leia_train.plan import Epoch, TrainingPlan
-from leia_train.runs import RUN_NAME, read_run, read_status
-from leia_train.store import reopen_store, spans_of
+from leia_train.runs import RUN_NAME, SOURCES, read_run, read_status
+from leia_train.store import find_store, reopen_store, spans_of, store_folder
 from leia_train.store_columns import NO_QID
+from leia_train.text_store import find_text_store
 
 Ints = NDArray[np.int64]
 _SHOWN = 20
@@ -95,16 +100,17 @@ def _add_cut_article(plan: TrainingPlan, epoch: Epoch, article: int, length: int
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exposure:
-    """One entity by its qid and name; `name` is its own one also where a control arm inserts another."""
+    """One entity of a source by its qid and name; `name` is its own one also where a control arm inserts another."""
 
     qid: str | None
     name: str
     occurrences: int
     insertions: int
     inserted_tokens: int
+    source: str = MAIN
 
 
-def by_entity(plan: TrainingPlan, counts: Counts) -> Iterator[Exposure]:
+def by_entity(plan: TrainingPlan, counts: Counts, source: str = MAIN) -> Iterator[Exposure]:
     """The exposures of each qid and name, the most frequent first."""
     store = plan.store
     keys = name_keys(store, 0, len(store.entity_ordinals))
@@ -125,11 +131,21 @@ def by_entity(plan: TrainingPlan, counts: Counts) -> Iterator[Exposure]:
             occurrences=int(sums[0][group]),
             insertions=int(sums[1][group]),
             inserted_tokens=int(sums[2][group]),
+            source=source,
         )
 
 
-def plan_of_run(run: Path) -> tuple[TrainingPlan, dict[str, Any]]:
+def count_sources(plan: MixedPlan, rows: int) -> Iterator[tuple[str, TrainingPlan, Counts]]:
+    """The exposures in the first `rows` rows, for each source that has entities and that is there."""
+    for source, count in zip(plan.sources, plan.counts(rows).tolist(), strict=True):
+        if source.plan is not None and (source.plan is plan.main or len(source.plan.store.entity_ordinals)):
+            yield source.name, source.plan, count_exposures(source.plan, count * plan.data.max_length)
+
+
+def plan_of_run(run: Path) -> tuple[MixedPlan, dict[str, Any]]:
     """The plan of a run from its own folder, and the run's identity.
+
+    Of the sources beside the shards, those whose stores are not in the folder are without a plan.
 
     Raises: UsageError where the folder holds no run or its store is gone.
     """
@@ -143,7 +159,13 @@ def plan_of_run(run: Path) -> tuple[TrainingPlan, dict[str, Any]]:
     }
     data = DataConfig(shards=(str(run),), **values)
     tokenizer = add_markers(store.tokenizer, data.markers, data.marker_text)
-    return TrainingPlan(store, data, identity["seed"], tokenizer.markers), identity
+    sums: dict[str, str] = identity.get(SOURCES, {})
+    stores = {
+        name: find_store(store_folder(run, fingerprint), fingerprint)
+        or find_text_store(name, fingerprint, store.tokenizer, run)
+        for name, fingerprint in sums.items()
+    }
+    return mixed_plan(store, stores, data, identity["seed"], tokenizer.markers), identity
 
 
 def write_exposures(config: ExposuresConfig, *, report: Callable[[str], None]) -> Iterator[str]:
@@ -157,12 +179,15 @@ def write_exposures(config: ExposuresConfig, *, report: Callable[[str], None]) -
     step = config.step or reached
     if step > reached:
         raise UsageError(f"--step {step}: the run in {run} has {reached:,} steps; give at most that")
-    counts = count_exposures(plan, step * identity["batch"] * plan.data.max_length)
-    report(
-        f"until step {step:,}: {counts.occurrences.sum():,} occurrences, {counts.insertions.sum():,} insertions, "
-        f"{counts.inserted_tokens.sum():,} inserted tokens"
-    )
-    found = by_entity(plan, counts)
+    tables = []
+    for name, of_source, counts in count_sources(plan, step * identity["batch"]):
+        among = f" of {name}" if plan.is_mixed else ""
+        report(
+            f"until step {step:,}{among}: {counts.occurrences.sum():,} occurrences, {counts.insertions.sum():,} "
+            f"insertions, {counts.inserted_tokens.sum():,} inserted tokens"
+        )
+        tables.append(by_entity(of_source, counts, name))
+    found = heapq.merge(*tables, key=lambda exposure: -exposure.occurrences)
     if config.output:
         with disk_errors(Path(config.output)):
             _write(Path(config.output), list(found))
@@ -172,7 +197,7 @@ def write_exposures(config: ExposuresConfig, *, report: Callable[[str], None]) -
     for exposure, _ in zip(found, range(_SHOWN), strict=False):
         yield (
             f"{exposure.occurrences:>12,} {exposure.insertions:>11,} {exposure.inserted_tokens:>9,}  "
-            f"{printable(exposure.name)} ({exposure.qid or 'no item'})"
+            f"{printable(exposure.name)} ({exposure.qid or 'no item'})" + (f", {exposure.source}" * plan.is_mixed)
         )
 
 
@@ -192,7 +217,7 @@ def _write(path: Path, found: list[Exposure]) -> None:
     if path.suffix == ".jsonl":
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
-        kinds = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64()]
+        kinds = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.int64(), pa.string()]
         schema = pa.schema(list(zip(columns, kinds, strict=True)))
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
     temporary.replace(path)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from leia_beam.errors import LeiaError
+from leia_train.mixture import MixedPlan
 from leia_train.packing import PackedRows
 from leia_train.plan import TrainingPlan
 
@@ -33,7 +34,16 @@ class StepRows:
 class RowLoader:
     """The rows of the steps [first_step, steps), in order; a context that ends its thread."""
 
-    def __init__(self, plan: TrainingPlan, *, batch: int, process: int, processes: int, first_step: int, steps: int):
+    def __init__(
+        self,
+        plan: TrainingPlan | MixedPlan,
+        *,
+        batch: int,
+        process: int,
+        processes: int,
+        first_step: int,
+        steps: int,
+    ):
         self._plan = plan
         self._batch = batch
         self._count = batch // processes

@@ -25,6 +25,7 @@ _MIN_LOSSES = 5
 class StepMetrics:
     """One update. Counts are over all processes; losses are in nats a label; `name_loss` is that of inserted names.
 
+    By source in a run of several, `source_tokens` and `source_losses`.
     `mean_segment` is the length of the stretch in which a token sees others, on average over the first process's tokens.
     """
 
@@ -43,6 +44,15 @@ class StepMetrics:
     moved_share: float | None
     seconds: float
     waited_s: float
+    source_tokens: dict[str, int] | None = None
+    source_losses: dict[str, float | None] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What trackers take: numbers by name."""
+        values = asdict(self)
+        for name in ("source_tokens", "source_losses"):
+            values |= {f"{name}/{source}": number for source, number in (values.pop(name) or {}).items()}
+        return values
 
     def measure(self, steps: int, utilisation: float | None = None, pace: Rate | None = None) -> Measure:
         """How far a run of `steps` is; what is left by the last minute's pace, else by this step's."""
@@ -83,6 +93,8 @@ class MetricsLog:
     def write(self, record: StepMetrics | Mapping[str, Any]) -> None:
         """Append one line."""
         content = asdict(record) if isinstance(record, StepMetrics) else dict(record)
+        if content.get("source_tokens", ...) is None:
+            del content["source_tokens"], content["source_losses"]
         with self.path.open("a") as stream:
             stream.write(json.dumps(content) + "\n")
 

@@ -38,6 +38,7 @@ class PackedRows:
     position_ids: NDArray[np.int64]  # (B, T)
     labels: NDArray[np.int64]  # (B, T), IGNORED where there is no loss
     kinds: NDArray[np.uint8]  # (B, T)
+    sources: Ints | None = None  # (B,) the number of each row's source in a plan of several
 
     @property
     def row_label_counts(self) -> Ints:
@@ -82,6 +83,7 @@ class PackedRows:
             position_ids=self.position_ids[start:stop],
             labels=self.labels[start:stop],
             kinds=self.kinds[start:stop],
+            sources=None if self.sources is None else self.sources[start:stop],
         )
 
 

@@ -69,9 +69,9 @@ class EpochCounts:
 
 
 class TrainingPlan:
-    """The packed rows of a run. `markers` are None where names go in without markers."""
+    """The packed rows of one source, of which `flag` tells in messages. `markers` are None where names go in without."""
 
-    def __init__(self, store: Store, data: DataConfig, seed: int, markers: Markers | None):
+    def __init__(self, store: Store, data: DataConfig, seed: int, markers: Markers | None, flag: str = "--shards"):
         self.store = store
         self.data = data
         self.seed = seed
@@ -89,7 +89,7 @@ class TrainingPlan:
         self._cached: dict[int, Epoch] = {}
         if self.epoch(0).end == 0:
             raise UsageError(
-                f"--shards: no tokens to train on ({len(store):,} articles, {len(self.validation_documents):,} of them "
+                f"{flag}: no tokens to train on ({len(store):,} articles, {len(self.validation_documents):,} of them "
                 "kept out by --validation-share)"
             )
 
@@ -118,10 +118,17 @@ class TrainingPlan:
 
     def rows(self, first: int, count: int) -> PackedRows:
         """The rows [first, first + count) of the stream."""
-        length = self.data.max_length
+        return self.packed(self.stretch(first, count))
+
+    def stretch(self, first: int, count: int) -> Stretch:
+        """The tokens of the rows [first, first + count) of the stream."""
+        return self._stretch(first * self.data.max_length, (first + count) * self.data.max_length)
+
+    def packed(self, stretch: Stretch) -> PackedRows:
+        """Rows of whole rows' tokens, by the run's options."""
         return pack(
-            self._stretch(first * length, (first + count) * length),
-            length,
+            stretch,
+            self.data.max_length,
             name_loss=self.data.name_loss,
             cross_document=self.data.cross_document,
             reference=self._reference,

@@ -20,17 +20,17 @@ from leia_train.attention import candidates
 from leia_train.checkpoints import newest_checkpoint
 from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
-from leia_train.files import disk_errors
 from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import memory_bytes
+from leia_train.mixture import MixedPlan
 from leia_train.model import check_model, tiny_config
+from leia_train.opening import make_plan, open_data
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
 from leia_train.schedule import learning_rate
-from leia_train.shard_folders import BuildTokenizer, open_shards
+from leia_train.shard_folders import BuildTokenizer
 from leia_train.speed import flops_per_token
-from leia_train.store import open_store, store_fingerprint
 from leia_train.tracking import choose_tracker
 
 _GIB = 1 << 30
@@ -41,21 +41,18 @@ def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = 
 
     Raises: what `train` would raise before its first step, but for damaged weights.
     """
-    folders = open_shards(config.data.shards)
-    identity = {**config.identity(), "data_fingerprint": store_fingerprint(folders), CODE: code_fingerprint()}
+    opened = open_data(config.data)
+    identity = {**config.identity(), **opened.identity(), CODE: code_fingerprint()}
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
-    tokenizer = add_markers(folders[0].tokenizer, config.data.markers, config.data.marker_text)
+    tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
     count, gpu = parse_gpus(gpus) if gpus else (1, None)
     config = replace(config, run=replace(config.run, nproc=config.run.nproc or count))
     processes = config.run.nproc
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
-    with disk_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-        store = open_store(folders, output)
-    plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
-    yield from _sources(plan)
+    plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output)
+    yield from _wikis(plan.main)
     yield from _amounts(config, plan)
     yield from _settings(config, tokenizer)
     yield from _model(config, plan, tokenizer, gpu)
@@ -65,7 +62,7 @@ def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = 
     )
 
 
-def _sources(plan: TrainingPlan) -> Iterator[str]:
+def _wikis(plan: TrainingPlan) -> Iterator[str]:
     """Rows and names by wiki, in the first epoch."""
     store, length = plan.store, plan.data.max_length
     epoch = plan.epoch(0)
@@ -84,23 +81,32 @@ def _sources(plan: TrainingPlan) -> Iterator[str]:
     yield f"validation    {len(plan.validation_documents):,} articles, in no epoch"
 
 
-def _amounts(config: TrainConfig, plan: TrainingPlan) -> Iterator[str]:
-    """Tokens of an epoch and of the run."""
+def _amounts(config: TrainConfig, plan: MixedPlan) -> Iterator[str]:
+    """Tokens of an epoch of the shards, and of the run."""
     settings = config.optimization
-    counts = plan.epoch_counts(0)
+    counts = plan.main.epoch_counts(0)
     steps = plan.steps(settings.steps, settings.batch)
     rows = steps * settings.batch
     tokens = rows * config.data.max_length
     share = counts.target_tokens / counts.tokens
+    amounts = plan.amounts(rows)
+    of_shards = amounts[0].tokens
+    among = f", {of_shards:,} of them of the shards" if plan.is_mixed else ""
     yield (
         f"epoch 0       {counts.tokens:,} tokens: {counts.target_tokens:,} of the articles and their ends, "
         f"{counts.tokens - counts.target_tokens:,} inserted ({1 - share:.1%}) with {counts.insertions:,} names"
     )
     yield (
-        f"run           {steps:,} steps x {settings.batch:,} rows x {config.data.max_length:,} tokens = {tokens:,} tokens, "
-        f"about {round(tokens * share):,} of them the articles' own; {tokens / counts.tokens:.2f} epochs; budget "
-        f"{config.data.budget}"
+        f"run           {steps:,} steps x {settings.batch:,} rows x {config.data.max_length:,} tokens = {tokens:,} tokens"
+        f"{among}, about {round(of_shards * share):,} of them the articles' own; {of_shards / counts.tokens:.2f} epochs; "
+        f"budget {config.data.budget}"
     )
+    for amount in amounts:
+        if plan.is_mixed:
+            yield f"source        {amount.line()}"
+        warning = amount.warning()
+        if warning is not None:
+            yield f"warning       {warning}"
     rates = [learning_rate(settings, step, steps) for step in (0, steps // 2, steps - 1)]
     yield (
         f"learning rate {settings.schedule}: {rates[0]:.2e} at the first step, {rates[1]:.2e} in the middle, "
@@ -118,7 +124,7 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
     )
 
 
-def _model(config: TrainConfig, plan: TrainingPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
+def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
     model = empty_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -161,7 +167,7 @@ def _fit(config: TrainConfig, model: Any, gpu: Gpu, total_bytes: int) -> Iterato
         )
 
 
-def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: TrainingPlan) -> Iterator[str]:
+def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterator[str]:
     """About how long it takes."""
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     if config.model.dtype != "bfloat16":
@@ -179,11 +185,15 @@ def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: TrainingPlan) -> Iter
     )
 
 
-def _mean_segment(plan: TrainingPlan) -> float:
-    """The length of the stretch in which a token sees others, on average over the tokens of the first epoch."""
-    length = plan.data.max_length
+def _mean_segment(plan: MixedPlan) -> float:
+    """The length of the stretch in which a token sees others, on average over the tokens of each source's first epoch."""
     if plan.data.cross_document:
-        return float(length)
+        return float(plan.data.max_length)
+    return sum(float(source.share) * _segment_of_epoch(source.plan) for source in plan.sources if source.plan)
+
+
+def _segment_of_epoch(plan: TrainingPlan) -> float:
+    length = plan.data.max_length
     lengths = np.minimum(np.diff(plan.epoch(0).offsets), length).astype(np.float64)
     return float((lengths**2).sum() / max(lengths.sum(), 1))
 

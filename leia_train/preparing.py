@@ -17,18 +17,18 @@ from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
-from leia_train.files import disk_errors
 from leia_train.liger import apply_liger
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
-from leia_train.metrics import MetricsLog
+from leia_train.metrics import MetricsLog, StepMetrics
+from leia_train.mixture import MixedPlan
 from leia_train.model import embedding_weights, load_model
+from leia_train.opening import OpenedData, make_plan
 from leia_train.optimizer import MarkerRows, make_optimizer, ordered_weights
 from leia_train.packing import IGNORED
-from leia_train.plan import TrainingPlan
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
-from leia_train.shard_folders import ShardFolder, open_shards
+from leia_train.shard_folders import open_shards
 from leia_train.shares import Shares
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
@@ -36,6 +36,8 @@ from leia_train.tracking import Tracking
 Report = Callable[[str], None]
 MARKER_START = "markers.start"
 """Where a checkpoint keeps the markers' rows as training began with them."""
+SOURCE_TOKENS = "sources.tokens"
+"""Where it keeps how many tokens of each source were read."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +47,7 @@ class Run:
     config: TrainConfig
     output: Path
     accelerator: Accelerator
-    plan: TrainingPlan
+    plan: MixedPlan
     texts: Mapping[str, Sequence[Text]]
     tokenizer: CheckpointTokenizer
     model: Any
@@ -57,6 +59,7 @@ class Run:
     stop: StopRequest
     report: Report
     progress: Tell
+    source_tokens: list[int]
     log: MetricsLog | None = None
     tracking: Tracking | None = None
 
@@ -65,11 +68,16 @@ class Run:
         """The causal LM itself."""
         return self.accelerator.unwrap_model(self.model).model
 
+    def count_sources(self, metrics: StepMetrics) -> None:
+        """Add what a step read of each source."""
+        for number, name in enumerate(self.plan.names):
+            self.source_tokens[number] += (metrics.source_tokens or {}).get(name, 0)
+
 
 def prepare(
     config: TrainConfig,
     accelerator: Accelerator,
-    folders: list[ShardFolder],
+    opened: OpenedData,
     tokenizer: CheckpointTokenizer,
     stop: StopRequest,
     report: Report,
@@ -77,9 +85,9 @@ def prepare(
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
-    with accelerator.local_main_process_first(), disk_errors(output):
-        store = open_store(folders, output, progress)
-    plan = TrainingPlan(store, config.data, config.optimization.seed, tokenizer.markers)
+    with accelerator.local_main_process_first():
+        plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, progress)
+    store = plan.store
     texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = _checkpoint(accelerator, output, report)
     source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
@@ -87,7 +95,7 @@ def prepare(
     for warning in loaded.warnings:
         report(f"warning: {warning}")
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
-    _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps)
+    _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
     loss = _make_loss(config, accelerator, loaded.model, store.tokenizer.vocabulary_size, tokenizer, report)
     marker_rows = None
     if tokenizer.marker_ids is not None:
@@ -106,9 +114,13 @@ def prepare(
         place_gradients(model, accelerator)
     if checkpoint is not None:
         load_training(checkpoint, optimizer, weights)
-        start = load_more(checkpoint).get(MARKER_START)
+        more = load_more(checkpoint)
+        start = more.get(MARKER_START)
         if marker_rows is not None and start is not None:
             marker_rows.start = start
+    source_tokens = [0] * len(plan.names)
+    if checkpoint is not None and plan.is_mixed:
+        source_tokens = more[SOURCE_TOKENS].tolist()
     return Run(
         config=config,
         output=output,
@@ -125,7 +137,16 @@ def prepare(
         stop=stop,
         report=report,
         progress=progress,
+        source_tokens=source_tokens,
     )
+
+
+def to_keep(run: Run) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps besides the model and the optimizer."""
+    more = {} if run.marker_rows is None else {MARKER_START: run.marker_rows.start}
+    if run.plan.is_mixed:
+        more[SOURCE_TOKENS] = torch.tensor(run.source_tokens)
+    return more
 
 
 def place_gradients(model: Any, accelerator: Accelerator) -> None:
@@ -184,11 +205,15 @@ def _make_loss(
     return loss
 
 
-def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:
-    """What is evaluated, by name: the validation articles, with names too, and the texts and shards that were given."""
-    texts: dict[str, Sequence[Text]] = {VALIDATION: store_texts(plan.store, plan.validation_documents)}
-    if config.run.eval_inserted and config.data.strategy != "none" and len(plan.validation_documents):
-        texts[INSERTED] = inserted_texts(plan)
+def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:
+    """What is evaluated, by name: the validation articles, with names too, those of each source, and what was given."""
+    main = plan.main
+    texts: dict[str, Sequence[Text]] = {VALIDATION: store_texts(main.store, main.validation_documents)}
+    if config.run.eval_inserted and config.data.strategy != "none" and len(main.validation_documents):
+        texts[INSERTED] = inserted_texts(main)
+    for source in plan.sources[1:]:
+        if source.plan is not None and len(source.plan.validation_documents):
+            texts[f"{VALIDATION} {source.name}"] = store_texts(source.plan.store, source.plan.validation_documents)
     for path in config.run.eval_text:
         texts[Path(path).name] = file_texts(path, plan.store.tokenizer)
     for path in config.run.eval_shards:
@@ -201,17 +226,25 @@ def _evaluation_texts(config: TrainConfig, plan: TrainingPlan, accelerator: Acce
     return texts
 
 
-def _say_what_runs(report: Report, plan: TrainingPlan, checkpoint: Checkpoint | None, asked: int, steps: int) -> None:
-    store, data = plan.store, plan.data
+def _say_what_runs(
+    report: Report, plan: MixedPlan, checkpoint: Checkpoint | None, asked: int, steps: int, batch: int
+) -> None:
+    store, data, main = plan.store, plan.data, plan.main
     report(
-        f"{len(plan.training_documents):,} articles, {len(store.documents.tokens):,} tokens, "
-        f"{len(store.entity_ordinals):,} named entities, {plan.usable_entities:,} usable for strategy {data.strategy}"
+        f"{len(main.training_documents):,} articles, {len(store.documents.tokens):,} tokens, "
+        f"{len(store.entity_ordinals):,} named entities, {main.usable_entities:,} usable for strategy {data.strategy}"
     )
+    for amount in plan.amounts(steps * batch):
+        if plan.is_mixed:
+            report(f"source {amount.line()}")
+        warning = amount.warning()
+        if warning is not None:
+            report(f"warning: {warning}")
     if data.compat == "leia":
         report("compat leia: the reference's stream and loss; documents see each other, no article is held out")
     if steps != asked:
         report(f"{steps:,} steps read as many of the articles' own tokens as {asked:,} steps without insertion")
-    if not len(plan.validation_documents) and data.compat != "leia":
+    if not len(main.validation_documents) and data.compat != "leia":
         report(
             f"no evaluation loss: --validation-share {data.validation_share:g} leaves none of {len(store):,} articles"
         )

@@ -41,6 +41,8 @@ from leia_train.runs import CODE, LOG_NAME, RUN_NAME, read_run, read_status
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
 _MAX_WARNINGS = 5
+_MAX_CALLOUTS = 4
+_FINGERPRINT = "data_fingerprint"
 _MAX_SAID = 100
 _GOES_ON = "the same command goes on"
 """Said of an interruption, which a run that went on has behind it."""
@@ -143,7 +145,7 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
     return page(
         title,
         *([_tiles(runs[0])] if len(runs) == 1 else [section("Runs", _runs(runs))]),
-        *(callout("Warning", line) for run in runs for line in _warnings_of(run, len(runs) > 1)),
+        *_warnings(runs),
         *_curves(runs),
         *_figures(runs),
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
@@ -262,8 +264,13 @@ def warnings_of(run: ReadRun) -> list[str]:
     return lines
 
 
-def _warnings_of(run: ReadRun, with_name: bool) -> list[str]:
-    return [f"{run.name}: {line}" if with_name else line for line in warnings_of(run)]
+def _warnings(runs: Sequence[ReadRun]) -> Iterator[Html]:
+    """Each by itself where they are few, as one list where they are many."""
+    lines = [f"{run.name}: {line}" if len(runs) > 1 else line for run in runs for line in warnings_of(run)]
+    if len(lines) <= _MAX_CALLOUTS:
+        yield from (callout("Warning", line) for line in lines)
+    else:
+        yield section(f"{len(lines)} warnings", bullets(lines))
 
 
 # ---- curves
@@ -393,10 +400,11 @@ def _shown(figures: Mapping[str, Any], name: str) -> str:
 def _exposures(run: ReadRun, with_name: bool) -> Html:
     heading = f"Exposures of {run.name}" if with_name else "Exposures"
     try:
-        plan, identity = plan_of_run(run.folder)
+        plans, identity = plan_of_run(run.folder)
     except LeiaError as error:
         return section(heading, callout("Note", f"not counted: {error}"))
-    counts = count_exposures(plan, run.step * identity["batch"] * plan.data.max_length)
+    plan, rows = plans.main, int(plans.counts(run.step * identity["batch"])[0])
+    counts = count_exposures(plan, rows * plan.data.max_length)
     entities = [
         [
             text_in(None, exposure.name),
@@ -459,7 +467,7 @@ def _times(bucket: int) -> str:
 def _configuration(runs: Sequence[ReadRun]) -> Iterator[Html]:
     """Of one run what is not the default, of several what differs; the rest is folded."""
     names = sorted({name for run in runs for name in run.identity})
-    values = {name: [_value(run.identity.get(name)) for run in runs] for name in names}
+    values = {name: [_value(run.identity.get(name), name) for run in runs] for name in names}
     if len(runs) > 1:
         chosen = [name for name in names if len(set(values[name])) > 1]
         columns, rest, said = ["option", *(run.name for run in runs)], "the same in all runs", "What differs"
@@ -480,7 +488,9 @@ def _option(name: str) -> str:
     return "code (fingerprint)" if name == CODE else name.replace("_", "-")
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, name: str = "") -> str:
+    if name == _FINGERPRINT:
+        return f"{str(value)[:16]}…"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

@@ -37,9 +37,12 @@ _OWN_PREFIXES = (
     "tasks",
 )
 CODE = "code"
+SOURCES = "sources"
+"""Where a run's identity has the fingerprint of each source beside the shards."""
 _CODE_MODULES = (
-    *("draws", "entity_filter", "insertion", "loss", "markers", "model", "names", "optimizer", "packing", "plan"),
-    *("reference_stream", "schedule", "store", "store_columns", "updates"),
+    *("draws", "entity_filter", "insertion", "loss", "markers", "mixture", "model", "names", "optimizer", "packing"),
+    *("plan", "reference_stream", "row_turns", "schedule", "store", "store_columns", "text_sources", "text_store"),
+    "updates",
 )
 
 
@@ -85,6 +88,8 @@ def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code
         return
     before = read_run(output)
     names = [name for name in sorted({*before, *identity}) if before.get(name) != identity.get(name)]
+    if set(names) <= {SOURCES, CODE} and SOURCES in names:
+        raise OtherBuild(f"--output {output}: {_changed_source(before.get(SOURCES, {}), identity.get(SOURCES, {}))}")
     if names == [CODE]:
         if accept_other_code:
             return
@@ -97,6 +102,15 @@ def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code
         raise UsageError(
             f"--output {output}: holds a run with other options ({changes}); give its options or another folder"
         )
+
+
+def _changed_source(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    name = next(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+    was, found = (str(sums.get(name))[:12] for sums in (before, now))
+    return (
+        f"holds a run whose source {name!r} had other content ({was}… -> {found}…); give it the files that it began with, "
+        "or give another folder"
+    )
 
 
 def read_run(output: Path) -> dict[str, Any]:

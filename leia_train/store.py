@@ -141,16 +141,35 @@ def fingerprint_of(manifests_sha256: Sequence[str]) -> str:
 def open_store(folders: Sequence[ShardFolder], output: str | Path, tell: Tell | None = None) -> Store:
     """The store of these shards under `output`, built where there is none or a damaged one; `tell` is told how far it is."""
     fingerprint = store_fingerprint(folders)
-    folder = Path(output) / f"store-{fingerprint[:8]}"
+    folder = store_folder(output, fingerprint)
+    return find_store(folder, fingerprint) or written_store(
+        folder, fingerprint, lambda: _build(folders, folder, fingerprint, tell)
+    )
+
+
+def store_folder(output: str | Path, fingerprint: str) -> Path:
+    """Where a store stands."""
+    return Path(output) / f"store-{fingerprint[:8]}"
+
+
+def find_store(folder: Path, fingerprint: str) -> Store | None:
+    """The store of a folder, or None where there is no whole one of this fingerprint."""
     description = _read_description(folder, fingerprint)
-    if description is None:
-        _build(folders, folder, fingerprint, tell)
-        description = _read_description(folder, fingerprint)
-    if description is None:
+    return None if description is None else _map(folder, description)
+
+
+def written_store(folder: Path, fingerprint: str, write: Callable[[], None]) -> Store:
+    """The store that `write` leaves in a folder.
+
+    Raises: DamagedInput where the disk gives back other bytes.
+    """
+    write()
+    store = find_store(folder, fingerprint)
+    if store is None:
         raise DamagedInput(
             f"{folder}: not as it was written a moment ago; the disk returns other bytes than it was given"
         )
-    return _map(folder, description)
+    return store
 
 
 def reopen_store(output: str | Path, fingerprint: str) -> Store:
@@ -158,11 +177,11 @@ def reopen_store(output: str | Path, fingerprint: str) -> Store:
 
     Raises: UsageError where it is gone or damaged.
     """
-    folder = Path(output) / f"store-{fingerprint[:8]}"
-    description = _read_description(folder, fingerprint)
-    if description is None:
+    folder = store_folder(output, fingerprint)
+    store = find_store(folder, fingerprint)
+    if store is None:
         raise UsageError(f"{folder}: the run's store is gone or damaged; give its shards with --shards")
-    return _map(folder, description)
+    return store
 
 
 def _read_description(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -226,17 +245,24 @@ def _build(folders: Sequence[ShardFolder], final: Path, fingerprint: str, tell: 
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-store-", dir=final.parent))
     try:
         words = write_columns(folders, temporary, tell)
-        description: dict[str, Any] = {
-            "fingerprint": fingerprint,
-            "wikis": words.pop("wiki"),
-            "words": words,
-            "tokenizer": _write_tokenizer(temporary, folders[0].tokenizer),
-        }
-        description["sha256"] = {name: sha256_of(temporary / name) for name in _files(description)}
-        (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
-        fsync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(temporary, final)
+        finish_store(temporary, final, fingerprint, words, folders[0].tokenizer)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_store(
+    temporary: Path, final: Path, fingerprint: str, words: Mapping[str, Sequence[str]], tokenizer: BuildTokenizer
+) -> None:
+    """Describe the columns that stand in a folder, and give it its name; `words` are those of `wiki` and CATEGORIES."""
+    description: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "wikis": words["wiki"],
+        "words": {name: words[name] for name in CATEGORIES},
+        "tokenizer": _write_tokenizer(temporary, tokenizer),
+    }
+    description["sha256"] = {name: sha256_of(temporary / name) for name in _files(description)}
+    (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True))
+    fsync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(temporary, final)

@@ -17,6 +17,7 @@ from leia_beam.suggestions import nearest
 from leia_train.checkpoints import FINAL_NAME, is_whole, step_checkpoints
 from leia_train.config import StudyConfig, TrainConfig
 from leia_train.files import sha256_of
+from leia_train.opening import source_fingerprints
 from leia_train.runs import CODE, RUN_NAME, check_output, code_fingerprint, read_status
 from leia_train.store import fingerprint_of
 
@@ -101,6 +102,7 @@ def training_state(run: StudyRun, config: TrainConfig) -> str:
     assert run.folder is not None
     if (run.folder / RUN_NAME).is_file():
         identity = {**config.identity(), "data_fingerprint": _data_fingerprint(config), CODE: code_fingerprint()}
+        identity |= source_fingerprints(config.data)
         try:
             check_output(run.folder, identity, accept_other_code=config.run.accept_other_code)
         except UsageError as error:

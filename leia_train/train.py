@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -36,7 +36,8 @@ from leia_train.files import disk_errors
 from leia_train.loader import RowLoader
 from leia_train.markers import add_markers
 from leia_train.metrics import MetricsLog, SpikeWatch
-from leia_train.preparing import MARKER_START, Run, prepare
+from leia_train.opening import open_data
+from leia_train.preparing import Run, prepare, to_keep
 from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
@@ -50,9 +51,7 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
-from leia_train.shard_folders import open_shards
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
-from leia_train.store import store_fingerprint
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
@@ -116,11 +115,11 @@ def _train(
     config: TrainConfig, accelerator: Accelerator, report: Report, progress: Tell, log_to: Callable[[Path], None]
 ) -> TrainingResult:
     tracker = choose_tracker(config.run.tracker)
-    folders = open_shards(config.data.shards)
-    identity = {**config.identity(), "data_fingerprint": store_fingerprint(folders), CODE: code_fingerprint()}
+    opened = open_data(config.data)
+    identity = {**config.identity(), **opened.identity(), CODE: code_fingerprint()}
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
-    tokenizer = add_markers(folders[0].tokenizer, config.data.markers, config.data.marker_text)
+    tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
     with locked(output) if accelerator.is_main_process else nullcontext(), StopRequest().listening() as stop:
         finished = _finished(output, accelerator)
         if finished is not None:
@@ -130,7 +129,7 @@ def _train(
         process = accelerator.process_index
         with disk_errors(output):
             log_to(output / (f"train-{process}.log" if process else LOG_NAME))
-        run = prepare(config, accelerator, folders, tokenizer, stop, report, progress)
+        run = prepare(config, accelerator, opened, tokenizer, stop, report, progress)
         with RowLoader(
             run.plan,
             batch=config.optimization.batch,
@@ -193,9 +192,10 @@ def _loop(run: Run, loader: RowLoader) -> None:
         metrics = do_step(run, loader.next())
         run.step = metrics.step
         pace.note(run.step)
+        run.count_sources(metrics)
         if run.log is not None and run.tracking is not None:
             run.log.write(metrics)
-            run.tracking.write(metrics.step, asdict(metrics))
+            run.tracking.write(metrics.step, metrics.values())
             rate = metrics.tokens / max(metrics.seconds, 1e-9)
             flops = alone + seen * metrics.mean_segment
             used = utilisation(rate, flops, run.accelerator.num_processes, peak)
@@ -232,8 +232,7 @@ def _optimizer_state(run: Run) -> OptimizerState:
 
 def _save_here(run: Run, path: Path, state: OptimizerState) -> None:
     if not is_whole(path):
-        more = {} if run.marker_rows is None else {MARKER_START: run.marker_rows.start}
-        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), more)
+        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), to_keep(run))
     remove_old(run.output, run.config.run.keep)
 
 
@@ -253,6 +252,7 @@ def _interrupt(run: Run) -> NoReturn:
 def _finish(run: Run) -> TrainingResult:
     """Save the final model, then evaluate it and note that the run is finished."""
     final = run.output / FINAL_NAME
+    _check_sources(run)
     on_main(run.accelerator, lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None))
     if run.marker_rows is not None:
         run.report(f"the markers moved by at most {run.marker_rows.movement():.2%} of a typical weight of theirs")
@@ -261,6 +261,19 @@ def _finish(run: Run) -> TrainingResult:
     if run.tracking is not None:
         run.tracking.close()
     return TrainingResult(checkpoint=final, step=run.step, figures=figures)
+
+
+def _check_sources(run: Run) -> None:
+    """Say what was read of each source, from the first step on, and hold it against its share.
+
+    Raises: LeiaError.
+    """
+    if not run.plan.is_mixed:
+        return
+    run.plan.check_shares(run.step * run.config.optimization.batch, run.source_tokens)
+    total = sum(run.source_tokens)
+    parts = (f"{name} {tokens:,} ({tokens / total:.2%})" for name, tokens in zip(run.plan.names, run.source_tokens))
+    run.report(f"tokens of each source: {', '.join(parts)}")
 
 
 def _saving_first(run: Run, evaluation: Callable[[Run], Result]) -> Result:

@@ -10,7 +10,9 @@ import hashlib
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +35,12 @@ def do_step(run: Run, given: StepRows) -> StepMetrics:
     started_s = time.perf_counter()
     rows = given.rows
     counts = [rows.input_ids.size, rows.label_count, rows.inserted_count, rows.name_label_count]
-    tokens, labels, inserted, name_labels = (int(count) for count in summed(run.accelerator, counts))
+    tokens, labels, inserted, name_labels, *of_sources = (
+        int(count) for count in summed(run.accelerator, counts + _source_counts(run, rows))
+    )
     parts = accumulate_gradients(run, rows, labels)
     norm = clip(run)
-    loss, name_nats = summed(run.accelerator, torch.stack(parts).double().sum(dim=0).tolist())
+    loss, name_nats, *source_nats = summed(run.accelerator, torch.stack(parts).double().sum(dim=0).tolist())
     if not (is_finite(loss) and is_finite(norm)):
         refuse_update(run, rows, parts, loss, norm)
     rate = learning_rate(run.config.optimization, run.step, run.steps)
@@ -57,11 +61,32 @@ def do_step(run: Run, given: StepRows) -> StepMetrics:
         moved_share=moved,
         seconds=time.perf_counter() - started_s + given.waited_s,
         waited_s=given.waited_s,
+        **_of_sources(run, of_sources, source_nats),
     )
 
 
+def _source_counts(run: Run, rows: PackedRows) -> list[int]:
+    """The tokens of each source in the rows, then the tokens in the loss of each; nothing where there is one source."""
+    if rows.sources is None:
+        return []
+    size = len(run.plan.names)
+    here = np.bincount(rows.sources, minlength=size) * rows.input_ids.shape[1]
+    labels = np.bincount(rows.sources, weights=rows.row_label_counts, minlength=size)
+    return [*here.tolist(), *labels.astype(int).tolist()]
+
+
+def _of_sources(run: Run, counts: list[int], nats: list[float]) -> dict[str, Any]:
+    """Tokens and mean loss by source."""
+    if not counts:
+        return {}
+    names = run.plan.names
+    tokens, labels = counts[: len(names)], counts[len(names) :]
+    losses = {name: total / count if count else None for name, total, count in zip(names, nats, labels, strict=True)}
+    return {"source_tokens": dict(zip(names, tokens, strict=True)), "source_losses": losses}
+
+
 def accumulate_gradients(run: Run, rows: PackedRows, label_count: int) -> list[Tensor]:
-    """The gradients of all rows of a step; each micro-batch's part of the loss, and its names' loss in nats (2,)."""
+    """The gradients of all rows of a step; each micro-batch's part of the loss, and its names' and sources' in nats (2 + K,)."""
     size = run.config.optimization.micro_batch
     starts = range(0, len(rows.input_ids), size)
     first = run.step * run.config.optimization.batch + run.accelerator.process_index * len(rows.input_ids)
@@ -82,7 +107,10 @@ def row_seed(seed: int, row: int) -> int:
 
 
 def micro_batch_loss(run: Run, rows: PackedRows, label_count: int) -> Tensor:
-    """The part of a step's loss that some of its rows add, and the sum of their inserted names' loss (2,)."""
+    """The part of a step's loss that some of its rows add, and the sums of their inserted names' loss and of each source's.
+
+    (2 + K,), or (2,) in a run of one source.
+    """
     device = run.accelerator.device
     input_ids, position_ids, labels = (
         torch.from_numpy(part).to(device) for part in (rows.input_ids, rows.position_ids, rows.labels)
@@ -95,7 +123,12 @@ def micro_batch_loss(run: Run, rows: PackedRows, label_count: int) -> Tensor:
         loss = step_loss(losses, label_count, per_row, run.config.optimization.batch)
     else:
         loss = step_loss(losses, label_count)
-    return torch.stack([loss, names])
+    if rows.sources is None:
+        return torch.stack([loss, names])
+    sources = torch.from_numpy(rows.sources).to(device)
+    of_rows = losses.detach().reshape(len(rows.input_ids), -1).sum(dim=1)
+    nats = torch.zeros(len(run.plan.names), dtype=of_rows.dtype, device=device).index_add(0, sources, of_rows)
+    return torch.cat([torch.stack([loss, names]), nats])
 
 
 def clip(run: Run) -> float:

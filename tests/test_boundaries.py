@@ -13,8 +13,8 @@ PACKAGES = ("leia_beam", "leia_train", "leia_eval", "pipelines")
 
 BEAM_MODULES = {"leia_beam.sources", "leia_beam.transforms"}
 """The modules of leia_beam that may import Beam; all of pipelines may."""
-CONTRACT = {"leia_beam.errors", "leia_beam.schema", "leia_beam.manifest", "leia_beam.tokenizer_identity"}
-"""What the trainer may import of the builder's data."""
+CONTRACT = {f"leia_beam.{name}" for name in ("errors", "schema", "manifest", "tokenizer_identity", "tokenization")}
+"""What the trainer may import of the builder's data; `tokenization`, so that other texts have the articles' rules."""
 COMMAND_LINE = {
     f"leia_beam.{name}"
     for name in ("arguments", "completion", "configuration", "recipe", "recipe_use", "suggestions", "version")
@@ -26,7 +26,13 @@ DOCTOR = {f"leia_beam.{name}" for name in ("hub_checks", "machine_checks", "pack
 """What the doctors of the builder and the trainer share."""
 PAGES = {"leia_beam.html_pages", "leia_beam.svg_charts"}
 """What all pages of HTML are made of; plain Python, for all packages."""
-TORCHLESS = {"leia_train.store", "leia_train.plan", "leia_train.insertion", "leia_train.packing", "leia_train.config"}
+TORCHLESS = {
+    f"leia_train.{name}"
+    for name in (
+        *("config", "document_turns", "insertion", "mix_sources", "mixture", "opening", "packing", "plan", "row_turns"),
+        *("store", "text_sources", "text_store"),
+    )
+}
 
 
 def imports_of(source: str) -> set[str]:

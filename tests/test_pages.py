@@ -231,7 +231,9 @@ def pages(demo: Path, arabic_page: Path, tmp_path_factory: pytest.TempPathFactor
         ),
         "training": Shown(folder / "training.html", {**curves, ".tiles dd": 7, ".bars li": 1}),
         "training-two": Shown(folder / "training-two.html", {**curves, ".legend li": 8}),
-        "training-nine": Shown(folder / "training-nine.html", {**curves, ".faint": 18, ".callout": 9, ".legend li": 9}),
+        "training-nine": Shown(
+            folder / "training-nine.html", {**curves, ".faint": 18, ".notes li": 18, ".legend li": 9}
+        ),
         "evaluation": Shown(demo / "evaluation/leia-1/report.html", scores),
         "comparison": Shown(
             demo / "report/comparison.html",

@@ -86,6 +86,21 @@ def test_fetched_dumps_are_what_every_command_takes(
     assert leia_beam(["validate", "-c", "es.yaml"]) == 0
 
 
+def test_every_command_says_from_the_recipe_what_it_would_do(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is trained: the build's stages, the training's amounts, three prompts, the study's runs."""
+    assert leia_beam(["build", "-c", "es.yaml", "--dry-run"]) == 0
+    assert "articles   would read eswiki-20260101-pages-articles-multistream.xml.bz2" in capsys.readouterr().err
+    assert (
+        leia_train(["plan", "-c", "es.yaml", "--arm", "plain", "--set", "folder=other", "--shards", f"{corpus}/shards"])
+        == 0
+    )
+    assert "3 steps x 4 rows x 512 tokens" in capsys.readouterr().out
+    assert leia_eval(["run", "-c", "es.yaml", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("-- item ") == 3
+    assert leia_train(["study", "-c", "es.yaml", "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("plain-7     training: a new run; scores: to do\nleia-7      training")
+
+
 def test_the_study_is_one_command_after_that(corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Three arms of a seed, compared, with the report where it says; then the reports again from the same recipe."""
     assert leia_train(["study", "-c", "es.yaml", "--quiet"]) == 0

@@ -37,7 +37,8 @@ def copied(run: Path, to: Path, change=lambda records: records, **identity) -> P
     described = json.loads((run / "_run.json").read_text())
     described["identity"].update(identity)
     (to / "_run.json").write_text(json.dumps(described))
-    shutil.copy(run / "_status.json", to)
+    if (run / "_status.json").exists():
+        shutil.copy(run / "_status.json", to)
     (to / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in change(read_metrics(run))))
     return to
 
@@ -145,6 +146,8 @@ def test_guards_are_heard_again_on_the_page(run, tmp_path):
     assert warnings_of(read_folder(folder, "a"))[0].startswith("the run is not finished: 39 of 50 steps are done")
     text = page_of(folder).text_content()
     assert "Warning: the run is not finished" in text and "39 of 50" in text
+    many = page_of(folder, copied(folder, tmp_path / "b"))
+    assert len(many.xpath("//section[h2='7 warnings']//li")) == 7 and not many.xpath("//p[contains(@class, 'callout')]")
 
 
 def test_what_a_run_warned_of_is_told_again(run, tmp_path):
