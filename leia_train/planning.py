@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
+from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_train.attention import candidates
 from leia_train.checkpoints import newest_checkpoint
@@ -36,8 +37,12 @@ from leia_train.tracking import choose_tracker
 _GIB = 1 << 30
 
 
-def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = "") -> Iterator[str]:
+def describe(
+    config: TrainConfig, *, report: Callable[[str], None], gpus: str = "", tell: Tell | None = None
+) -> Iterator[str]:
     """The lines of the plan; `gpus`, such as 8xH100, are those to plan for, else the one that is here.
+
+    `tell` is told how far the stores are.
 
     Raises: what `train` would raise before its first step, but for damaged weights.
     """
@@ -51,7 +56,7 @@ def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = 
     processes = config.run.nproc
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
-    plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output)
+    plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, tell)
     yield from _wikis(plan.main)
     yield from _amounts(config, plan)
     yield from _settings(config, tokenizer)
