@@ -118,6 +118,10 @@ class Recipe:
             return next(iter(self.arms))
         raise UsageError(f"{self.path}: has the arms {', '.join(self.arms)}; say with --arm which one is meant")
 
+    def is_trained(self, arm: str) -> bool:
+        """Whether an arm has a run of training for each seed, and no model of its own."""
+        return arm not in self.arms or self.arms[arm].is_trained
+
     def seed(self) -> int:
         """The seed of the training where none is given: the first of the recipe's."""
         return self.seeds[0] if self.seeds else DEFAULT_SEED
@@ -143,8 +147,7 @@ class Recipe:
 
     def scores_folder(self, arm: str, seed: int | str) -> Setting | None:
         """Where it is scored: `evaluation.output`, else FOLDER/evaluation/ARM-SEED, or …/ARM for one that is not trained."""
-        trained = arm not in self.arms or self.arms[arm].is_trained
-        name = f"{arm}-{seed}" if trained else arm
+        name = f"{arm}-{seed}" if self.is_trained(arm) else arm
         return self.section(EVALUATION, arm).get("output") or self.below_folder(f"evaluation/{name}")
 
     def report_folder(self) -> Setting | None:
