@@ -257,10 +257,10 @@ def _put(tree: _Tree, setting: str) -> None:
         raise UsageError(f"{place}: must be of the form NAME=VALUE, such as training.steps=50")
     variables = tree.get("variables")
     known = variables.value if variables is not None and isinstance(variables.value, dict) else {}
-    if len(keys) == 1 and name not in (*_PARTS, *_MOVED):
-        if name not in known:
+    if len(keys) == 1 and name not in _PARTS:
+        if name not in known and name not in _MOVED:
             raise UsageError(f"{place}: the recipe has no variable {name!r}{nearest(name, [*known, *_PARTS])}")
-        keys = ["variables", name]
+        keys = ["variables", name] if name in known else keys
     entry = _Entry(_set_value(text, place), place)
     at = tree
     for depth, key in enumerate(keys[:-1]):
@@ -328,7 +328,7 @@ def _variables(tree: _Tree) -> dict[str, str]:
     variables: dict[str, str] = {}
     for name, inner in _mapping(entry, "variables").items():
         setting = _setting(inner, f"variables.{name}", variables)
-        if name == "folder" or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        if name in _PARTS or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
             raise UsageError(f"{inner.place}: a variable cannot be called {name!r}; take letters, digits and _")
         if setting.value is None:
             raise UsageError(f"{inner.place}: the variable {name!r} has no value; give it one with --set {name}=…")
