@@ -639,7 +639,16 @@ def test_a_killed_fetch_costs_no_byte_twice(
     )
     command = [sys.executable, "-m", "leia_beam", *_big(server, tmp_path)]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     part = tmp_path / f"{BIG}.part"
     while not (part.exists() and part.stat().st_size > 500_000):
         assert process.poll() is None, process.communicate()

@@ -28,8 +28,9 @@ def test_mirrors_by_name_and_by_address() -> None:
 )
 def test_what_is_neither_is_refused(given: str) -> None:
     """With the names that there are."""
-    with pytest.raises(UsageError, match=r"neither an address .* nor one of wikimedia, accum, your\.org"):
+    with pytest.raises(UsageError, match=r"neither an address .* nor one of wikimedia, accum, your\.org") as error:
         find_mirror(given)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
