@@ -52,6 +52,8 @@ def add_recipe_options(parser: argparse.ArgumentParser, use: RecipeUse) -> argpa
     )
     if use.has_arms:
         group.add_argument("--arm", metavar="NAME", help="the recipe's arm (default: that of its primary endpoint)")
+    if not use.prints:
+        return group
     group.add_argument(
         "--print-config", action="store_true", help="print each value and where it came from, as a recipe, and end"
     )

@@ -119,6 +119,14 @@ class Console:
             else:
                 self._tell(_INFO, "progress", line, line, **fields)
 
+    def status(self, stage: str, text: str) -> None:
+        """What is being done before there is anything to count; on a terminal alone."""
+        with self._lock:
+            if self._draws and not self.quiet:
+                self._draw(
+                    bar_line(Measure(stage=stage, done=0, total=0, unit="", text=text), _columns(self._stream), False)
+                )
+
     def clear(self) -> None:
         """Take a bar off the terminal."""
         with self._lock:

@@ -153,7 +153,8 @@ def _validate(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     from leia_beam.terminal_text import printable
     from leia_beam.validate import validate
 
-    found = validate(options.output)
+    found = validate(options.output, options.console.progress)
+    options.console.clear()
     _write_json(options.json, found.as_json())
     for violation in found.violations[: options.show]:
         print(printable(str(violation)))

@@ -33,6 +33,8 @@ class RecipeUse:
     names: Mapping[str, str] = field(default_factory=dict)
     derive: Callable[[Chosen], Settings] = lambda chosen: {}
     has_arms: bool = False
+    prints: bool = True
+    """Whether there is a `--print-config`: not where a command is several runs of others."""
     also: tuple[str, ...] = ()
     """Parts of the recipe that the command reads beside its section."""
 

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leia_beam.commits import RECORDS_FOLDER, conservation_errors
+from leia_beam.console import Counter as Progress
+from leia_beam.console import Tell
 from leia_beam.coverage import Tolerance
 from leia_beam.errors import LeiaError, UsageError
 from leia_beam.finish import MaxRejects, manifest_of
@@ -67,19 +69,19 @@ class Validation:
         return asdict(self)
 
 
-def validate(folder: str | Path) -> Validation:
-    """Look at all stages of a build's folder, or at a stage's folder by itself.
+def validate(folder: str | Path, tell: Tell | None = None) -> Validation:
+    """Look at all stages of a build's folder, or at a stage's folder by itself; `tell` is told how far it is.
 
     Raises: UsageError if it is neither.
     """
     root = Path(folder)
     validation = Validation()
     if _is_stage(root):
-        _validate_stage(root, validation)
+        _validate_stage(root, validation, tell)
         return validation
     for stage in STAGES:
         if _is_stage(root / stage):
-            _validate_stage(root / stage, validation)
+            _validate_stage(root / stage, validation, tell)
     if not validation.stages and not validation.unfinished:
         raise UsageError(f"{folder}: holds no build and no stage of one (no {MANIFEST_NAME}, no {PLAN_NAME})")
     _check_chain(root, validation)
@@ -90,7 +92,7 @@ def _is_stage(folder: Path) -> bool:
     return (folder / MANIFEST_NAME).is_file() or (folder / PLAN_NAME).is_file()
 
 
-def _validate_stage(folder: Path, validation: Validation) -> None:
+def _validate_stage(folder: Path, validation: Validation, tell: Tell | None) -> None:
     if not (folder / MANIFEST_NAME).is_file():
         validation.unfinished.append(str(folder))
         return
@@ -103,16 +105,28 @@ def _validate_stage(folder: Path, validation: Validation) -> None:
     _check_records(folder, manifest, validation)
     for broken in conservation_errors(manifest.counters):
         validation.add(folder / MANIFEST_NAME, f"counts do not add up: {broken}")
-    whole = [file for file in manifest.files if _is_whole(folder, file, validation)]
+    progress = Progress(tell, manifest.stage, _bytes_to_read(manifest), "bytes")
+    whole = [file for file in manifest.files if _is_whole(folder, file, validation, progress)]
     for path in _unlisted(folder, manifest):
         validation.add(
             path, "the manifest does not list it; remove it, or let `leia-beam clean` do so where a build left it"
         )
     for file in whole:
-        if file.table in TABLES and file.path.endswith(".parquet"):
+        if _is_table(file):
             _check_table(folder, file, validation)
+            progress.advance(file.size_bytes)
     if manifest.stage == "shards":
-        _check_shards(folder, manifest, whole, validation)
+        _check_shards(folder, manifest, whole, validation, progress)
+
+
+def _is_table(file: StageFile) -> bool:
+    return file.table in TABLES and file.path.endswith(".parquet")
+
+
+def _bytes_to_read(manifest: Manifest) -> int:
+    """Each file is read for its sum, tables for their rows, and the rows of shards once more for what they promise."""
+    sizes = sum(file.size_bytes * (1 + _is_table(file)) for file in manifest.files)
+    return sizes + sum(file.size_bytes for file in manifest.files_of("train") if manifest.stage == "shards")
 
 
 def _without_path(message: str, path: Path) -> str:
@@ -140,7 +154,8 @@ def _check_records(folder: Path, manifest: Manifest, validation: Validation) -> 
             validation.add(path, "belongs to no unit of this build; `leia-beam clean` removes what is left over")
 
 
-def _is_whole(folder: Path, file: StageFile, validation: Validation) -> bool:
+def _is_whole(folder: Path, file: StageFile, validation: Validation, progress: Progress) -> bool:
+    progress.advance(file.size_bytes)
     try:
         check_file(folder, file)
     except LeiaError as error:
@@ -181,7 +196,9 @@ def _check_table(folder: Path, file: StageFile, validation: Validation) -> None:
         validation.add(path, f"{rows:,} rows, the manifest says {file.rows:,}")
 
 
-def _check_shards(folder: Path, manifest: Manifest, whole: list[StageFile], validation: Validation) -> None:
+def _check_shards(
+    folder: Path, manifest: Manifest, whole: list[StageFile], validation: Validation, progress: Progress
+) -> None:
     expected = _expectations(folder, manifest, validation)
     if expected is None:
         return
@@ -200,6 +217,7 @@ def _check_shards(folder: Path, manifest: Manifest, whole: list[StageFile], vali
                 count_rows(batch, sums)
                 places.append((path, row))
                 row += len(batch)
+        progress.advance(file.size_bytes)
     _check_page_ids(sums, places, validation)
     if len(shards) == len(manifest.files_of("train")):
         for name in ("articles/emitted", "tokens/emitted", "anchors/emitted", "mentions/emitted"):

@@ -214,12 +214,17 @@ def _won_and_lost(row: Json, samples: dict[str, Samples]) -> Iterable[Html]:
         shown = ids[:ITEMS_SHOWN]
         if shown:
             yield section(
-                f"{title} ({len(ids)} items, the first {len(shown)})",
+                f"{title} ({_how_many(len(ids), len(shown))})",
                 *(
                     item_html(base[item], ((base_name, base[item]), (run_name, other[item])), row["language"])
                     for item in shown
                 ),
             )
+
+
+def _how_many(count: int, shown: int) -> str:
+    items = "1 item" if count == 1 else f"{count} items"
+    return items if count == shown else f"{items}, the first {shown}"
 
 
 def _count(count: int | None) -> str:

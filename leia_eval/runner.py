@@ -84,6 +84,7 @@ def run(
     if prompts.data_dir is not None and Path(options.model).is_dir():
         go_offline()
     console = console or Console("leia-eval", quiet=True)
+    console.status("answers", "reading the tasks and the model's tokenizer")
     with chatter_held() as log:
         prepared = prepare_tasks(prompts)
         from leia_eval import checkpoints, encoders, models

@@ -65,6 +65,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
 
 def _train(options: Options, arguments: Sequence[str]) -> int:
     config = make_config(options)
+    if _process() == 0 and not config.run.quiet:
+        options.console.status("training", "loading torch")
     with _needs("training"):
         from leia_train.launcher import is_launched, launch
 

@@ -131,7 +131,7 @@ COMMANDS: Mapping[str, Command] = {
         summary="train, score and compare all arms and seeds of a recipe; run again, it does what is missing",
         example="leia-train study -c recipe.yaml --set language=sw",
         groups={"study": StudyConfig},
-        recipe=RecipeUse(section=TRAINING, names=derived.NAMES_OF_STUDY),
+        recipe=RecipeUse(section=TRAINING, names=derived.NAMES_OF_STUDY, prints=False),
     ),
     "plan": Command(
         summary="print what `train` with these options would do",

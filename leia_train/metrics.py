@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leia_beam.console import Measure, duration
+from leia_beam.console import Measure, Rate, duration
 
 METRICS_NAME = "metrics.jsonl"
 _MEDIAN_OF = 20
@@ -54,28 +54,29 @@ class StepMetrics:
             values |= {f"{name}/{source}": number for source, number in (values.pop(name) or {}).items()}
         return values
 
-    def measure(self, steps: int, utilisation: float | None = None) -> Measure:
-        """How far a run of `steps` is, as its last step's time tells."""
+    def measure(self, steps: int, utilisation: float | None = None, pace: Rate | None = None) -> Measure:
+        """How far a run of `steps` is; what is left by the last minute's pace, else by this step's."""
+        rate, left_s = (None, None) if pace is None else (pace.a_second, pace.left_s)
+        left_s = (steps - self.step) * self.seconds if left_s is None else left_s
         return Measure(
             stage="training",
             done=self.step,
             total=steps,
             unit="steps",
-            text=self.line(steps, utilisation),
-            rate=1 / max(self.seconds, 1e-9),
-            left_s=(steps - self.step) * self.seconds,
+            text=self.line(steps, left_s, utilisation),
+            rate=rate,
+            left_s=left_s,
         )
 
-    def line(self, steps: int, utilisation: float | None = None) -> str:
+    def line(self, steps: int, left_s: float, utilisation: float | None = None) -> str:
         """What people read of it."""
         rate = self.tokens / max(self.seconds, 1e-9)
-        left_s = (steps - self.step) * self.seconds
         name = "" if self.name_loss is None else f"  names {self.name_loss:.4f}"
         used = "" if utilisation is None else f"  MFU {utilisation:.1%}"
         return (
-            f"step {self.step}/{steps}  loss {self.loss:.4f}{name}  lr {self.learning_rate:.2e}  "
-            f"|g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}  {rate:,.0f} tokens/s{used}  "
-            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}  {duration(left_s)} left"
+            f"step {self.step}/{steps}  {rate:,.0f} tokens/s  {duration(left_s)} left  loss {self.loss:.4f}{name}  "
+            f"lr {self.learning_rate:.2e}  |g| {self.gradient_norm:.3f}  inserted {self.inserted_tokens:,}{used}  "
+            f"waited {self.waited_s / max(self.seconds, 1e-9):.1%}"
         )
 
 

@@ -33,14 +33,17 @@ from leia_beam.svg_charts import (
     short_count,
 )
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig, RunConfig
-from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
+from leia_train.exposures import Counts, by_entity, count_sources, plan_of_run
 from leia_train.files import disk_errors
 from leia_train.metrics import SpikeWatch, read_metrics
+from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, LOG_NAME, RUN_NAME, read_run, read_status
 
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
 _MAX_WARNINGS = 5
+_MAX_CALLOUTS = 4
+_FINGERPRINT = "data_fingerprint"
 _MAX_SAID = 100
 _GOES_ON = "the same command goes on"
 """Said of an interruption, which a run that went on has behind it."""
@@ -143,7 +146,7 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
     return page(
         title,
         *([_tiles(runs[0])] if len(runs) == 1 else [section("Runs", _runs(runs))]),
-        *(callout("Warning", line) for run in runs for line in _warnings_of(run, len(runs) > 1)),
+        *_warnings(runs),
         *_curves(runs),
         *_figures(runs),
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
@@ -262,8 +265,13 @@ def warnings_of(run: ReadRun) -> list[str]:
     return lines
 
 
-def _warnings_of(run: ReadRun, with_name: bool) -> list[str]:
-    return [f"{run.name}: {line}" if with_name else line for line in warnings_of(run)]
+def _warnings(runs: Sequence[ReadRun]) -> Iterator[Html]:
+    """Each by itself where they are few, as one list where they are many."""
+    lines = [f"{run.name}: {line}" if len(runs) > 1 else line for run in runs for line in warnings_of(run)]
+    if len(lines) <= _MAX_CALLOUTS:
+        yield from (callout("Warning", line) for line in lines)
+    else:
+        yield section(f"{len(lines)} warnings", bullets(lines))
 
 
 # ---- curves
@@ -304,6 +312,15 @@ def _all_points(runs: Sequence[ReadRun]) -> Iterator[tuple[str, str, Points, boo
 
     yield "Loss", "nats a token, all labels", steps(lambda record: record["loss"]), False
     yield "Loss of inserted names", "nats a token", steps(lambda record: record.get("name_loss")), False
+    for source in _sources(runs):
+        yield (
+            f"Loss: {source}",
+            "nats a token of this source",
+            steps(partial(_of_source, "source_losses", source)),
+            False,
+        )
+        share = [_points(run.steps, partial(_source_share, source)) for run in runs]
+        yield f"Tokens: {source}", "share of a step's tokens", share, True
     for name in _names(runs, _losses):
         points = [_points(run.evaluations, partial(_loss_of, name)) for run in runs]
         yield f"Evaluation: {name}", "bits per byte", points, False
@@ -316,6 +333,22 @@ def _all_points(runs: Sequence[ReadRun]) -> Iterator[tuple[str, str, Points, boo
     inserted = steps(lambda record: record["inserted_tokens"] / max(record["tokens"], 1))
     if any(y for points in inserted for _, y in points):
         yield "Inserted tokens", "share of a step's tokens, markers among them", inserted, True
+
+
+def _sources(runs: Sequence[ReadRun]) -> list[str]:
+    """The sources of runs that have several."""
+    found = (record.get("source_tokens") or {} for run in runs for record in run.steps)
+    return list(dict.fromkeys(source for of_step in found for source in of_step))
+
+
+def _of_source(figure: str, source: str, record: Record) -> float | None:
+    value: float | None = (record.get(figure) or {}).get(source)
+    return value
+
+
+def _source_share(source: str, record: Record) -> float | None:
+    tokens = _of_source("source_tokens", source, record)
+    return None if tokens is None else tokens / max(record["tokens"], 1)
 
 
 def _points(records: Sequence[Record], value: Value) -> list[tuple[float, float]]:
@@ -396,8 +429,15 @@ def _exposures(run: ReadRun, with_name: bool) -> Html:
         plans, identity = plan_of_run(run.folder)
     except LeiaError as error:
         return section(heading, callout("Note", f"not counted: {error}"))
-    plan, rows = plans.main, int(plans.counts(run.step * identity["batch"])[0])
-    counts = count_exposures(plan, rows * plan.data.max_length)
+    parts: list[Html] = []
+    for name, plan, counts in count_sources(plans, run.step * identity["batch"]):
+        parts += [element("h3", name)] if plans.is_mixed else []
+        parts += [element("p", _exposure_line(counts), class_="soft"), _exposures_of(heading, plan, counts)]
+    return section(heading, *parts)
+
+
+def _exposures_of(heading: str, plan: TrainingPlan, counts: Counts) -> Html:
+    """How often links were seen, beside the names that were seen most."""
     entities = [
         [
             text_in(None, exposure.name),
@@ -406,18 +446,9 @@ def _exposures(run: ReadRun, with_name: bool) -> Html:
         ]
         for exposure in islice(by_entity(plan, counts), _MAX_ENTITIES)
     ]
-    numbers = ("times", "with its name", "tokens")
-    columns = ["seen most often", "item", *(Number(number) for number in numbers)]
-    return section(
-        heading,
-        element("p", _exposure_line(counts), class_="soft"),
-        element(
-            "div",
-            element("div", exposure_bars(counts)),
-            table(f"{heading}: names seen most often", columns, entities),
-            class_="beside",
-        ),
-    )
+    columns = ["seen most often", "item", *map(Number, ("times", "with its name", "tokens"))]
+    names = table(f"{heading}: names seen most often", columns, entities)
+    return element("div", element("div", exposure_bars(counts)), names, class_="beside")
 
 
 def _exposure_line(counts: Counts) -> str:
@@ -460,7 +491,7 @@ def _times(bucket: int) -> str:
 def _configuration(runs: Sequence[ReadRun]) -> Iterator[Html]:
     """Of one run what is not the default, of several what differs; the rest is folded."""
     names = sorted({name for run in runs for name in run.identity})
-    values = {name: [_value(run.identity.get(name)) for run in runs] for name in names}
+    values = {name: [_value(run.identity.get(name), name) for run in runs] for name in names}
     if len(runs) > 1:
         chosen = [name for name in names if len(set(values[name])) > 1]
         columns, rest, said = ["option", *(run.name for run in runs)], "the same in all runs", "What differs"
@@ -481,7 +512,9 @@ def _option(name: str) -> str:
     return "code (fingerprint)" if name == CODE else name.replace("_", "-")
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, name: str = "") -> str:
+    if name == _FINGERPRINT:
+        return f"{str(value)[:16]}…"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

@@ -19,7 +19,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 
-from leia_beam.console import Tell
+from leia_beam.console import Rate, Tell
 from leia_beam.errors import Interrupted, LeiaError, MissingResource
 from leia_train.checkpoints import (
     FINAL_NAME,
@@ -178,7 +178,7 @@ def _finished(output: Path, accelerator: Accelerator) -> TrainingResult | None:
 
 def _loop(run: Run, loader: RowLoader) -> None:
     """Do the steps that are left; stop after the one in which a signal came."""
-    watch = SpikeWatch(run.config.run.spike)
+    watch, pace = SpikeWatch(run.config.run.spike), Rate(run.steps, run.step)
     settings = run.config.run
     alone = flops_per_token(run.bare_model, 0)
     seen = flops_per_token(run.bare_model, 1) - alone
@@ -191,6 +191,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
             _interrupt(run)
         metrics = do_step(run, loader.next())
         run.step = metrics.step
+        pace.note(run.step)
         run.count_sources(metrics)
         if run.log is not None and run.tracking is not None:
             run.log.write(metrics)
@@ -198,7 +199,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
             rate = metrics.tokens / max(metrics.seconds, 1e-9)
             flops = alone + seen * metrics.mean_segment
             used = utilisation(rate, flops, run.accelerator.num_processes, peak)
-            run.progress(metrics.measure(run.steps, used))
+            run.progress(metrics.measure(run.steps, used, pace))
         spike = watch.warning(metrics.step, metrics.loss)
         if spike is not None:
             run.report(spike)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
-from leia_beam.cli import _parser
+from leia_beam.command_line import make_parser
+from leia_beam.configuration import parse
 from tests.engines import ROOT
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is needed to read the manifests")
@@ -97,7 +98,7 @@ def test_one_flink_version_everywhere() -> None:
 
 def test_the_launcher_says_what_the_program_takes_and_the_cluster_has() -> None:
     """Its arguments parse; address and worker pool are those of the cluster; all see the same folder by the same path."""
-    options = _parser().parse_strict(container("launcher", "launcher")["args"])
+    options = parse(make_parser(), container("launcher", "launcher")["args"])
     cluster = manifest("cluster.yaml")
     assert options.flink_master == f"{cluster['metadata']['name']}-rest:8081"
     pool = container("task manager", "worker-pool")

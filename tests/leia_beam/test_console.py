@@ -72,6 +72,20 @@ def test_a_pipe_gets_a_line_a_minute_and_the_last() -> None:
     assert stream.getvalue().splitlines()[1:] == ["articles   2 of 4 units"]
 
 
+def test_a_status_is_a_sign_of_life_on_a_terminal_alone() -> None:
+    """Before there is anything to count; what comes next takes its place."""
+    terminal, pipe = _Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        console = Console("leia-train", stream=stream)
+        console.status("training", "loading torch")
+        console.say("a note")
+    assert terminal.getvalue().startswith("\rtraining   loading torch")
+    assert _screen(terminal.getvalue()) == ["a note", ""] and pipe.getvalue() == "a note\n"
+    quiet = _Terminal()
+    Console("leia-train", stream=quiet, quiet=True).status("training", "loading torch")
+    assert quiet.getvalue() == ""
+
+
 def test_quiet_leaves_warnings_and_the_error() -> None:
     """On a terminal and on a pipe."""
     for stream in (io.StringIO(), _Terminal()):

@@ -113,6 +113,18 @@ def test_the_newest_date_that_is_complete_is_the_latest() -> None:
     assert find_pages(_lists(texts), "swwiki", LATEST, CLASSIC).date == "2026-01-01"
 
 
+def test_files_of_a_job_that_is_not_done_are_not_taken() -> None:
+    """A status lists the first parts while the others are written."""
+    name = "swwiki-20260101-pages-articles-multistream.xml.bz2"
+    job = {"status": "in-progress", "files": {name: _file(), "swwiki-20260101-langlinks.sql.gz": _file()}}
+    jobs = {"articlesmultistreamdump": job, "langlinkstable": job}
+    lists = _lists({"swwiki/20260101/dumpstatus.json": json.dumps({"jobs": jobs})})
+    with pytest.raises(UsageError, match=r"its articles are not ready \(in-progress\)"):
+        find_pages(lists, "swwiki", "2026-01-01", CLASSIC)
+    with pytest.raises(UsageError, match="is complete on"):
+        find_langlinks(lists, "swwiki", "2026-01-01")
+
+
 def test_names_that_leave_the_folder_are_no_dumps() -> None:
     """A status is data: only names of the wiki, the date and the form are taken."""
     evil = {"../../etc/passwd": _file(), "swwiki-20260101-pages-articles-multistream.xml.bz2/../x": _file()}

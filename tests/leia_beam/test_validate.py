@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leia_beam.cli import main
+from leia_beam.console import Measure
 from leia_beam.errors import UsageError
 from leia_beam.manifest import MANIFEST_NAME, manifest_bytes, read_manifest
 from leia_beam.schema import SHARDS
@@ -48,6 +49,17 @@ def test_a_whole_build_has_no_violation(build: Path) -> None:
     assert len(found.stages) == 6 and found.files > 40
     files = sum(len(read_manifest(build / stage).files) for stage in STAGES if (build / stage / MANIFEST_NAME).exists())
     assert found.files == files
+
+
+def test_how_far_it_is_ends_at_the_whole_of_each_stage(build: Path) -> None:
+    """Every byte that is read counts, and nothing twice."""
+    told: list[Measure] = []
+    validate(build, told.append)
+    last = {measure.stage: measure for measure in told}
+    assert len(last) == sum((build / stage).is_dir() for stage in STAGES) > 4
+    for measure in last.values():
+        assert measure.done == pytest.approx(measure.total) and measure.unit == "bytes"
+    assert len(told) > 50
 
 
 def test_shards_that_were_copied_away_stand_by_themselves(build: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_other_failures_have_their_codes(capsys, monkeypatch, arguments):
         lines = capsys.readouterr().err.splitlines()
         assert message in lines[-1]
         assert len(lines) == 1 or code == 1
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(capsys, arguments, monkeypatch):
+    """Batch systems send it; the handler that was there is put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_run", lambda options: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(flat(arguments)) == 75
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_interruption_says_how_much_was_answered_and_the_same_command_goes_on(capsys, arguments, monkeypatch):

@@ -160,11 +160,12 @@ def is_running(process):
 
 
 def test_two_processes_of_torchrun_train_as_one(arguments, alone, tmp_path):
-    """In a network of their own, because torchrun listens on all interfaces."""
+    """In a network of their own, because torchrun listens on all interfaces; it takes --nproc for its own, a recipe does not."""
     needs_namespace()
+    (tmp_path / "recipe.yaml").write_text("training: {nproc: 2}\n")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1")
     output = tmp_path / "torchrun"
-    run(arguments(*FLAGS, "--set", "run.nproc=2", output=output), *torchrun, "-m", "leia_train", namespace=True)
+    run(arguments(*FLAGS, "-c", tmp_path / "recipe.yaml", output=output), *torchrun, "-m", "leia_train", namespace=True)
     same_training(alone(arguments), output)
 
 

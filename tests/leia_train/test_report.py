@@ -37,7 +37,8 @@ def copied(run: Path, to: Path, change=lambda records: records, **identity) -> P
     described = json.loads((run / "_run.json").read_text())
     described["identity"].update(identity)
     (to / "_run.json").write_text(json.dumps(described))
-    shutil.copy(run / "_status.json", to)
+    if (run / "_status.json").exists():
+        shutil.copy(run / "_status.json", to)
     (to / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in change(read_metrics(run))))
     return to
 
@@ -113,6 +114,23 @@ def test_two_runs_are_drawn_over_each_other_and_what_differs_is_said(run, tmp_pa
     assert "These are runs of one configuration." in same
 
 
+def test_a_run_of_several_sources_has_curves_of_each(run, tmp_path):
+    """Loss and share of the tokens by source; a step without any token of a source leaves it out."""
+
+    def mixed(records):
+        for record in records:
+            if "loss" in record:
+                record["source_tokens"] = {"jawiki": 60, "<b>web": record["tokens"] // 4}
+                record["source_losses"] = {"jawiki": 2.5, "<b>web": None if record["step"] == 2 else 1.25}
+        return records
+
+    tree = page_of(copied(run, tmp_path / "mixed", mixed))
+    assert figures(tree, "Loss: jawiki") == [[str(step), "2.500"] for step in range(1, 7)]
+    assert figures(tree, "Loss: <b>web") == [[str(step), "1.250"] for step in (1, 3, 4, 5, 6)]
+    assert {row[1] for row in figures(tree, "Tokens: <b>web")} == {"0.2500"}
+    assert "Loss: jawiki" not in page_of(run).text_content()
+
+
 def test_of_many_runs_one_legend_stands_above_all_curves(run, tmp_path):
     """Nine runs are nine styles, told once."""
     runs = [copied(run, tmp_path / f"{arm}-{seed}") for arm in ("plain", "leia", "permuted") for seed in (1, 2, 3)]
@@ -145,6 +163,8 @@ def test_guards_are_heard_again_on_the_page(run, tmp_path):
     assert warnings_of(read_folder(folder, "a"))[0].startswith("the run is not finished: 39 of 50 steps are done")
     text = page_of(folder).text_content()
     assert "Warning: the run is not finished" in text and "39 of 50" in text
+    many = page_of(folder, copied(folder, tmp_path / "b"))
+    assert len(many.xpath("//section[h2='7 warnings']//li")) == 7 and not many.xpath("//p[contains(@class, 'callout')]")
 
 
 def test_what_a_run_warned_of_is_told_again(run, tmp_path):
