@@ -3,7 +3,8 @@
 A checkpoint is written into a folder of a temporary name; `_COMPLETE`, with the SHA-256 of every file, is its last file;
 then the folder is renamed. A folder without it, or whose files are not what it says, is passed over. Model and optimizer
 are safetensors and the rest is JSON: nothing is unpickled. The model lies in Hugging Face form at the top of the folder,
-so every checkpoint is also a model; what only a resume needs is in `training/`.
+so every checkpoint is also a model; what only a resume needs is in `training/`. Processes that hold a model in parts write
+its weights and the optimizer's state into `distributed/` instead, in torch's distributed form (sharded_checkpoints.py).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ COMPLETE_NAME = "_COMPLETE"
 FINAL_NAME = "checkpoint-final"
 MARKERS_NAME = "leia_markers.json"
 TEMPORARY_PREFIX = ".tmp-checkpoint-"
+DISTRIBUTED = "distributed"
 _STEP_NAME = re.compile(r"checkpoint-(\d{8})")
 _OPTIMIZER = "training/optimizer.safetensors"
 _STATE = "training/state.json"
@@ -68,15 +70,16 @@ def save_checkpoint(
             _write_model(temporary, model, tokenizer)
             if training is not None:
                 _write_training(temporary, *training)
-                _write_more(temporary, more or {})
-            fsync_folder(temporary)
-            _write_complete(temporary)
-            if final.exists():
-                shutil.rmtree(final)  # a damaged one: a whole one is never written again
-            rename_folder(temporary, final)
+                write_more(temporary, more or {})
+            finish_folder(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def is_distributed(path: Path) -> bool:
+    """Whether a checkpoint's weights lie in torch's distributed form."""
+    return (path / DISTRIBUTED).is_dir()
 
 
 def step_name(step: int) -> str:
@@ -90,6 +93,11 @@ def step_name(step: int) -> str:
 
 def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> None:
     model.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer)
+
+
+def write_tokenizer(folder: Path, tokenizer: CheckpointTokenizer) -> None:
+    """The files of a checkpoint's tokenizer."""
     (folder / "tokenizer.json").write_bytes(tokenizer.tokenizer_json)
     (folder / "tokenizer_config.json").write_bytes(tokenizer.config_json)
     (folder / MARKERS_NAME).write_text(
@@ -107,10 +115,17 @@ def _write_training(folder: Path, state: OptimizerState, step: int) -> None:
         for key, value in values.items()
     }
     save_file(tensors, folder / _OPTIMIZER)
+    write_step(folder, step)
+
+
+def write_step(folder: Path, step: int) -> None:
+    """Note in `training/` after how many updates a checkpoint is."""
+    (folder / "training").mkdir(exist_ok=True)
     (folder / _STATE).write_text(json.dumps({"step": step}) + "\n")
 
 
-def _write_more(folder: Path, more: Mapping[str, Tensor]) -> None:
+def write_more(folder: Path, more: Mapping[str, Tensor]) -> None:
+    """What `load_more` gives back."""
     from safetensors.torch import save_file
 
     if more:
@@ -123,6 +138,15 @@ def load_more(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     path = checkpoint.path / _MORE
     return load_file(path) if path.is_file() else {}
+
+
+def finish_folder(temporary: Path, final: Path) -> None:
+    """Put a written folder on the disk, note the sums of its files, and give it its name."""
+    fsync_folder(temporary)
+    _write_complete(temporary)
+    if final.exists():
+        shutil.rmtree(final)  # a damaged one: a whole one is never written again
+    rename_folder(temporary, final)
 
 
 def _write_complete(folder: Path) -> None:
@@ -187,23 +211,39 @@ def step_checkpoints(output: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def load_training(checkpoint: Checkpoint, optimizer: Optimizer, weights: Sequence[Tensor]) -> None:
-    """Put the state of a checkpoint into an optimizer of some of the weights, which are numbered as in the checkpoint.
+def load_training(
+    checkpoint: Checkpoint,
+    optimizer: Optimizer,
+    weights: Sequence[Tensor],
+    names: Sequence[str],
+    ranges: Sequence[tuple[int, int]] | None = None,
+) -> None:
+    """Put the state of a checkpoint into an optimizer of some of the weights, which are in its order, with their names.
 
-    Not with load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
+    `ranges`: the rows (half-open) of the model's weights that `weights` are, where they are not all of them. Not with
+    load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
     """
-    from safetensors import safe_open
+    from leia_train.tensor_files import TensorFiles
 
+    if is_distributed(checkpoint.path):
+        files = TensorFiles((checkpoint.path / DISTRIBUTED).glob("*.safetensors"))
+        numbers = {f"optimizer.{name}": number for number, name in enumerate(names)}
+    else:
+        files = TensorFiles([checkpoint.path / _OPTIMIZER])
+        numbers = {f"optimizer.{number}": number for number in range(len(names))}
     mine = {weight for group in optimizer.param_groups for weight in group["params"]}
-    with safe_open(checkpoint.path / _OPTIMIZER, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118, not a mapping
-            _, number, key = name.split(".", 2)
-            weight = weights[int(number)]
-            if weight in mine:
-                tensor = file.get_tensor(name)
-                # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
-                device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else weight.device
-                optimizer.state[weight][key] = tensor.to(device, copy=True)
+    for name in files.names():
+        prefix, _, key = name.rpartition(".")
+        weight = weights[numbers[prefix]] if prefix in numbers else None
+        if weight is None or weight not in mine:
+            continue
+        if ranges is None or not files.shape(name):
+            tensor = files.whole(name)
+        else:
+            tensor = files.rows(name, *ranges[numbers[prefix]])
+        # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
+        device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else weight.device
+        optimizer.state[weight][key] = tensor.to(device, copy=True)
 
 
 def remove_old(output: Path, keep: int) -> None:

@@ -319,6 +319,11 @@ class RunConfig:
         "each process keeps the optimizer's state of a part of the weights alone, which changes nothing else",
         default=False,
     )
+    shard_model: bool = option(
+        "each process holds a part of the weights, the gradients and the optimizer's state alone (FSDP2); also asked for by "
+        "accelerate's configuration file",
+        default=False,
+    )
     eval_every: int = option("steps between two evaluations; 0 for one at the end", default=0)
     eval_text: tuple[str, ...] = option(
         "text files (UTF-8) that are evaluated too, like English to see forgetting", default=(), metavar="FILE"

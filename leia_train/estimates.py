@@ -20,6 +20,7 @@ _REACHED = {(False, False): 0.344, (False, True): 0.283, (True, False): 0.485}
 """By --compile and --gradient-checkpointing; both together were not measured, and are taken as the product of what each does."""
 _UPDATE_S = 27e-12
 """Seconds of an update a weight."""
+_SHARED, _SHARDED = "--share-optimizer", "--shard-model"
 USABLE_SHARE = 0.94
 """Of a GPU's memory: the rest is the driver's, and lost between blocks."""
 
@@ -45,7 +46,12 @@ def fits(size_bytes: int, gpu: Gpu) -> bool:
 def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
     """The fewest changes with which a run fits, in the order of what they cost; all of them where nothing does."""
     changes = list(_changes(config))
-    tried = [chosen for count in range(len(changes) + 1) for chosen in combinations(changes, count)]
+    tried = [
+        chosen
+        for count in range(len(changes) + 1)
+        for chosen in combinations(changes, count)
+        if not {_SHARED, _SHARDED} <= {flag for flag, _ in chosen}  # the second does what the first does, and more
+    ]
     for chosen in tried:
         changed = config
         for _, sections in chosen:
@@ -60,8 +66,10 @@ def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
 
 def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """What can be changed, the cheapest first: a flag, and the values of each section."""
-    if config.run.nproc > 1 and not config.run.share_optimizer:
-        yield "--share-optimizer", {"run": {"share_optimizer": True}}
+    if config.run.nproc > 1 and not config.run.shard_model:
+        if not config.run.share_optimizer:
+            yield _SHARED, {"run": {"share_optimizer": True}}
+        yield _SHARDED, {"run": {"shard_model": True}}
     if config.optimization.micro_batch > 1:
         yield "--micro-batch 1", {"optimization": {"micro_batch": 1}}
     if not config.model.gradient_checkpointing:
@@ -84,5 +92,5 @@ def training_seconds(
     """About how long the steps take; what processes tell each other, evaluations and checkpoints are not counted."""
     flops = config.optimization.batch * config.data.max_length / processes * flops_per_token(model, mean_segment)
     weights = sum(weight.numel() for weight in model.parameters())
-    shares = processes if config.run.share_optimizer else 1
+    shares = processes if config.run.share_optimizer or config.run.shard_model else 1
     return steps * float(flops / (gpu.tflops * 1e12 * share_of_peak(config)) + weights * _UPDATE_S / shares)

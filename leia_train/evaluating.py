@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_whole, save_checkpoint, step_name
+from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, save_checkpoint, step_name
 from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
+from leia_train.sharded_checkpoints import save_model
+from leia_train.sharding import parts_again
 from leia_train.tasks import FOLDER_NAME, TaskScore, score_tasks
 
 
@@ -101,15 +103,17 @@ def _losses(run: Run) -> dict[str, Evaluation]:
     share_rows = not run.config.data.cross_document
     found = {}
     for name, texts in run.texts.items():
-        evaluation = evaluate(
-            token_loss,
-            texts,
-            run.config.data.max_length,
-            run.accelerator,
-            share_rows=share_rows,
-            stopped=run.stop.requested,
-            tell=run.progress,
-        )
+        with parts_again(token_loss):
+            evaluation = evaluate(
+                token_loss,
+                texts,
+                run.config.data.max_length,
+                run.accelerator,
+                share_rows=share_rows,
+                stopped=run.stop.requested,
+                tell=run.progress,
+                together=run.sharded,
+            )
         if evaluation is None:
             raise Stopped
         if evaluation.size_bytes:
@@ -119,36 +123,59 @@ def _losses(run: Run) -> dict[str, Evaluation]:
 
 def _tasks(run: Run, checkpoint: str) -> dict[str, TaskScore]:
     """The tasks' scores on the first process, which the others wait for; empty on those."""
-    found = on_main(run.accelerator, lambda: _score_here(run, run.output / checkpoint))
+    if run.sharded:
+        found = _score_parts(run, run.output / checkpoint)
+    else:
+        found = on_main(run.accelerator, lambda: _score_here(run, run.output / checkpoint))
     if summed(run.accelerator, [float(run.accelerator.is_main_process and found is None)])[0]:
         raise Stopped
     return found or {}
 
 
+def _score_parts(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
+    """The same of a model in parts, which all processes write for this unless it is on the disk in Hugging Face's form."""
+
+    def look() -> bool:
+        return is_whole(checkpoint) and not is_distributed(checkpoint)
+
+    if summed(run.accelerator, [float(bool(on_main(run.accelerator, look)))])[0]:
+        return on_main(run.accelerator, lambda: _score(run, checkpoint))
+    around = run.output / f"{TEMPORARY_PREFIX}tasks-{run.step}"
+    try:
+        on_main(run.accelerator, around.mkdir)
+        save_model(around, checkpoint.name, run.bare_model, run.tokenizer, run.accelerator)
+        return on_main(run.accelerator, lambda: _score(run, around / checkpoint.name))
+    finally:
+        if run.accelerator.is_main_process:
+            shutil.rmtree(around, ignore_errors=True)
+
+
 def _score_here(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
     """Score a checkpoint that is on the disk already, or one that is written for this and removed."""
+    if is_whole(checkpoint) and not is_distributed(checkpoint):
+        return _score(run, checkpoint)
+    around = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=run.output))
+    try:
+        return _score(run, save_checkpoint(around, checkpoint.name, run.bare_model, run.tokenizer, None))
+    finally:
+        shutil.rmtree(around, ignore_errors=True)
+
+
+def _score(run: Run, folder: Path) -> dict[str, TaskScore] | None:
+    """Score a checkpoint in Hugging Face's form."""
     config = run.config
     device = run.accelerator.device
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the other process loads the model a second time beside the training's memory
 
-    def score(folder: Path) -> dict[str, TaskScore] | None:
-        return score_tasks(
-            config.run,
-            folder,
-            run.output / FOLDER_NAME / checkpoint.name,
-            device=str(device),
-            dtype=config.model.dtype,
-            stopped=run.stop.requested,
-        )
-
-    if is_whole(checkpoint):
-        return score(checkpoint)
-    around = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=run.output))
-    try:
-        return score(save_checkpoint(around, checkpoint.name, run.bare_model, run.tokenizer, None))
-    finally:
-        shutil.rmtree(around, ignore_errors=True)
+    return score_tasks(
+        config.run,
+        folder,
+        run.output / FOLDER_NAME / folder.name,
+        device=str(device),
+        dtype=config.model.dtype,
+        stopped=run.stop.requested,
+    )
 
 
 def _note(run: Run, figures: Figures, more: Mapping[str, Any]) -> None:

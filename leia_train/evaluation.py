@@ -59,6 +59,12 @@ class Text:
     size_bytes: int
 
 
+def _all_stop(accelerator: Accelerator, stopped: bool) -> bool:
+    """Whether any process was told to stop."""
+    told = torch.tensor([float(stopped)], device=accelerator.device)
+    return bool(accelerator.reduce(told, "sum").item() > 0)
+
+
 def evaluate(
     token_loss: nn.Module,
     texts: Sequence[Text],
@@ -68,10 +74,12 @@ def evaluate(
     share_rows: bool,
     stopped: Callable[[], bool] = lambda: False,
     tell: Tell | None = None,
+    together: bool = False,
 ) -> Evaluation | None:
     """The loss on some texts; None where a process was told to stop. `share_rows`: rows hold several documents.
 
-    `tell` is told how far this process is.
+    `tell` is told how far this process is. `together`: each row is a call that all processes make at once (of a model in
+    parts), so those with a row less than others compute one again, and all stop where one is told to.
     """
     size_bytes = sum(text.size_bytes for text in texts)
     windows = [window for text in texts for window in windows_of(text, max_length)]
@@ -82,8 +90,11 @@ def evaluate(
         rows = list(pack_windows(windows, max_length if share_rows else 1))
         mine = rows[accelerator.process_index :: accelerator.num_processes]
         progress = Counter(tell, "evaluation", len(mine), "rows")
-        for input_ids, position_ids, labels, names in mine:
-            if stopped():
+        own = len(mine)
+        if together and rows:
+            mine += rows[:1] * (-(-len(rows) // accelerator.num_processes) - own)
+        for number, (input_ids, position_ids, labels, names) in enumerate(mine):
+            if _all_stop(accelerator, stopped()) if together else stopped():
                 sums[4] = 1
                 break
             tensors = (
@@ -91,6 +102,8 @@ def evaluate(
             )
             with accelerator.autocast():
                 losses = token_loss(*tensors)[0].double().cpu().numpy()
+            if number >= own:
+                break
             counted = labels != IGNORED
             for place, which in ((0, counted & ~names), (2, counted & names)):
                 sums[place : place + 2] += losses[which].sum(), which.sum()

@@ -1,30 +1,46 @@
 """From a run's checkpoint to a model in Hugging Face form for others: weights, the build's tokenizer.json with the markers.
 
 float32 keeps what was learnt. In a shorter type most of a small update rounds away: then the cosine of the rounded update
-with the true one is said, and a warning where it is below 0.95.
+with the true one is said, and a warning where it is below 0.95. A sharded checkpoint is put together weight by weight: no
+more than one of them is in memory.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from leia_beam.errors import OtherBuild, UsageError
-from leia_train.checkpoints import FINAL_NAME, MARKERS_NAME, newest_checkpoint, verify_checkpoint
+from leia_train.checkpoints import (
+    DISTRIBUTED,
+    FINAL_NAME,
+    MARKERS_NAME,
+    is_distributed,
+    newest_checkpoint,
+    verify_checkpoint,
+)
 from leia_train.config import TINY_LLAMA, ExportConfig, ModelConfig
 from leia_train.files import disk_errors, fsync_folder, rename_folder
 from leia_train.markers import add_markers
 from leia_train.model import DTYPES, load_model, load_weights
 from leia_train.runs import RUN_NAME, read_run
+from leia_train.sharded_checkpoints import converted
 from leia_train.store import reopen_store
+from leia_train.tensor_files import TensorFiles, TensorWriter
 
 MIN_COSINE = 0.95
+_MODEL = "model."
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", MARKERS_NAME)
 
 
@@ -37,16 +53,23 @@ def export(config: ExportConfig, *, report: Callable[[str], None]) -> Path:
     output = Path(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OtherBuild(f"--output {output}: is not empty; give a new folder")
-    model = load_weights(str(checkpoint))
-    if config.dtype != "float32":
-        _say_what_rounding_takes(model, config, checkpoint, report)
-    torch.nn.Module.to(model, DTYPES[config.dtype])
+    if is_distributed(checkpoint) and _in_file_order(checkpoint):
+        files = TensorFiles((checkpoint / DISTRIBUTED).glob("*.safetensors"))
+        if config.dtype != "float32":
+            _say_what_rounding_takes(_pairs_of_files(files), config, checkpoint, report)
+        write: Callable[[Path], None] = partial(_write_parts, checkpoint, files, DTYPES[config.dtype])
+    else:
+        model = load_weights(str(checkpoint))
+        if config.dtype != "float32":
+            _say_what_rounding_takes(partial(_pairs, model), config, checkpoint, report)
+        torch.nn.Module.to(model, DTYPES[config.dtype])
+        write = partial(_save, model)
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-export-", dir=output.parent))
         try:
             temporary.chmod(0o755)
-            model.save_pretrained(temporary)
+            write(temporary)
             for name in _TOKENIZER:
                 shutil.copyfile(checkpoint / name, temporary / name)
             fsync_folder(temporary)
@@ -76,11 +99,54 @@ def find_checkpoint(path: Path, report: Callable[[str], None]) -> Path:
     return path
 
 
-def _say_what_rounding_takes(model: Any, config: ExportConfig, checkpoint: Path, report: Callable[[str], None]) -> None:
+def _save(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder)
+
+
+def _in_file_order(checkpoint: Path) -> bool:
+    """Whether the weights' names and shapes are those that transformers saves."""
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))  # type: ignore[no-untyped-call]
+    return not converted(model)
+
+
+def _write_parts(checkpoint: Path, files: TensorFiles, dtype: torch.dtype, folder: Path) -> None:
+    """The model of a sharded checkpoint in a type."""
+    names = [name for name in files.names() if name.startswith(_MODEL)]
+
+    def typed(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    kinds = {
+        name.removeprefix(_MODEL): (typed(torch.empty(0, dtype=files.dtype(name))).dtype, files.shape(name))
+        for name in names
+    }
+    writer = TensorWriter(folder, kinds)
+    try:
+        for name in writer.order:
+            writer.put(name, typed(files.whole(_MODEL + name)))
+        writer.close()
+    finally:
+        writer.abandon()
+    content = json.loads((checkpoint / "config.json").read_bytes())
+    content["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    if (checkpoint / "generation_config.json").is_file():
+        shutil.copyfile(checkpoint / "generation_config.json", folder / "generation_config.json")
+    for path in checkpoint.glob("*.py"):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _say_what_rounding_takes(
+    pairs: Callable[[Any], Iterable[tuple[Tensor, Tensor]]],
+    config: ExportConfig,
+    checkpoint: Path,
+    report: Callable[[str], None],
+) -> None:
     base = _load_base(config, checkpoint, report)
     if base is None:
         return
-    cosine = update_cosine(model, base, DTYPES[config.dtype])
+    cosine = _cosine(pairs(base), DTYPES[config.dtype])
     line = f"in {config.dtype} the update has a cosine of {cosine:.4f} with the one that was learnt"
     report(line if cosine >= MIN_COSINE else f"warning: {line}: much of it rounds away; --dtype float32 keeps it")
 
@@ -110,13 +176,31 @@ def update_cosine(model: Any, base: Any, dtype: torch.dtype) -> float:
 
     Where rounding takes the whole update it is 0; without any update 1.
     """
+    return _cosine(_pairs(model, base), dtype)
+
+
+def _pairs(model: Any, base: Any) -> Iterable[tuple[Tensor, Tensor]]:
+    """Each weight that both models have, as it is and as it was."""
     before = dict(base.named_parameters())
+    return ((weight, before[name]) for name, weight in model.named_parameters() if name in before)
+
+
+def _pairs_of_files(files: TensorFiles) -> Callable[[Any], Iterable[tuple[Tensor, Tensor]]]:
+    def pairs(base: Any) -> Iterable[tuple[Tensor, Tensor]]:
+        for name, old in base.named_parameters():
+            if _MODEL + name in files.names():
+                yield files.whole(_MODEL + name), old
+
+    return pairs
+
+
+def _cosine(pairs: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
     products = torch.zeros(3, dtype=torch.float64)
-    for name, weight in model.named_parameters():
-        rows = min(len(weight), len(before[name])) if name in before else 0
+    for weight, was in pairs:
+        rows = min(len(weight), len(was))
         if not rows:
             continue
-        old = before[name].detach()[:rows].double()
+        old = was.detach()[:rows].double()
         true = weight.detach()[:rows].double() - old
         kept = weight.detach()[:rows].to(dtype).double() - old.to(dtype).double()
         products += torch.stack([(true * kept).sum(), (true * true).sum(), (kept * kept).sum()])

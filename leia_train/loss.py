@@ -7,9 +7,9 @@ whole: only tokens with a label are multiplied with the output embeddings, some 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ MIN_CHUNK_BYTES = 256 << 20
 """Of float32 logits that are in memory at once, unless --loss-chunk says otherwise; on a GPU a 64th of its memory, if that
 is more: each chunk moves the gradients of the whole output matrix, which was a tenth of a step on an H200."""
 _CHUNK_SHARE = 64
+Result = TypeVar("Result")
 _MAX_DIFFERENCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Of losses in nats; a scale or a cap of the logits that is not known here changes them by more."""
 
@@ -54,6 +55,10 @@ class TokenLoss(nn.Module):
             found = self._cross_entropy(states[before], targets)
         losses = torch.zeros(labels_BT.shape, dtype=torch.float32, device=labels_BT.device)
         return losses.masked_scatter(wanted, found)
+
+    def within(self, function: Callable[[Any], Result]) -> Result:
+        """What a function gives for the model; where processes hold parts of it, the parts are gathered as in `forward`."""
+        return function(self.model)
 
     def compile_cross_entropy(self) -> None:
         """Compile what follows the logits, whose number differs from batch to batch."""

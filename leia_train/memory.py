@@ -88,15 +88,32 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
     else:
         activations = sizes.layers * layer
     vocabulary = len(model.get_input_embeddings().weight)
-    shares = max(config.run.nproc, 1) if config.run.share_optimizer else 1
+    parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
+    shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
     chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
     parts = {
-        "weights": weights * size,
-        "gradients": weights * size,
+        "weights": -(-weights * size // parts_of),
+        "gradients": -(-weights * size // parts_of),
         "optimizer": -(-weights * 2 * _FLOAT32 // shares),
         "activations": int(activations),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
     if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
         parts["rounding"] = -(-weights * _BFLOAT16 // shares)
+    if parts_of > 1:
+        parts["gathered"] = gathered_bytes(config, model)
     return parts
+
+
+def gathered_bytes(config: TrainConfig, model: Any) -> int:
+    """What is whole for a while of a model in parts: the embeddings and their gradients, and two layers (one is fetched while
+    the other is computed) with one's gradients, which are summed in float32.
+    """
+    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    output = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
+    embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
+    layer: int = (weights - embeddings) // max(layer_sizes(model).layers, 1)
+    return embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32)

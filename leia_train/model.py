@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
@@ -20,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Lla
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
-from leia_train.checkpoints import COMPLETE_NAME, MARKERS_NAME, verify_checkpoint
+from leia_train.checkpoints import COMPLETE_NAME, DISTRIBUTED, MARKERS_NAME, is_distributed, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
 from leia_train.shard_folders import BuildTokenizer
@@ -65,11 +67,51 @@ def make_tiny_llama(
     """A Llama with random weights: the same ones for a seed, with markers or without."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(tiny_config(config, build, tokenizer, max_length))
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
-    )
+    model.generation_config = _tiny_generation(tokenizer)
     add_marker_rows(model, tokenizer)
     return LoadedModel(model=_as_asked(model, config), warnings=())
+
+
+def empty_model(
+    where: str,
+    config: ModelConfig,
+    build: BuildTokenizer,
+    tokenizer: CheckpointTokenizer,
+    max_length: int,
+    *,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The model without its weights, which lie on the meta device, with rows for the markers; its buffers are there.
+
+    Raises: UsageError for a model that is not there.
+    """
+    with init_empty_weights(include_buffers=False):
+        if where == TINY_LLAMA:
+            model: Any = LlamaForCausalLM(tiny_config(config, build, tokenizer, max_length))
+            model.generation_config = _tiny_generation(tokenizer)
+        else:
+            try:
+                found = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+                model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    found, trust_remote_code=trust_remote_code, dtype=torch.float32
+                )
+            except (OSError, ValueError, ImportError) as error:
+                raise UsageError(f"--model {where}: {_first_line(error)}") from error
+            with suppress(OSError):  # as from_pretrained has it: the model's own, or what its configuration says
+                model.generation_config = GenerationConfig.from_pretrained(where)
+        rows = model.get_input_embeddings().weight.shape[0]
+        if tokenizer.marker_ids is not None and rows < tokenizer.needed_rows:
+            if rows < build.vocabulary_size:
+                check_size(model, where, build, max_length)
+            model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
+    model.tie_weights()  # which the meta device parted
+    return model
+
+
+def _tiny_generation(tokenizer: CheckpointTokenizer) -> GenerationConfig:
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+    )
 
 
 def check_model(where: str, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> tuple[tuple[str, ...], bool]:
@@ -122,7 +164,7 @@ def load_model(
     if config.trust_remote_code:
         warnings += remote_code(config.model)
     model = load_weights(config.model, trust_remote_code=config.trust_remote_code)
-    _check_size(model, config.model, build, max_length)
+    check_size(model, config.model, build, max_length)
     if not has_markers:
         add_marker_rows(model, tokenizer)
     return LoadedModel(model=_as_asked(model, config), warnings=warnings)
@@ -143,6 +185,8 @@ def remote_code(where: str) -> tuple[str, ...]:
 
 def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told."""
+    if is_distributed(Path(where)):
+        return _load_parts(Path(where), trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             where,
@@ -158,6 +202,24 @@ def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedMo
     wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {"torch.float32"})
     if wrong:
         raise UsageError(f"--model {where}: its weights load as {', '.join(wrong)}, training needs float32")
+    return model
+
+
+def _load_parts(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
+    """The model of a sharded checkpoint, whole."""
+    from leia_train.sharding import named_tensors
+    from leia_train.tensor_files import TensorFiles
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, trust_remote_code=trust_remote_code, dtype=torch.float32
+    )
+    with suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    files = TensorFiles((folder / DISTRIBUTED).glob("*.safetensors"))
+    with torch.no_grad():
+        for name, weight in named_tensors(model).items():
+            weight.copy_(files.whole(f"model.{name}"))
     return model
 
 
@@ -247,7 +309,11 @@ def _find_tokenizer(where: str) -> TokenizerFiles | None:
         raise UsageError(str(error).replace("--tokenizer", "--model")) from error
 
 
-def _check_size(model: Any, where: str, build: BuildTokenizer, max_length: int) -> None:
+def check_size(model: Any, where: str, build: BuildTokenizer, max_length: int) -> None:
+    """Refuse a model with too few embeddings or positions.
+
+    Raises: UsageError.
+    """
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < build.vocabulary_size:
         raise UsageError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from leia_train.config import OptimizationConfig
+from leia_train.sharding import is_sharded, local, local_rows
 
 
 def ordered_weights(model: nn.Module) -> list[nn.Parameter]:
@@ -30,8 +31,12 @@ def make_optimizer(
     weights: str = "float32",
     rounding: str = "stochastic",
     mine: Collection[nn.Parameter] | None = None,
+    wholes: Mapping[nn.Parameter, tuple[tuple[int, ...], int]] | None = None,
 ) -> Optimizer:
-    """AdamW with weight decay on matrices, not on norms and biases; `mine` are those that this process moves, or all."""
+    """AdamW with weight decay on matrices, not on norms and biases; `mine` are those that this process moves, or all.
+
+    `wholes`: of weights that are rows of larger ones, the shape of those and the first row.
+    """
     ordered = ordered_weights(model)
     kept = ordered if mine is None else [weight for weight in ordered if weight in mine]
     groups = [
@@ -48,6 +53,7 @@ def make_optimizer(
             rounding=rounding,
             seed=config.seed,
             numbers={weight: number for number, weight in enumerate(ordered)},
+            wholes=wholes,
         )
     return AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=_is_fused(kept) or None)
 
@@ -70,10 +76,12 @@ class RoundedAdamW(Optimizer):
         rounding: str,
         seed: int,
         numbers: Mapping[nn.Parameter, int],
+        wholes: Mapping[nn.Parameter, tuple[tuple[int, ...], int]] | None = None,
     ):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self.rounding = rounding
         self.seed = seed
+        self.wholes = wholes or {}  # of rows of a weight: its shape, and the first row
         self.numbers = numbers  # of each weight among all: its random bits do not depend on which process moves it
 
     @torch.no_grad()
@@ -84,7 +92,7 @@ class RoundedAdamW(Optimizer):
                 if parameter.grad is not None:
                     self._move(parameter, group, self.numbers[parameter])
 
-    def _move(self, weight: Tensor, group: dict[str, Any], number: int) -> None:
+    def _move(self, weight: nn.Parameter, group: dict[str, Any], number: int) -> None:
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
@@ -107,13 +115,21 @@ class RoundedAdamW(Optimizer):
         else:
             generator = torch.Generator(weight.device)
             generator.manual_seed((self.seed * 1_000_003 + count) * 65_537 + number & 2**63 - 1)
-            weight.copy_(rounded_at_random(wanted, generator))
+            weight.copy_(rounded_at_random(wanted, generator, *self.wholes.get(weight, ())))
 
 
-def rounded_at_random(values: Tensor, generator: torch.Generator) -> Tensor:
-    """float32 values as bfloat16, up with the probability of how far they are on the way up: right on average."""
+def rounded_at_random(
+    values: Tensor, generator: torch.Generator, shape: tuple[int, ...] = (), first: int = 0
+) -> Tensor:
+    """float32 values as bfloat16, up with the probability of how far they are on the way up: right on average.
+
+    Of rows of a weight the `shape` of all of it is given, and the first row: they are rounded as in all of it.
+    """
     bits = values.view(torch.int32)
-    noise = torch.randint(0, 1 << 16, values.shape, generator=generator, device=values.device, dtype=torch.int32)
+    size = shape or tuple(values.shape)
+    noise = torch.randint(0, 1 << 16, size, generator=generator, device=values.device, dtype=torch.int32)
+    if size != tuple(values.shape):
+        noise = noise[first : first + len(values)]
     rounded = ((bits + noise) & -65536).view(torch.float32).to(torch.bfloat16)
     return torch.where(torch.isfinite(values), rounded, values.to(torch.bfloat16))
 
@@ -129,23 +145,50 @@ class MarkerRows:
         self.ids = torch.tensor(marker_ids)
         self.start = self._now()
 
+    def _here(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the markers have their row in this process, and where in its part of a weight."""
+        first, last = local_rows(weight)
+        here = (self.ids >= first) & (self.ids < last)
+        return here, (self.ids[here] - first).to(local(weight).device)
+
     def _now(self) -> Tensor:
-        """The rows of all matrices, one after the other, in float32 on the CPU."""
-        return torch.cat([weight.detach()[self.ids.to(weight.device)].float().cpu() for weight in self.weights])
+        """The rows of all matrices, one after the other, in float32 on the CPU; of those in parts, on every process."""
+        found = []
+        for weight in self.weights:
+            here, rows = self._here(weight)
+            part = local(weight.detach())
+            table = torch.zeros((len(self.ids), weight.shape[1]), device=part.device)
+            table[here.to(part.device)] = part[rows].float()
+            if is_sharded(weight):
+                torch.distributed.all_reduce(table)
+            found.append(table.cpu())
+        return torch.cat(found)
 
     def stretch_step(self, before: list[Tensor], factor: float) -> None:
         """Make the rows' step from `before` longer by a factor."""
         with torch.no_grad():
             for weight, old in zip(self.weights, before, strict=True):
-                ids = self.ids.to(weight.device)
-                weight[ids] = (old + (weight[ids].float() - old) * factor).to(weight.dtype)
+                part, rows = local(weight.detach()), self._here(weight)[1]
+                part[rows] = (old + (part[rows].float() - old) * factor).to(part.dtype)
 
     def copies(self) -> list[Tensor]:
-        """The rows as they are, to stretch a step from."""
-        return [weight.detach()[self.ids.to(weight.device)].float() for weight in self.weights]
+        """The rows as they are in this process, to stretch a step from."""
+        return [local(weight.detach())[self._here(weight)[1]].float() for weight in self.weights]
 
     def movement(self) -> float:
         """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
-        typical = torch.cat([weight.detach().float().std()[None].cpu() for weight in self.weights])
+        typical = torch.stack([_spread(weight) for weight in self.weights])
         moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
         return float((moved / typical.clamp_min(1e-12)).max())
+
+
+def _spread(weight: Tensor) -> Tensor:
+    """The standard deviation of a weight's numbers, on the CPU."""
+    part = local(weight.detach()).float()
+    if not is_sharded(weight):
+        return part.std().cpu()
+    sums = torch.stack([part.sum(dtype=torch.float64), (part.double() ** 2).sum()])
+    torch.distributed.all_reduce(sums)
+    total, squares = sums.tolist()
+    count = weight.numel()
+    return torch.tensor(max((squares - total**2 / count) / (count - 1), 0.0) ** 0.5)

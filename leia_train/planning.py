@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from leia_beam.console import Tell
 from leia_beam.errors import UsageError
@@ -25,7 +24,7 @@ from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import memory_bytes
 from leia_train.mixture import MixedPlan
-from leia_train.model import check_model, tiny_config
+from leia_train.model import check_model, empty_model
 from leia_train.opening import make_plan, open_data
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
@@ -131,7 +130,7 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
 
 def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
-    model = empty_model(config, plan.store.tokenizer, tokenizer)
+    model = planned_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     is_cuda = config.run.device == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if is_cuda else "cpu")
@@ -167,8 +166,8 @@ def _fit(config: TrainConfig, model: Any, gpu: Gpu, total_bytes: int) -> Iterato
         yield f"warning       does not fit ({usable}); with {how} it takes about {_shown(found.size_bytes)}"
     else:
         yield (
-            f"warning       does not fit ({usable}), nor with {how} (about {_shown(found.size_bytes)}): each process holds "
-            "the whole model; take a GPU with more memory or a smaller model"
+            f"warning       does not fit ({usable}), nor with {how} (about {_shown(found.size_bytes)}): take more GPUs, which "
+            "--shard-model shares the model between, GPUs with more memory, or a smaller model"
         )
 
 
@@ -207,15 +206,8 @@ def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
-def empty_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
+def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
     """The model without its weights, with rows for the markers."""
-    with torch.device("meta"):
-        if config.model.model == TINY_LLAMA:
-            model: Any = LlamaForCausalLM(tiny_config(config.model, build, tokenizer, config.data.max_length))
-        else:
-            check_model(config.model.model, build, tokenizer)
-            found = AutoConfig.from_pretrained(config.model.model, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
-        if tokenizer.marker_ids is not None and len(model.get_input_embeddings().weight) < tokenizer.needed_rows:
-            model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
-    return model
+    if config.model.model != TINY_LLAMA:
+        check_model(config.model.model, build, tokenizer)
+    return empty_model(config.model.model, config.model, build, tokenizer, config.data.max_length)

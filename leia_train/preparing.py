@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from leia_beam.console import Tell
-from leia_beam.errors import UsageError
+from leia_beam.errors import MissingResource, UsageError
 from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
@@ -29,6 +29,8 @@ from leia_train.packing import IGNORED
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import open_shards
+from leia_train.sharded_model import empty_loss, fill_model
+from leia_train.sharding import Parts, Sharding, names_of, parts_again, shard
 from leia_train.shares import Shares
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
@@ -60,8 +62,15 @@ class Run:
     report: Report
     progress: Tell
     source_tokens: list[int]
+    parts: Parts | None = None
+    """What this process holds where each holds a part: what reads or writes all weights is then done by all together."""
     log: MetricsLog | None = None
     tracking: Tracking | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights."""
+        return self.parts is not None
 
     @property
     def bare_model(self) -> Any:
@@ -82,6 +91,7 @@ def prepare(
     stop: StopRequest,
     report: Report,
     progress: Tell,
+    sharding: Sharding | None = None,
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
@@ -90,30 +100,46 @@ def prepare(
     store = plan.store
     texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = _checkpoint(accelerator, output, report)
-    source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
-    loaded = load_model(source, store.tokenizer, tokenizer, config.data.max_length, config.optimization.seed)
-    for warning in loaded.warnings:
-        report(f"warning: {warning}")
+    sharding = sharding if accelerator.num_processes > 1 else None
+    build = store.tokenizer
+    if sharding is None:
+        source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
+        loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
+        for warning in loaded.warnings:
+            report(f"warning: {warning}")
+        loss = TokenLoss(loaded.model)
+        loaded.model.to(accelerator.device)
+    else:
+        loss = empty_loss(config, build, tokenizer, checkpoint, report)
+        shard(loss, sharding, config, accelerator)
+        fill_model(loss.model, config, build, tokenizer, checkpoint, accelerator)
+        report(f"each of {accelerator.num_processes} processes holds a part of the weights (FSDP2)")
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
-    loss = _make_loss(config, accelerator, loaded.model, store.tokenizer.vocabulary_size, tokenizer, report)
+    _settle_loss(config, accelerator, loss, build.vocabulary_size, tokenizer, report, compiled=sharding is not None)
     marker_rows = None
     if tokenizer.marker_ids is not None:
-        marker_rows = MarkerRows(embedding_weights(loaded.model), tokenizer.marker_ids)
-    model = accelerator.prepare(loss)
+        marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids)
+    model = accelerator.prepare(loss) if sharding is None else loss
     weights = ordered_weights(model)
-    shares = Shares(weights, accelerator) if config.run.share_optimizer and accelerator.num_processes > 1 else None
+    shared = config.run.share_optimizer and accelerator.num_processes > 1 and sharding is None
+    shares = Shares(weights, accelerator) if shared else None
+    parts = None if sharding is None else Parts(weights)
+    moved = weights if parts is None else list(parts.rows)
     optimizer = make_optimizer(
-        model,
+        model if parts is None else parts,
         config.optimization,
         weights=config.model.weights,
         rounding=config.model.rounding,
         mine=None if shares is None else shares.mine(),
+        wholes=None if parts is None else parts.wholes(),
     )
-    if accelerator.num_processes > 1:
+    if accelerator.num_processes > 1 and sharding is None:
         place_gradients(model, accelerator)
     if checkpoint is not None:
-        load_training(checkpoint, optimizer, weights)
+        load_training(
+            checkpoint, optimizer, moved, names_of(loss.model, weights), None if parts is None else parts.ranges()
+        )
         more = load_more(checkpoint)
         start = more.get(MARKER_START)
         if marker_rows is not None and start is not None:
@@ -138,6 +164,7 @@ def prepare(
         report=report,
         progress=progress,
         source_tokens=source_tokens,
+        parts=parts,
     )
 
 
@@ -173,36 +200,48 @@ def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Check
     return None if step < 0 else Checkpoint(path=output / step_name(step), step=step)
 
 
-def _make_loss(
+def _settle_loss(
     config: TrainConfig,
     accelerator: Accelerator,
-    model: Any,
+    loss: TokenLoss,
     vocabulary_size: int,
     tokenizer: CheckpointTokenizer,
     report: Report,
-) -> TokenLoss:
-    """The model with its loss on its device; the kernel of its attention is settled, and its logits are compared."""
-    model.to(accelerator.device)
-    if config.model.liger:
-        apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
-    settle(
-        model,
-        candidates(config.model.attention, accelerator.device, config.model.dtype),
-        vocabulary_size,
-        accelerator.autocast,
-        config.model.dtype,
-        report,
-        isolated=not config.data.cross_document,
-    )
-    chunked = agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
+    *,
+    compiled: bool,
+) -> None:
+    """Settle the kernel of the attention, compare the logits, and compile, unless the layers are `compiled` already.
+
+    A model in parts is probed so by all processes together: no one of them could hold it.
+    """
+
+    def look(model: Any) -> bool:
+        if config.model.liger:
+            if compiled:
+                raise MissingResource("--liger: not for a model in parts; leave it or --shard-model out")
+            apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
+        settle(
+            model,
+            candidates(config.model.attention, accelerator.device, config.model.dtype),
+            vocabulary_size,
+            accelerator.autocast,
+            config.model.dtype,
+            report,
+            isolated=not config.data.cross_document,
+        )
+        return agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
+
+    with parts_again(loss):
+        chunked = loss.within(look)
+    model = loss.model
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
     excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
-    loss = TokenLoss(model, chunk_tokens=config.model.loss_chunk, excluded_ids=excluded, chunked=chunked)
+    loss.chunk_tokens, loss.excluded_ids, loss.chunked = config.model.loss_chunk, tuple(excluded), chunked
     if config.model.compile:
-        (model.base_model if chunked else model).compile()  # what TokenLoss calls
+        if not compiled:
+            (model.base_model if chunked else model).compile()  # what TokenLoss calls
         loss.compile_cross_entropy()
-    return loss
 
 
 def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:

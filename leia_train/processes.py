@@ -57,8 +57,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     kind = accelerator.distributed_type
     if kind in _FOREIGN:
         raise UsageError(
-            f"accelerate was told to use {kind.value}: this trainer runs the same model in each process; "
-            "run accelerate config again, or start it with torchrun"
+            f"accelerate was told to use {kind.value}, which this trainer does not; run accelerate config again, or start it "
+            "with torchrun; --shard-model shards a model by FSDP2"
         )
     processes = accelerator.num_processes
     if config.run.nproc and config.run.nproc != processes:

@@ -51,6 +51,8 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
+from leia_train.sharded_checkpoints import Training, save_model, save_parts
+from leia_train.sharding import Sharding, asked_sharding
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
@@ -79,10 +81,11 @@ def train(
     Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
     LeiaError.
     """
+    sharding = asked_sharding(config)
     accelerator = make_accelerator(config)
     try:
         report, progress = _on_main_alone(accelerator, report), _on_main_alone(accelerator, progress)
-        result = _train(config, accelerator, report, progress, log_to)
+        result = _train(config, accelerator, sharding, report, progress, log_to)
         close_processes()
         return result
     except torch.OutOfMemoryError as error:
@@ -112,7 +115,12 @@ def _on_main_alone(accelerator: Accelerator, say: Callable[[Told], None]) -> Cal
 
 
 def _train(
-    config: TrainConfig, accelerator: Accelerator, report: Report, progress: Tell, log_to: Callable[[Path], None]
+    config: TrainConfig,
+    accelerator: Accelerator,
+    sharding: Sharding | None,
+    report: Report,
+    progress: Tell,
+    log_to: Callable[[Path], None],
 ) -> TrainingResult:
     tracker = choose_tracker(config.run.tracker)
     opened = open_data(config.data)
@@ -129,7 +137,7 @@ def _train(
         process = accelerator.process_index
         with disk_errors(output):
             log_to(output / (f"train-{process}.log" if process else LOG_NAME))
-        run = prepare(config, accelerator, opened, tokenizer, stop, report, progress)
+        run = prepare(config, accelerator, opened, tokenizer, stop, report, progress, sharding)
         with RowLoader(
             run.plan,
             batch=config.optimization.batch,
@@ -217,8 +225,20 @@ def _stop_requested(run: Run) -> bool:
 def _save(run: Run) -> Path:
     """A checkpoint to resume from; then the old ones go."""
     path = run.output / step_name(run.step)
+    if run.sharded:
+        return _save_parts(run, path)
     state = _optimizer_state(run)
     on_main(run.accelerator, partial(_save_here, run, path, state))
+    return path
+
+
+def _save_parts(run: Run, path: Path) -> Path:
+    """The same where each process holds a part of the model."""
+    if not summed(run.accelerator, [float(bool(on_main(run.accelerator, partial(is_whole, path))))])[0]:
+        assert run.parts is not None
+        training = Training(optimizer=run.optimizer, parts=run.parts, step=run.step, more=to_keep(run))
+        save_parts(run.output, path.name, run.bare_model, run.tokenizer, training, run.accelerator)
+    on_main(run.accelerator, partial(remove_old, run.output, run.config.run.keep))
     return path
 
 
@@ -253,7 +273,10 @@ def _finish(run: Run) -> TrainingResult:
     """Save the final model, then evaluate it and note that the run is finished."""
     final = run.output / FINAL_NAME
     _check_sources(run)
-    on_main(run.accelerator, lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None))
+    if run.sharded:
+        save_model(run.output, FINAL_NAME, run.bare_model, run.tokenizer, run.accelerator)
+    else:
+        on_main(run.accelerator, lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None))
     if run.marker_rows is not None:
         run.report(f"the markers moved by at most {run.marker_rows.movement():.2%} of a typical weight of theirs")
     figures = _saving_first(run, evaluate_final)

@@ -25,6 +25,7 @@ from leia_train.packing import PackedRows
 from leia_train.preparing import Run
 from leia_train.processes import summed
 from leia_train.schedule import learning_rate
+from leia_train.sharding import clip_together, local
 
 
 def do_step(run: Run, given: StepRows) -> StepMetrics:
@@ -94,9 +95,10 @@ def accumulate_gradients(run: Run, rows: PackedRows, label_count: int) -> list[T
     for start in starts:
         last = start == starts[-1]
         torch.manual_seed(row_seed(run.config.optimization.seed, first + start))
-        with nullcontext() if last else run.accelerator.no_sync(run.model):
+        # In parts, the gradients of each micro-batch are summed at once: whole ones would not fit beside each other.
+        with nullcontext() if last or run.sharded else run.accelerator.no_sync(run.model):
             part = micro_batch_loss(run, rows.part(start, start + size), label_count)
-            run.accelerator.backward(part[0] * run.accelerator.num_processes)  # DDP takes the mean over processes
+            run.accelerator.backward(part[0] * run.accelerator.num_processes)  # DDP and FSDP take the mean over them
         parts.append(part.detach())
     return parts
 
@@ -134,6 +136,8 @@ def micro_batch_loss(run: Run, rows: PackedRows, label_count: int) -> Tensor:
 def clip(run: Run) -> float:
     """The gradient's norm, before it was clipped."""
     limit = run.config.optimization.clip or float("inf")
+    if run.sharded:
+        return clip_together(run.model.parameters(), limit)
     norm = run.accelerator.clip_grad_norm_(run.model.parameters(), limit)
     return float(norm)
 
@@ -144,8 +148,8 @@ def _update(run: Run, rate: float) -> float | None:
     every = settings.run.save_every
     counted = run.step + 1 == run.steps or (every > 0 and (run.step + 1) % every == 0)
     before = None
-    if counted and run.accelerator.is_main_process:  # on the CPU, where there is room for them
-        before = [weight.detach().to("cpu", copy=True) for weight in run.model.parameters()]
+    if counted and (run.sharded or run.accelerator.is_main_process):  # on the CPU, where there is room for them
+        before = [local(weight.detach()).to("cpu", copy=True) for weight in run.model.parameters()]
     own_rate = settings.optimization.marker_learning_rate
     stretched = run.marker_rows if own_rate and rate else None
     rows = stretched.copies() if stretched is not None else []
@@ -154,14 +158,23 @@ def _update(run: Run, rate: float) -> float | None:
         stretched.stretch_step(rows, own_rate / settings.optimization.learning_rate)
     if before is None:
         return None
-    moved = sum(int((new.cpu() != old).sum()) for new, old in zip(run.model.parameters(), before, strict=True))
-    return float(moved / sum(weight.numel() for weight in before))
+    pairs = zip(run.model.parameters(), before, strict=True)
+    moved: float = sum(int((local(new.detach()).cpu() != old).sum()) for new, old in pairs)
+    count: float = sum(weight.numel() for weight in before)
+    if run.sharded:
+        moved, count = summed(run.accelerator, [moved, count])
+    return float(moved / count)
 
 
 def apply_update(run: Run, rate: float) -> None:
     """One step of the optimizer."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    if run.parts is not None:
+        run.parts.take_gradients()
+        run.optimizer.step()
+        run.parts.zero_grad()
+        return
     run.optimizer.step()
     if run.shares is not None:
         run.shares.exchange()

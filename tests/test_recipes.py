@@ -21,7 +21,7 @@ from leia_beam.configuration import Options, _from_recipes, config_lines, parse
 from leia_beam.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("**/*.yaml"))
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("**/*.yaml") if path.parent.name != "accelerate")
 PARSERS = {
     "leia-beam": leia_beam.command_line.make_parser,
     "leia-train": leia_train.command_line.make_parser,

@@ -22,7 +22,10 @@ def test_mirrors_by_name_and_by_address() -> None:
     assert own.urls(DUMPS, "a") == ["http://127.0.0.1:8000/dumps/a"] and own.host == "127.0.0.1:8000"
 
 
-@pytest.mark.parametrize("given", ["", "wikimedai", "ftp://x.org", "https://", "https://x.org/?a=b", "https://a b", "https://me:secret@x.org"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "wikimedai", "ftp://x.org", "https://", "https://x.org/?a=b", "https://a b", "https://me:secret@x.org"],
+)
 def test_what_is_neither_is_refused(given: str) -> None:
     """With the names that there are."""
     with pytest.raises(UsageError, match=r"neither an address .* nor one of wikimedia, accum, your\.org"):

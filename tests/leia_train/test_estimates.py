@@ -12,6 +12,7 @@ from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.estimates import cheapest_fit, fits, needed_bytes, training_seconds
 from leia_train.gpus import GPUS, Gpu, gpu_named, parse_gpus
+from leia_train.memory import memory_bytes
 
 SIZES = {
     "vocab_size": 32_000,
@@ -55,6 +56,7 @@ def test_the_cheapest_fit_fits_and_with_fewer_changes_nothing_does(llama_7b, mem
         return
     values = {
         "--share-optimizer": ("run", {"share_optimizer": True}),
+        "--shard-model": ("run", {"shard_model": True}),
         "--micro-batch 1": ("optimization", {"micro_batch": 1}),
         "--gradient-checkpointing": ("model", {"gradient_checkpointing": True}),
         "--weights bfloat16": ("model", {"weights": "bfloat16"}),
@@ -104,10 +106,30 @@ def test_a_plan_for_other_gpus_says_what_fits_and_how_long_it_takes(arguments, t
     assert main(given) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "a process on H100 (weights 25." in lines["memory"]
-    assert re.search(r"does not fit \(70\.0 GiB of H100 can be had\); with --share-optimizer", lines["warning"])
+    assert re.search(
+        r"does not fit \(70\.0 GiB of H100 can be had\); with --shard-model it takes about \d", lines["warning"]
+    )
     assert re.search(r"about \d+\.\d h on 8 x H100, [\d,]+ tokens/s, at 34% of the peak", lines["time"])
     assert lines["processes"].split()[1:3] == ["8,", "2"]
     assert "attention" not in lines  # which depends on what is installed there
     assert main([*given, "--nproc", "4", "--gpus", "H200"]) == 0
     said = capsys.readouterr().out
     assert "on 4 x H200" in said and main([*given, "--gpus", "8xH1000"]) == 2
+
+
+def test_a_model_in_parts_fits_where_a_whole_one_does_not(llama_7b):
+    """Eight GPUs of 80 GB hold 7 billion weights in float32 in parts, 16 bytes of each by eight, with what is gathered."""
+    gpu = Gpu(name="X", tflops=989.0, memory_gb=80)
+    whole = make_config(nproc=8, gradient_checkpointing=True)
+    parts = replace(whole, run=replace(whole.run, shard_model=True))
+    assert not fits(needed_bytes(whole, llama_7b, gpu), gpu)
+    assert fits(needed_bytes(parts, llama_7b, gpu), gpu)
+    found, before = (memory_bytes(config, llama_7b, gpu.memory_bytes) for config in (parts, whole))
+    weights = sum(weight.numel() for weight in llama_7b.parameters())
+    assert sum(found[name] for name in ("weights", "gradients", "optimizer")) == pytest.approx(2 * weights, rel=1e-6)
+    assert found["activations"] == before["activations"] and "gathered" not in before
+    embeddings, layer = 2 * 32_000 * 4096, (weights - 2 * 32_000 * 4096) / 32
+    assert found["gathered"] == pytest.approx(12 * embeddings + 10 * layer, rel=1e-3)
+    assert cheapest_fit(whole, llama_7b, replace(gpu, memory_gb=48)).flags == ("--shard-model",)
+    alone = replace(parts, run=replace(parts.run, nproc=1))
+    assert "gathered" not in memory_bytes(alone, llama_7b, gpu.memory_bytes)

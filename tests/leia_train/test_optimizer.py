@@ -188,3 +188,23 @@ def test_each_weight_has_random_bits_of_its_own():
     optimizer.step()
     first, second = model.parameters()
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "kahan"])
+def test_rows_of_a_weight_are_rounded_as_in_all_of_it(rounding):
+    """Three steps of a matrix, and of its rows in two parts: the same bits."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(7, 5).to(torch.bfloat16), torch.randn(3, 7, 5).to(torch.bfloat16)
+    config = OptimizationConfig(learning_rate=1e-3, seed=5)
+
+    def moved(first, last):
+        module = torch.nn.ParameterList([torch.nn.Parameter(start[first:last].clone())])
+        wholes = {module[0]: ((7, 5), first)}
+        optimizer = make_optimizer(module, config, weights="bfloat16", rounding=rounding, wholes=wholes)
+        for gradient in gradients:
+            module[0].grad = gradient[first:last].clone()
+            optimizer.step()
+        return module[0].detach()
+
+    whole = moved(0, 7)
+    assert torch.equal(torch.cat([moved(0, 4), moved(4, 7)]), whole) and not torch.equal(whole, start)

@@ -202,7 +202,7 @@ preparing.place_gradients(loss, accelerator)
 weights = list(loss.parameters())
 places = [weight.grad.data_ptr() for weight in weights]
 assert all((weight.grad == 0).all() for weight in weights)
-run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer, model=loss, shares=None)
+run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer, model=loss, shares=None, parts=None)
 for step in range(2):
     for micro in range(2):
         ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index

@@ -1,0 +1,166 @@
+"""From a model's files to the rows of every weight that this process holds, and no more of them in its memory.
+
+Each process reads its own rows, of a sharded checkpoint or of a model's own safetensors files. Where the files have other
+names than the model's weights (mixtures of experts that transformers stacks, a name on the hub, the tiny model), the first
+process reads the model into its main memory and hands on weight by weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from leia_train.checkpoints import DISTRIBUTED, Checkpoint, is_distributed
+from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.loss import TokenLoss
+from leia_train.markers import CheckpointTokenizer
+from leia_train.model import (
+    DTYPES,
+    check_model,
+    check_size,
+    embedding_weights,
+    empty_model,
+    load_model,
+    remote_code,
+    set_to_mean,
+)
+from leia_train.processes import on_main
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.sharding import fill, is_sharded, local, local_rows, named_tensors
+from leia_train.tensor_files import TensorFiles
+
+
+def empty_loss(
+    config: TrainConfig,
+    build: BuildTokenizer,
+    tokenizer: CheckpointTokenizer,
+    checkpoint: Checkpoint | None,
+    report: Callable[[str], None],
+) -> TokenLoss:
+    """The model with its loss, its weights without memory, as it was checked.
+
+    Raises: what load_model raises, but for damaged weights.
+    """
+    settings = config.model
+    where = settings.model if checkpoint is None else str(checkpoint.path)
+    if checkpoint is None and where != TINY_LLAMA:
+        for warning in check_model(where, build, tokenizer)[0]:
+            report(f"warning: {warning}")
+        if settings.trust_remote_code:
+            for line in remote_code(where):
+                report(f"warning: {line}")
+    model = empty_model(
+        where, settings, build, tokenizer, config.data.max_length, trust_remote_code=settings.trust_remote_code
+    )
+    if where != TINY_LLAMA:
+        check_size(model, where, build, config.data.max_length)
+    nn.Module.to(model, DTYPES[settings.weights])
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return TokenLoss(model)
+
+
+def fill_model(
+    model: Any,
+    config: TrainConfig,
+    build: BuildTokenizer,
+    tokenizer: CheckpointTokenizer,
+    checkpoint: Checkpoint | None,
+    accelerator: Accelerator,
+) -> None:
+    """Set the parts that this process holds, as training begins with them or as a checkpoint has them.
+
+    Raises: what load_model raises.
+    """
+    folder = Path(config.model.model) if checkpoint is None else checkpoint.path
+    if folder.is_dir():
+        parts = is_distributed(folder)
+        files = TensorFiles((folder / DISTRIBUTED if parts else folder).glob("*.safetensors"))
+        names = {name: f"model.{name}" if parts else name for name in named_tensors(model)}
+        growing = () if checkpoint is not None else _new_rows(model, config, build, tokenizer)
+        if parts or _has_all(files, model, {id(weight) for weight in growing}):
+            _fill_from_files(model, files, names, growing, tokenizer)
+            return
+    _fill_from_first(model, config, build, tokenizer, checkpoint, accelerator)
+
+
+def _new_rows(
+    model: Any, config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer
+) -> tuple[Tensor, ...]:
+    """The embeddings, where they get rows for the markers."""
+    if tokenizer.marker_ids is None or check_model(config.model.model, build, tokenizer)[1]:
+        return ()
+    return tuple(embedding_weights(model))
+
+
+def _has_all(files: TensorFiles, model: Any, growing: set[int]) -> bool:
+    """Whether the files have every weight by its name, in its shape but for rows that it gets."""
+    names = set(files.names())
+    for name, weight in named_tensors(model).items():
+        if name not in names:
+            return False
+        there, wanted = files.shape(name), tuple(weight.shape)
+        if there != wanted and not (id(weight) in growing and there[1:] == wanted[1:] and there[0] <= wanted[0]):
+            return False
+    return True
+
+
+def _fill_from_files(
+    model: Any,
+    files: TensorFiles,
+    names: Mapping[str, str],
+    growing: tuple[Tensor, ...],
+    tokenizer: CheckpointTokenizer,
+) -> None:
+    """Set the weights from files, in which they have other names."""
+    grow = {id(weight) for weight in growing}
+    for name, weight in named_tensors(model).items():
+        if id(weight) not in grow:
+            _fill_from(files, names[name], weight)
+            continue
+        stored = files.whole(names[name]).float()
+        table = torch.zeros((weight.shape[0], *stored.shape[1:]))
+        table[: len(stored)] = stored
+        del stored
+        assert tokenizer.marker_ids is not None
+        set_to_mean(nn.Parameter(table), tokenizer.marker_ids, tokenizer.real_ids)
+        fill(weight, lambda first, last, table=table: table[first:last])  # type: ignore[misc]
+
+
+def _fill_from(files: TensorFiles, name: str, weight: Tensor) -> None:
+    if not weight.ndim:
+        local(weight).copy_(files.whole(name))
+        return
+    fill(weight, lambda first, last: files.rows(name, first, last))
+
+
+def _fill_from_first(
+    model: Any,
+    config: TrainConfig,
+    build: BuildTokenizer,
+    tokenizer: CheckpointTokenizer,
+    checkpoint: Checkpoint | None,
+    accelerator: Accelerator,
+) -> None:
+    """The first process has the whole model in its main memory; each weight goes to all, one at a time."""
+    settings = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
+    loaded = on_main(
+        accelerator, lambda: load_model(settings, build, tokenizer, config.data.max_length, config.optimization.seed)
+    )
+    there = {} if loaded is None else named_tensors(loaded.model)
+    for name, weight in named_tensors(model).items():
+        here = local(weight)
+        if loaded is None:
+            sent = torch.empty(tuple(weight.shape), dtype=weight.dtype, device=here.device)
+        else:
+            sent = there[name].detach().to(here.device, weight.dtype, copy=True)
+        torch.distributed.broadcast(sent, src=0)
+        first, last = local_rows(weight)
+        with torch.no_grad():
+            here.copy_(sent[first:last] if is_sharded(weight) else sent)

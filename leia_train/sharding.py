@@ -1,0 +1,230 @@
+"""From a model to one that the processes hold together: of every weight each has some rows, gathered layer by layer.
+
+torch's FSDP2 itself, without accelerate's wrapping of it: that gathers the output embeddings by themselves, outside of the
+chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's weights are
+gathered in the type of the computation; the embeddings (and the last norm) in their own type, so that what flows from layer
+to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from leia_beam.errors import UsageError
+from leia_train.config import TrainConfig
+from leia_train.loss import TokenLoss
+
+_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharding:
+    """How a model is held in parts."""
+
+    layers: tuple[str, ...] = ()
+    """Classes of the modules that are gathered as one; empty for those that the model names itself."""
+    reshard: bool = True
+    """A layer's weights go after its forward pass and come again for its backward pass."""
+
+
+def asked_sharding(config: TrainConfig) -> Sharding | None:
+    """What --shard-model or accelerate's configuration asks for; the latter is taken out of the environment.
+
+    Raises: UsageError for what this trainer does not do.
+    """
+    if os.environ.get(_DEEPSPEED, "false").lower() == "true":
+        raise UsageError(
+            "accelerate was told to use DeepSpeed, which this trainer does not run; FSDP2 shards the same as ZeRO-3 (weights, "
+            "gradients, optimizer): give --shard-model, or accelerate a file like recipes/accelerate/fsdp2-8gpu.yaml"
+        )
+    if os.environ.get(_FSDP, "false").lower() != "true":
+        return Sharding() if config.run.shard_model else None
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise UsageError(f"accelerate's FSDP configuration: fsdp_version {version} is not supported here; give 2")
+    try:
+        plugin = FullyShardedDataParallelPlugin()
+    except ValueError as error:
+        raise UsageError(f"accelerate's FSDP configuration: {' '.join(str(error).split())}") from error
+    # accelerate would else wrap the model itself, and transformers read weights in the first process alone.
+    del os.environ[_FSDP]
+    for wrong, name, instead in (
+        (isinstance(plugin.cpu_offload, CPUOffloadPolicy), "fsdp_offload_params", "false"),
+        (plugin.activation_checkpointing, "fsdp_activation_checkpointing", "false, and --gradient-checkpointing"),
+    ):
+        if wrong:
+            raise UsageError(f"accelerate's FSDP configuration: {name} true is not supported here; give {instead}")
+    return Sharding(
+        layers=tuple(plugin.transformer_cls_names_to_wrap or ()), reshard=plugin.reshard_after_forward is not False
+    )
+
+
+def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Put a model whose weights are on the meta device onto the processes' devices, in parts and not yet filled.
+
+    Raises: UsageError where its layers are not known.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    layers = layers_of(loss.model, sharding)
+    computed = torch.bfloat16 if config.model.dtype == "bfloat16" else None
+    policies = [
+        MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for dtype in (computed, None)
+    ]
+    for layer in layers:
+        if config.model.compile:
+            layer.compile()
+        fully_shard(layer, mesh=mesh, mp_policy=policies[0], reshard_after_forward=sharding.reshard)
+    fully_shard(loss, mesh=mesh, mp_policy=policies[1])
+    register_fsdp_forward_method(loss, "within")
+    _materialise(loss, accelerator.device)
+
+
+def layers_of(model: Any, sharding: Sharding) -> list[nn.Module]:
+    """The modules that are gathered as one, inner ones first."""
+    names = sharding.layers or tuple(getattr(model, "_no_split_modules", None) or ())
+    found = [module for module in model.modules() if type(module).__name__ in names]
+    if not found:
+        raise UsageError(
+            f"{type(model).__name__}: its layers are not known ({', '.join(names) or 'it names none'}); name their class as "
+            "fsdp_transformer_layer_cls_to_wrap in accelerate's configuration"
+        )
+    return found[::-1]
+
+
+def _materialise(module: nn.Module, device: torch.device) -> None:
+    """Memory for weights of the meta device; what two modules share stays shared, which Module.to_empty does not keep."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if weight is None:
+                continue
+            if weight not in made:
+                made[weight] = nn.Parameter(torch.empty_like(weight, device=device), requires_grad=weight.requires_grad)
+            part._parameters[name] = made[weight]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.to(device)
+
+
+def is_sharded(weight: Tensor) -> bool:
+    """Whether each process has some rows of it."""
+    return isinstance(weight, DTensor)
+
+
+def local(weight: Tensor) -> Tensor:
+    """The rows that this process has, without a copy: all of them of a tensor that is not in parts."""
+    return weight._local_tensor if isinstance(weight, DTensor) else weight
+
+
+def local_rows(weight: Tensor) -> tuple[int, int]:
+    """Which rows this process has (half-open)."""
+    rows = weight.shape[0] if weight.ndim else 1
+    if not isinstance(weight, DTensor):
+        return 0, rows
+    size = math.ceil(rows / weight.device_mesh.size())
+    first = min(weight.device_mesh.get_local_rank() * size, rows)
+    last = min(first + size, rows)
+    assert last - first == weight._local_tensor.shape[0], "not in parts by rows, the first ones larger"
+    return first, last
+
+
+def like(weight: Tensor, part: Tensor) -> Tensor:
+    """A tensor in parts as a weight is, of which `part` are this process's rows."""
+    if isinstance(part, DTensor) or not isinstance(weight, DTensor) or part.ndim != weight.ndim:
+        return part
+    return DTensor.from_local(
+        part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+    )
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows, on every process: a call that all make together."""
+    return tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def fill(weight: Tensor, read: Callable[[int, int], Tensor]) -> None:
+    """Set this process's rows to what is read of them."""
+    first, last = local_rows(weight)
+    with torch.no_grad():
+        local(weight).copy_(read(first, last) if weight.ndim else read(0, 1))
+
+
+class Parts(nn.Module):
+    """The rows of each weight that this process has, as weights of their own, which the optimizer moves.
+
+    They are the model's own memory. Arithmetic on torch's tensors in parts is planned anew for every step's learning rate,
+    which took longer than the arithmetic.
+    """
+
+    def __init__(self, weights: Sequence[nn.Parameter]):
+        """`weights` in the optimizer's order, after a first forward pass, in which FSDP settles where they lie."""
+        super().__init__()
+        self.whole = tuple(weights)
+        self.rows = nn.ParameterList([nn.Parameter(local(weight.detach())) for weight in weights])
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Which rows they are (half-open)."""
+        return [local_rows(weight) for weight in self.whole]
+
+    def wholes(self) -> dict[nn.Parameter, tuple[tuple[int, ...], int]]:
+        """The shapes of the weights, and the first rows."""
+        return {
+            rows: (tuple(weight.shape), local_rows(weight)[0])
+            for rows, weight in zip(self.rows, self.whole, strict=True)
+        }
+
+    def take_gradients(self) -> None:
+        """Those of the model's weights, which lose them."""
+        for rows, weight in zip(self.rows, self.whole, strict=True):
+            assert rows.data_ptr() == local(weight).data_ptr(), "FSDP has put the weights elsewhere"
+            rows.grad = None if weight.grad is None else local(weight.grad)
+            weight.grad = None
+
+
+def clip_together(weights: Iterable[Tensor], limit: float) -> float:
+    """Shorten the gradients, in parts over the processes, to a norm; the norm they had."""
+    gradients = [local(weight.grad) for weight in weights if weight.grad is not None]
+    own = torch.nn.utils.get_total_norm(gradients).double() ** 2
+    torch.distributed.all_reduce(own)
+    norm = own.sqrt().float()
+    if math.isfinite(limit):
+        scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return float(norm)
+
+
+@contextmanager
+def parts_again(model: Any) -> Iterator[None]:
+    """The embeddings, which stay gathered after a forward pass without a backward pass, are in parts again afterwards."""
+    try:
+        yield
+    finally:
+        if hasattr(model, "reshard"):
+            model.reshard()
+
+
+def named_tensors(model: Any) -> dict[str, Tensor]:
+    """What a checkpoint of a model holds: weights (shared ones once) and the buffers that are saved, by name."""
+    kept = set(model.state_dict())
+    return {**dict(model.named_parameters()), **{n: value for n, value in model.named_buffers() if n in kept}}
+
+
+def names_of(model: Any, weights: Sequence[Tensor]) -> list[str]:
+    """The weights' names."""
+    by_weight = {weight: name for name, weight in model.named_parameters()}
+    return [by_weight[weight] for weight in weights]

@@ -1,0 +1,76 @@
+"""A program that is several processes of many runs, one after the other: `python sharded_runs.py RUNS.json`.
+
+Each run is {"processes", "arguments", "rendezvous", "at", "copy"}: RANK says which process this is; those that a run has no
+place for wait for the next. `at` is [step, process, "stop" or "die"]: the process is told to stop during that step, or is
+killed when it puts the checkpoint after that step in its place. `copy` is [from, to, checkpoint]: a run's folder that is
+copied first, with that checkpoint alone. Each run's end is a line "exit code N".
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+from accelerate.state import AcceleratorState, GradientState
+
+from leia_train import sharded_checkpoints, updates
+from leia_train.checkpoints import step_name
+from leia_train.cli import main
+
+RANK = int(os.environ["RANK"])
+
+
+def stopping(at):
+    """What makes this process stop, or die, at a step."""
+    step, process, how = at
+    if process != RANK:
+        return ExitStack()
+    if how == "stop":
+        update = updates.apply_update
+
+        def stop(run, rate):
+            if run.step + 1 == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            update(run, rate)
+
+        return patch.object(updates, "apply_update", stop)
+    finish = sharded_checkpoints.finish_folder
+
+    def die(temporary, final):
+        if final.name == step_name(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(temporary, final)
+
+    return patch.object(sharded_checkpoints, "finish_folder", die)
+
+
+def copy(source, target, checkpoint):
+    """A run as it was when it had one checkpoint."""
+    shutil.copytree(source, target)
+    for path in Path(target).glob("checkpoint-*"):
+        if path.name != checkpoint:
+            shutil.rmtree(path)
+    (Path(target) / "_status.json").unlink(missing_ok=True)
+
+
+for run in json.loads(Path(sys.argv[1]).read_text()):
+    if run["processes"] <= RANK:
+        print("exit code -", flush=True)
+        continue
+    if RANK == 0 and "copy" in run:
+        copy(*run["copy"])
+    launched = {"WORLD_SIZE": str(run["processes"]), "RANK": str(RANK), "LOCAL_RANK": str(RANK)}
+    launched["LEIA_TRAIN_RENDEZVOUS"] = run["rendezvous"]
+    for name in launched:
+        os.environ.pop(name, None)
+    if run["processes"] > 1:
+        os.environ.update(launched)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    with stopping(run.get("at", [0, -1, ""])):
+        code = main(run["arguments"])
+    print(f"exit code {code}", flush=True)
