@@ -14,7 +14,8 @@ from leia_train.cli import main
 from leia_train.config import ReportConfig
 from leia_train.exposures import Counts
 from leia_train.metrics import read_metrics
-from leia_train.report import exposure_bars, read_folder, report_page, warnings_of, write_report
+from leia_train.report import exposure_bars, report_page, write_report
+from leia_train.report_runs import read_folder, warnings_of
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 
