@@ -100,7 +100,7 @@ def test_no_block_is_neither_run_nor_checked() -> None:
     )
     spans = sum(check_code_span(span) for page in PAGES for span in code_spans(page))
     print(f"blocks {dict(counts)}, commands {dict(commands)}, commands within sentences {spans}")
-    assert counts["run"] >= 25 and counts["checked"] >= 5 and spans >= 30
+    assert counts["run"] >= 40 and counts["checked"] >= 12 and spans >= 70
 
 
 @pytest.mark.parametrize(
