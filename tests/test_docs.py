@@ -100,7 +100,7 @@ def test_no_block_is_neither_run_nor_checked() -> None:
     )
     spans = sum(check_code_span(span) for page in PAGES for span in code_spans(page))
     print(f"blocks {dict(counts)}, commands {dict(commands)}, commands within sentences {spans}")
-    assert counts["run"] >= 25 and counts["checked"] >= 5 and spans >= 30
+    assert counts["run"] >= 40 and counts["checked"] >= 12 and spans >= 70
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,8 @@ def test_the_page_of_recipes_names_each_and_what_they_share() -> None:
     """Every recipe of the tree, with three seeds, a primary endpoint, and the arms that the page promises."""
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `(recipes/\S+)` \|", page, re.MULTILINE))
-    assert named == {str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml")}
+    files = [path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"]
+    assert named == {str(path.relative_to(ROOT)) for path in files}
     for name in named:
         recipe = read_recipe(str(ROOT / name))
         assert {"plain", "leia", "permuted"} <= set(recipe.arms), name
