@@ -115,5 +115,5 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     output = model.get_output_embeddings()
     tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
     embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
-    layer: int = (weights - embeddings) // max(layer_sizes(model).layers, 1)
-    return embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32)
+    layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
+    return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))

@@ -72,7 +72,7 @@ def make_tiny_llama(
     return LoadedModel(model=_as_asked(model, config), warnings=())
 
 
-def empty_model(
+def unfilled_model(
     where: str,
     config: ModelConfig,
     build: BuildTokenizer,

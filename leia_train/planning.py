@@ -24,7 +24,7 @@ from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import memory_bytes
 from leia_train.mixture import MixedPlan
-from leia_train.model import check_model, empty_model
+from leia_train.model import check_model, unfilled_model
 from leia_train.opening import make_plan, open_data
 from leia_train.plan import TrainingPlan
 from leia_train.runs import CODE, check_output, code_fingerprint
@@ -210,4 +210,4 @@ def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: Checkpo
     """The model without its weights, with rows for the markers."""
     if config.model.model != TINY_LLAMA:
         check_model(config.model.model, build, tokenizer)
-    return empty_model(config.model.model, config.model, build, tokenizer, config.data.max_length)
+    return unfilled_model(config.model.model, config.model, build, tokenizer, config.data.max_length)

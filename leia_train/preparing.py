@@ -163,8 +163,8 @@ def prepare(
         stop=stop,
         report=report,
         progress=progress,
-        source_tokens=source_tokens,
         parts=parts,
+        source_tokens=source_tokens,
     )
 
 

@@ -25,10 +25,10 @@ from leia_train.model import (
     check_model,
     check_size,
     embedding_weights,
-    empty_model,
     load_model,
     remote_code,
     set_to_mean,
+    unfilled_model,
 )
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
@@ -55,7 +55,7 @@ def empty_loss(
         if settings.trust_remote_code:
             for line in remote_code(where):
                 report(f"warning: {line}")
-    model = empty_model(
+    model = unfilled_model(
         where, settings, build, tokenizer, config.data.max_length, trust_remote_code=settings.trust_remote_code
     )
     if where != TINY_LLAMA:
