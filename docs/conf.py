@@ -18,12 +18,12 @@ suppress_warnings: list[str] = []
 html_theme = "pydata_sphinx_theme"
 html_title = "LEIA"
 html_theme_options = {
-    "show_prev_next": True,
+    "navbar_center": [],
     "secondary_sidebar_items": ["page-toc"],
-    "navbar_align": "left",
-    "header_links_before_dropdown": 8,
+    "show_prev_next": True,
     "use_edit_page_button": False,
 }
+html_sidebars = {"**": ["globaltoc.html"]}
 html_show_sourcelink = False
 html_copy_source = False
 html_static_path: list[str] = []

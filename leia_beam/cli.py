@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _termination_as_interrupt():
             _run(given, beam_options, console)
+            sys.stdout.flush()  # here, where a reader that has gone is no error
     except KeyboardInterrupt as error:
         kept = str(error) or "finished units are kept, run the same command again to go on"
         console.interrupted(f"interrupted; {kept}", Interrupted.exit_code)

@@ -67,9 +67,10 @@ def mirror_at(base: str, name: str = "") -> Mirror:
 
     Raises: UsageError for what is no address.
     """
-    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", base):
+    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", base):
+        shown = re.sub("//[^/]*@", "//…@", base[:100])  # no password on a screen
         raise UsageError(
-            f"--mirror {base[:100]}: neither an address (https://…) nor one of {', '.join(MIRRORS)}"
+            f"--mirror {shown}: neither an address (https://…) nor one of {', '.join(MIRRORS)}"
             f"{nearest(base, list(MIRRORS))}"
         )
     base = base.rstrip("/")

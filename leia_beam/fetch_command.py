@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,8 +133,7 @@ def _run(chosen: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder}: is a file; give a folder")
     plan = plan_fetch(wanted, source, folder, chosen.console, update=chosen.update)
-    for line in plan_lines(plan, folder):
-        print(line)
+    _print(plan_lines(plan, folder))
     if chosen.dry_run:
         check_space(plan, folder)
         return
@@ -154,6 +155,14 @@ def _kinds(given: Sequence[str] | None, sitelinks_from: str) -> tuple[str, ...]:
                 f"--fetch-only {','.join(given)}: {kind!r} is none of {', '.join(_KINDS)}{nearest(kind, _KINDS)}"
             )
     return tuple(dict.fromkeys(given))
+
+
+def _print(lines: Sequence[str]) -> None:
+    """Print, though the reader may have gone: that is no reason to end the downloads."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plan_lines(plan: FetchPlan, folder: Path) -> list[str]:

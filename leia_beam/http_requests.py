@@ -26,7 +26,7 @@ _LONGEST_BACKOFF_S = 60.0
 _MOST_REDIRECTS = 8
 _MOST_TEXT_BYTES = 64 << 20
 _PIECE_BYTES = 256 << 10
-_BUSY, _PASSING = (429, 503), (408, 500, 502, 504)
+_BUSY, _PASSING, _NO_HEAD = (429, 503), (408, 500, 502, 504), (405, 501)
 
 
 class NotFound(LeiaError):
@@ -165,6 +165,9 @@ class Http:
             if status in (200, 206, 416):
                 return response, at
             response.close()
+            if method == "HEAD" and status in _NO_HEAD:
+                method = "GET"  # whose body is not read
+                continue
             if status in _BUSY:
                 seconds = _retry_after_s(response.headers.get("Retry-After", ""))
                 if seconds is not None:

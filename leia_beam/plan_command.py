@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if not any(dump.kind == PAGES for dump in dumps):
         raise UsageError("give the wiki's dumps, or their sizes, with --pages")
     formats = [dump.format for dump in dumps if dump.kind == WIKIDATA]
+    options.console.status("plan", "measuring rates on this machine with made-up dumps")
     rates = calibrate(options.sample, formats[0] if formats else "bz2", options.tokenizer)
     dealing = PULLED if options.runner.lower().removesuffix("runner") in _PULLING_RUNNERS else DEALT
     found = estimate(
@@ -80,6 +81,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         dealing=dealing,
         is_local=options.runner == "local",
     )
+    options.console.clear()
     if options.json:
         print(json.dumps({"rates": asdict(rates), "plan": asdict(found)}, indent=1))
     else:

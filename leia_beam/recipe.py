@@ -118,6 +118,10 @@ class Recipe:
             return next(iter(self.arms))
         raise UsageError(f"{self.path}: has the arms {', '.join(self.arms)}; say with --arm which one is meant")
 
+    def is_trained(self, arm: str) -> bool:
+        """Whether an arm has a run of training for each seed, and no model of its own."""
+        return arm not in self.arms or self.arms[arm].is_trained
+
     def seed(self) -> int:
         """The seed of the training where none is given: the first of the recipe's."""
         return self.seeds[0] if self.seeds else DEFAULT_SEED
@@ -143,8 +147,7 @@ class Recipe:
 
     def scores_folder(self, arm: str, seed: int | str) -> Setting | None:
         """Where it is scored: `evaluation.output`, else FOLDER/evaluation/ARM-SEED, or …/ARM for one that is not trained."""
-        trained = arm not in self.arms or self.arms[arm].is_trained
-        name = f"{arm}-{seed}" if trained else arm
+        name = f"{arm}-{seed}" if self.is_trained(arm) else arm
         return self.section(EVALUATION, arm).get("output") or self.below_folder(f"evaluation/{name}")
 
     def report_folder(self) -> Setting | None:
@@ -254,10 +257,10 @@ def _put(tree: _Tree, setting: str) -> None:
         raise UsageError(f"{place}: must be of the form NAME=VALUE, such as training.steps=50")
     variables = tree.get("variables")
     known = variables.value if variables is not None and isinstance(variables.value, dict) else {}
-    if len(keys) == 1 and name not in (*_PARTS, *_MOVED):
-        if name not in known:
+    if len(keys) == 1 and name not in _PARTS:
+        if name not in known and name not in _MOVED:
             raise UsageError(f"{place}: the recipe has no variable {name!r}{nearest(name, [*known, *_PARTS])}")
-        keys = ["variables", name]
+        keys = ["variables", name] if name in known else keys
     entry = _Entry(_set_value(text, place), place)
     at = tree
     for depth, key in enumerate(keys[:-1]):
@@ -325,7 +328,7 @@ def _variables(tree: _Tree) -> dict[str, str]:
     variables: dict[str, str] = {}
     for name, inner in _mapping(entry, "variables").items():
         setting = _setting(inner, f"variables.{name}", variables)
-        if name == "folder" or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        if name in _PARTS or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
             raise UsageError(f"{inner.place}: a variable cannot be called {name!r}; take letters, digits and _")
         if setting.value is None:
             raise UsageError(f"{inner.place}: the variable {name!r} has no value; give it one with --set {name}=…")

@@ -96,7 +96,8 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
     with _needs("planning"):
         from leia_train.planning import describe
     plan: PlanConfig = make_groups(options)["plan"]
-    for line in describe(config, report=options.console.say, gpus=plan.gpus):
+    console: Console = options.console
+    for line in describe(config, report=console.say, gpus=plan.gpus, tell=console.progress):
         print(line)
     return 0
 

@@ -166,6 +166,7 @@ COMMANDS: Mapping[str, Command] = {
         example="leia-train report runs/plain runs/leia --output report.html",
         groups={"report": ReportConfig},
         positional="runs",
+        recipe=RecipeUse(section=TRAINING, names=derived.NAMES_OF_REPORT, derive=derived.for_report),
     ),
     "doctor": Command(
         summary="say what training would find on this machine; with a run's options, whether it can run here",

@@ -9,13 +9,15 @@ FOLDER/exported/ARM-SEED       its model for others
 
 from __future__ import annotations
 
-from leia_beam.recipe import TRAINING, Recipe, Setting
+from leia_beam.errors import UsageError
+from leia_beam.recipe import DEFAULT_ARM, TRAINING, Recipe, Setting
 from leia_beam.recipe_use import Chosen
 
 NAMES_OF_STUDY = {"arms": "", "seeds": "", "dry_run": ""}
 NAMES_OF_BAKE = {"output": "baked"}
 NAMES_OF_EXPORT = {"checkpoint": "output", "output": "exported", "dtype": "export_dtype", "base": "export_base"}
 NAMES_OF_EXPOSURES = {"run": "output", "output": "exposures", "step": "exposures_step"}
+NAMES_OF_REPORT = {"runs": "reported", "output": "training_report", "exposures": "report_exposures"}
 """What options are called in a recipe whose name `train` has for something else."""
 
 
@@ -36,8 +38,13 @@ def seed_of(chosen: Chosen) -> int | str:
 
 
 def for_train(chosen: Chosen) -> dict[str, Setting]:
-    """Shards, output, seed, and where the sources of a mix are kept."""
+    """Shards, output, seed, and where the sources of a mix are kept.
+
+    Raises: UsageError for an arm that is scored as it is.
+    """
     recipe = chosen.recipe
+    if not recipe.is_trained(chosen.arm):
+        raise UsageError(f"--arm {chosen.arm}: has a model of its own to score, and is not trained")
     found = {"shards": shards_of(recipe), "output": recipe.run_folder(chosen.arm, seed_of(chosen))}
     if "mix" in chosen.values:
         found["mix_store"] = recipe.below_folder("sources")
@@ -67,3 +74,18 @@ def for_exposures(chosen: Chosen) -> dict[str, Setting]:
     """The run."""
     run = chosen.recipe.run_folder(chosen.arm, seed_of(chosen))
     return {} if run is None else {"run": run}
+
+
+def for_report(chosen: Chosen) -> dict[str, Setting]:
+    """The runs of all arms and seeds, and where their page goes."""
+    recipe = chosen.recipe
+    output = recipe.below_folder("report/training.html")
+    runs = [
+        run.texts[0]
+        for seed in recipe.seeds or (recipe.seed(),)
+        for arm in recipe.arms or (DEFAULT_ARM,)
+        if recipe.is_trained(arm) and (run := recipe.run_folder(arm, seed)) is not None
+    ]
+    if output is None or not runs:
+        return {}
+    return {"runs": Setting(value=tuple(runs), place=output.place), "output": output}

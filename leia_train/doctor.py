@@ -232,7 +232,7 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
     from leia_beam.manifest import read_manifest
     from leia_train.markers import add_markers
     from leia_train.model import check_model
-    from leia_train.planning import empty_model
+    from leia_train.planning import planned_model
     from leia_train.shard_folders import read_build_tokenizer
 
     folder = Path(config.data.shards[0])
@@ -245,7 +245,7 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
         warnings, _ = check_model(config.model.model, build, tokenizer)
         for warning in warnings:
             yield Finding(state=WARNING, subject="--model", text=warning)
-    model: Any = empty_model(config, build, tokenizer)
+    model: Any = planned_model(config, build, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     yield Finding(
         state=OK, subject="--model", text=f"{config.model.model}: {type(model).__name__}, {weights:,} weights"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_train.attention import candidates
 from leia_train.checkpoints import newest_checkpoint
@@ -35,8 +36,12 @@ from leia_train.tracking import choose_tracker
 _GIB = 1 << 30
 
 
-def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = "") -> Iterator[str]:
+def describe(
+    config: TrainConfig, *, report: Callable[[str], None], gpus: str = "", tell: Tell | None = None
+) -> Iterator[str]:
     """The lines of the plan; `gpus`, such as 8xH100, are those to plan for, else the one that is here.
+
+    `tell` is told how far the stores are.
 
     Raises: what `train` would raise before its first step, but for damaged weights.
     """
@@ -50,7 +55,7 @@ def describe(config: TrainConfig, *, report: Callable[[str], None], gpus: str = 
     processes = config.run.nproc
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
-    plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output)
+    plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, tell)
     yield from _wikis(plan.main)
     yield from _amounts(config, plan)
     yield from _settings(config, tokenizer)
@@ -125,7 +130,7 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
 
 def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
-    model = empty_model(config, plan.store.tokenizer, tokenizer)
+    model = planned_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     is_cuda = config.run.device == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if is_cuda else "cpu")
@@ -201,7 +206,7 @@ def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
 
 
-def empty_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
+def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
     """The model without its weights, with rows for the markers."""
     if config.model.model != TINY_LLAMA:
         check_model(config.model.model, build, tokenizer)

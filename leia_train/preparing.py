@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from leia_beam.console import Tell
-from leia_beam.errors import UsageError
+from leia_beam.errors import MissingResource, UsageError
 from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
@@ -217,6 +217,8 @@ def _settle_loss(
 
     def look(model: Any) -> bool:
         if config.model.liger:
+            if compiled:
+                raise MissingResource("--liger: not for a model in parts; leave it or --shard-model out")
             apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
         settle(
             model,

@@ -5,6 +5,7 @@ The number of processes that was asked for is asserted, because accelerate's CPU
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -71,8 +72,13 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def close_processes() -> None:
-    """Leave the group, where there is one."""
+    """Leave the group, where there is one.
+
+    The group itself is kept until the process ends: its destructor waits, with the interpreter lock, for gloo's threads, one of
+    which may be waiting for that lock to drop the tensors of the last exchange (seen on a machine with much to do).
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(torch.distributed.group.WORLD))
         torch.distributed.destroy_process_group()
 
 

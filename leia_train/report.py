@@ -6,77 +6,51 @@ Several runs are drawn over each other; runs that differ in a final number alone
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from functools import partial
+from dataclasses import MISSING, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leia_beam.console import LOGGER
 from leia_beam.errors import LeiaError, UsageError
 from leia_beam.html_pages import Html, Number, bullets, callout, details, element, page, section, table, text_in, tiles
 from leia_beam.svg_charts import (
     Bar,
-    Curve,
     bars,
-    curves_chart,
-    curves_legend,
-    group_styles,
     percent,
     short_count,
 )
-from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig, RunConfig
-from leia_train.exposures import Counts, by_entity, count_exposures, plan_of_run
+from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig
+from leia_train.exposures import Counts, by_entity, count_sources, plan_of_run
 from leia_train.files import disk_errors
-from leia_train.metrics import SpikeWatch, read_metrics
-from leia_train.runs import CODE, LOG_NAME, RUN_NAME, read_run, read_status
+from leia_train.plan import TrainingPlan
+from leia_train.report_curves import curves_of
+from leia_train.report_runs import (
+    ReadRun,
+    Record,
+    distinct_names,
+    losses_of,
+    names_of,
+    planned_steps,
+    rates_of,
+    read_folder,
+    status_of,
+    tasks_of,
+    total_of,
+    warnings_of,
+)
+from leia_train.runs import CODE
 
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
-_MAX_WARNINGS = 5
 _MAX_CALLOUTS = 4
 _FINGERPRINT = "data_fingerprint"
 _MAX_SAID = 100
-_GOES_ON = "the same command goes on"
-"""Said of an interruption, which a run that went on has behind it."""
 _MAX_ENTITIES = 15
-_SPIKE = RunConfig(output="-").spike
-_WAITED_SHARE = 0.1
-"""Above it the device waits for rows long enough to be told."""
-_LEGEND_RUNS = 3
-"""Of more runs than these, one legend stands above all curves."""
-
-Record = Mapping[str, Any]
-
-
-_SAID = re.compile(rf"^\d[\d-]+ \d[\d:,]+ ([A-Z]+) {LOGGER}: (.*)$", re.MULTILINE)
-"""A line of the log file that is the program's own: its level and what was said."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReadRun:
-    """What a run's folder holds: `steps` and `evaluations` are its metrics, `said` (level, line) what it told its user."""
-
-    name: str
-    folder: Path
-    identity: Mapping[str, Any]
-    versions: Mapping[str, str]
-    status: Mapping[str, Any]
-    steps: Sequence[Record]
-    evaluations: Sequence[Record]
-    said: Sequence[tuple[str, str]]
-
-    @property
-    def step(self) -> int:
-        """The last step that was done."""
-        return int(self.steps[-1]["step"]) if self.steps else 0
 
 
 def write_report(config: ReportConfig) -> str:
@@ -98,47 +72,6 @@ def write_report(config: ReportConfig) -> str:
     return str(path)
 
 
-def read_folder(folder: Path, name: str) -> ReadRun:
-    """A run as its folder has it.
-
-    Raises: UsageError where there is none.
-    """
-    if not (folder / RUN_NAME).is_file():
-        raise UsageError(f"{folder}: holds no run (no {RUN_NAME}); give the --output of leia-train train")
-    records = read_metrics(folder)
-    return ReadRun(
-        name=name,
-        folder=folder,
-        identity=read_run(folder),
-        versions=json.loads((folder / RUN_NAME).read_bytes()).get("versions", {}),
-        status=read_status(folder),
-        steps=[record for record in records if "loss" in record],
-        evaluations=[record for record in records if "loss" not in record],
-        said=_said(folder / LOG_NAME),
-    )
-
-
-def _said(path: Path) -> list[tuple[str, str]]:
-    """The program's own lines of a log file, each once; none where there is no file."""
-    if not path.is_file():
-        return []
-    return list(dict.fromkeys(_SAID.findall(path.read_text(encoding="utf-8", errors="replace"))))
-
-
-def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of those above as it takes to tell them apart.
-
-    >>> distinct_names([Path("a/run"), Path("b/run")])
-    ['a/run', 'b/run']
-    """
-    whole = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, whole)) + 1):
-        names = ["/".join(parts[-depth:]) for parts in whole]
-        if len(set(names)) == len(names):
-            return names
-    raise UsageError(f"{folders[0]}: the same run is given twice")
-
-
 def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
     """The page. Nothing in it is loaded from anywhere."""
     title = f"Training of {runs[0].name}" if len(runs) == 1 else f"Training of {len(runs)} runs"
@@ -146,7 +79,7 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
         title,
         *([_tiles(runs[0])] if len(runs) == 1 else [section("Runs", _runs(runs))]),
         *_warnings(runs),
-        *_curves(runs),
+        *curves_of(runs),
         *_figures(runs),
         *([_exposures(run, len(runs) > 1) for run in runs] if exposures else []),
         section("Configuration", *_configuration(runs)),
@@ -159,19 +92,15 @@ def report_page(runs: Sequence[ReadRun], *, exposures: bool) -> str:
 # ---- what is seen first
 
 
-def _status(run: ReadRun) -> str:
-    return str(run.status.get("status", "not finished"))
-
-
 def _tiles(run: ReadRun) -> Html:
     facts = [
-        ("status", _status(run)),
-        ("steps", f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}"),
-        ("tokens", short_count(_sum(run, "tokens"))),
-        ("inserted", percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1))),
+        ("status", status_of(run)),
+        ("steps", f"{run.step:,} of {planned_steps(run):,}" if run.step < planned_steps(run) else f"{run.step:,}"),
+        ("tokens", short_count(total_of(run, "tokens"))),
+        ("inserted", percent(total_of(run, "inserted_tokens") / (total_of(run, "tokens") or 1))),
         ("last loss", _last(run, "loss")),
         ("tokens a second", _rate(run)),
-        ("time", _duration(_sum(run, "seconds"))),
+        ("time", _duration(total_of(run, "seconds"))),
     ]
     return tiles(facts)
 
@@ -182,30 +111,20 @@ def _runs(runs: Sequence[ReadRun]) -> Html:
     rows = [
         [
             run.name,
-            _status(run),
+            status_of(run),
             str(run.identity.get("strategy", "–")),
             str(run.identity.get("seed", "–")),
-            f"{run.step:,} of {_steps(run):,}" if run.step < _steps(run) else f"{run.step:,}",
-            short_count(_sum(run, "tokens")),
-            percent(_sum(run, "inserted_tokens") / (_sum(run, "tokens") or 1)),
+            f"{run.step:,} of {planned_steps(run):,}" if run.step < planned_steps(run) else f"{run.step:,}",
+            short_count(total_of(run, "tokens")),
+            percent(total_of(run, "inserted_tokens") / (total_of(run, "tokens") or 1)),
             _last(run, "loss"),
             _last(run, "name_loss"),
             _rate(run),
-            _duration(_sum(run, "seconds")),
+            _duration(total_of(run, "seconds")),
         ]
         for run in runs
     ]
     return table("Runs", columns, rows)
-
-
-def _steps(run: ReadRun) -> int:
-    """The steps that the run was to have: a finished one has had them."""
-    asked = int(run.identity.get("steps", 0))
-    return run.step if _status(run) == "finished" else max(asked, run.step)
-
-
-def _sum(run: ReadRun, name: str) -> Any:
-    return sum(record[name] for record in run.steps)
 
 
 def _last(run: ReadRun, name: str) -> str:
@@ -213,13 +132,9 @@ def _last(run: ReadRun, name: str) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _rates(run: ReadRun) -> list[tuple[float, float]]:
-    return [(record["step"], record["tokens"] / max(record["seconds"], 1e-9)) for record in run.steps]
-
-
 def _rate(run: ReadRun) -> str:
     """The median over steps: the first ones are slow."""
-    rates = [rate for _, rate in _rates(run)]
+    rates = [rate for _, rate in rates_of(run)]
     return f"{statistics.median(rates):,.0f}" if rates else "–"
 
 
@@ -239,31 +154,6 @@ def _duration(seconds: float) -> str:
 # ---- what the guards say
 
 
-def warnings_of(run: ReadRun) -> list[str]:
-    """What in a run's folder asks to be looked at."""
-    lines = []
-    done = f"{run.step:,} of {_steps(run):,} steps are done"
-    if _status(run) == "interrupted":
-        lines.append(f"the run was interrupted: {done}; the same command goes on")
-    elif _status(run) != "finished":
-        lines.append(f"the run is not finished: {done}; it trains still, or was killed")
-    watch = SpikeWatch(_SPIKE)
-    found = (watch.warning(record["step"], record["loss"]) for record in run.steps)
-    spikes = [line.removeprefix("warning: ") for line in found if line]
-    lines += spikes[:_MAX_WARNINGS]
-    if len(spikes) > _MAX_WARNINGS:
-        lines.append(f"and {len(spikes) - _MAX_WARNINGS:,} more steps whose loss is far above those before them")
-    lines += [
-        f"a loss or gradient was not finite: its rows are in {path.name}"
-        for path in sorted(run.folder.glob("bad-rows-*"))
-    ]
-    lines += [line for level, line in run.said if level == "WARNING" and line not in spikes and _GOES_ON not in line]
-    seconds = _sum(run, "seconds")
-    if seconds and _sum(run, "waited_s") > _WAITED_SHARE * seconds:
-        lines.append(f"training waited for its rows {percent(_sum(run, 'waited_s') / seconds)} of the time")
-    return lines
-
-
 def _warnings(runs: Sequence[ReadRun]) -> Iterator[Html]:
     """Each by itself where they are few, as one list where they are many."""
     lines = [f"{run.name}: {line}" if len(runs) > 1 else line for run in runs for line in warnings_of(run)]
@@ -273,109 +163,22 @@ def _warnings(runs: Sequence[ReadRun]) -> Iterator[Html]:
         yield section(f"{len(lines)} warnings", bullets(lines))
 
 
-# ---- curves
-
-Value = Callable[[Record], float | None]
-
-
-def _curves(runs: Sequence[ReadRun]) -> Iterator[Html]:
-    """All that is known over steps; what no run has at two steps or more is no curve (single figures have a table)."""
-    if not any(run.steps for run in runs):
-        yield section("Curves", element("p", "No step is done yet.", class_="soft"))
-        return
-    legend = len(runs) <= _LEGEND_RUNS
-    above = [] if legend else [element("div", curves_legend(_styled(runs, [[] for _ in runs])), class_="card")]
-    charts = [
-        element("div", curves_chart(title, unit, _styled(runs, points), legend=legend, zero=zero), class_="card")
-        for title, unit, points, zero in _all_points(runs)
-        if any(len(of_run) > 1 for of_run in points)
-    ]
-    yield element("section", element("h2", "Curves"), *above, element("div", *charts, class_="grid"))
-
-
-def _styled(runs: Sequence[ReadRun], points: Sequence[Sequence[tuple[float, float]]]) -> list[Curve]:
-    return [
-        Curve(name=run.name, points=of_run, colour=colour, dash=dash)
-        for run, of_run, (colour, dash) in zip(runs, points, group_styles([run.name for run in runs]), strict=True)
-    ]
-
-
-Points = list[list[tuple[float, float]]]
-
-
-def _all_points(runs: Sequence[ReadRun]) -> Iterator[tuple[str, str, Points, bool]]:
-    """(title, unit, points of each run, whether the axis begins at 0)."""
-
-    def steps(value: Value) -> Points:
-        return [_points(run.steps, value) for run in runs]
-
-    yield "Loss", "nats a token, all labels", steps(lambda record: record["loss"]), False
-    yield "Loss of inserted names", "nats a token", steps(lambda record: record.get("name_loss")), False
-    for name in _names(runs, _losses):
-        points = [_points(run.evaluations, partial(_loss_of, name)) for run in runs]
-        yield f"Evaluation: {name}", "bits per byte", points, False
-    for name in _names(runs, _tasks):
-        points = [_points(run.evaluations, partial(_score_of, name)) for run in runs]
-        yield f"Task: {name}", f"{_metric(runs, name)}, 0 to 1", points, True
-    yield "Learning rate", "after warmup and decay", steps(lambda record: record["learning_rate"]), True
-    yield "Gradient norm", "before clipping", steps(lambda record: record["gradient_norm"]), False
-    yield "Speed", "tokens a second", [_rates(run) for run in runs], True
-    inserted = steps(lambda record: record["inserted_tokens"] / max(record["tokens"], 1))
-    if any(y for points in inserted for _, y in points):
-        yield "Inserted tokens", "share of a step's tokens, markers among them", inserted, True
-
-
-def _points(records: Sequence[Record], value: Value) -> list[tuple[float, float]]:
-    found = ((record["step"], value(record)) for record in records)
-    return [(step, y) for step, y in found if y is not None]
-
-
-def _losses(record: Record) -> dict[str, Mapping[str, Any]]:
-    """The losses of an evaluation by the name of their texts."""
-    first = {"validation": record["evaluation"]} if record.get("evaluation") else {}
-    return {**first, **record.get("evaluations", {})}
-
-
-def _tasks(record: Record) -> Mapping[str, Mapping[str, Any]]:
-    tasks: Mapping[str, Mapping[str, Any]] = record.get("tasks", {})
-    return tasks
-
-
-def _names(runs: Sequence[ReadRun], what: Callable[[Record], Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for record in run.evaluations for name in what(record)))
-
-
-def _loss_of(name: str, record: Record) -> float | None:
-    found = _losses(record).get(name)
-    return None if found is None else float(found["bits_per_byte"])
-
-
-def _score_of(name: str, record: Record) -> float | None:
-    found = _tasks(record).get(name)
-    return None if found is None else float(found["score"])
-
-
-def _metric(runs: Sequence[ReadRun], name: str) -> str:
-    found = (_tasks(record).get(name) for run in runs for record in run.evaluations)
-    return next(str(task["metric"]) for task in found if task is not None)
-
-
 # ---- figures
 
 
 def _figures(runs: Sequence[ReadRun]) -> Iterator[Html]:
     """The last evaluation of each text, and the last score of each task."""
     rows = [
-        [name, "bits per byte", *(_shown(_last_of(run, name, _losses), "bits_per_byte") for run in runs)]
-        for name in _names(runs, _losses)
+        [name, "bits per byte", *(_shown(_last_of(run, name, losses_of), "bits_per_byte") for run in runs)]
+        for name in names_of(runs, losses_of)
     ]
     rows += [
-        [name, "names, nats a token", *(_shown(_last_of(run, name, _losses), "nats_per_name_token") for run in runs)]
-        for name in _names(runs, _losses)
-        if any(_last_of(run, name, _losses).get("nats_per_name_token") is not None for run in runs)
+        [name, "names, nats a token", *(_shown(_last_of(run, name, losses_of), "nats_per_name_token") for run in runs)]
+        for name in names_of(runs, losses_of)
+        if any(_last_of(run, name, losses_of).get("nats_per_name_token") is not None for run in runs)
     ]
-    for name in _names(runs, _tasks):
-        found = [_last_of(run, name, _tasks) for run in runs]
+    for name in names_of(runs, tasks_of):
+        found = [_last_of(run, name, tasks_of) for run in runs]
         one = next(task for task in found if task)
         chance = "" if one["chance"] is None else f", chance {one['chance']:.4f}"
         rows.append([name, f"{one['metric']}, {one['n']:,} items{chance}", *(_shown(task, "score") for task in found)])
@@ -403,8 +206,15 @@ def _exposures(run: ReadRun, with_name: bool) -> Html:
         plans, identity = plan_of_run(run.folder)
     except LeiaError as error:
         return section(heading, callout("Note", f"not counted: {error}"))
-    plan, rows = plans.main, int(plans.counts(run.step * identity["batch"])[0])
-    counts = count_exposures(plan, rows * plan.data.max_length)
+    parts: list[Html] = []
+    for name, plan, counts in count_sources(plans, run.step * identity["batch"]):
+        parts += [element("h3", name)] if plans.is_mixed else []
+        parts += [element("p", _exposure_line(counts), class_="soft"), _exposures_of(heading, plan, counts)]
+    return section(heading, *parts)
+
+
+def _exposures_of(heading: str, plan: TrainingPlan, counts: Counts) -> Html:
+    """How often links were seen, beside the names that were seen most."""
     entities = [
         [
             text_in(None, exposure.name),
@@ -413,18 +223,9 @@ def _exposures(run: ReadRun, with_name: bool) -> Html:
         ]
         for exposure in islice(by_entity(plan, counts), _MAX_ENTITIES)
     ]
-    numbers = ("times", "with its name", "tokens")
-    columns = ["seen most often", "item", *(Number(number) for number in numbers)]
-    return section(
-        heading,
-        element("p", _exposure_line(counts), class_="soft"),
-        element(
-            "div",
-            element("div", exposure_bars(counts)),
-            table(f"{heading}: names seen most often", columns, entities),
-            class_="beside",
-        ),
-    )
+    columns = ["seen most often", "item", *map(Number, ("times", "with its name", "tokens"))]
+    names = table(f"{heading}: names seen most often", columns, entities)
+    return element("div", element("div", exposure_bars(counts)), names, class_="beside")
 
 
 def _exposure_line(counts: Counts) -> str:

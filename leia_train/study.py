@@ -55,7 +55,7 @@ def study_runs(recipe: Recipe, chosen: StudyConfig) -> list[StudyRun]:
     runs = list(_untrained(recipe, wanted))
     for seed in seeds:
         if not chosen.seeds or seed in chosen.seeds:
-            runs += [_trained(recipe, arm, seed) for arm in wanted if _is_trained(recipe, arm)]
+            runs += [_trained(recipe, arm, seed) for arm in wanted if recipe.is_trained(arm)]
     for name, paths in (
         ("training.output", [run.folder for run in runs if run.folder is not None]),
         ("evaluation.output", [run.scores for run in runs]),
@@ -67,13 +67,9 @@ def study_runs(recipe: Recipe, chosen: StudyConfig) -> list[StudyRun]:
     return runs
 
 
-def _is_trained(recipe: Recipe, arm: str) -> bool:
-    return arm not in recipe.arms or recipe.arms[arm].is_trained
-
-
 def _untrained(recipe: Recipe, arms: Sequence[str]) -> Iterator[StudyRun]:
     for arm in arms:
-        if not _is_trained(recipe, arm):
+        if not recipe.is_trained(arm):
             yield StudyRun(arm=arm, seed=None, folder=None, scores=_scores(recipe, arm, ""))
 
 

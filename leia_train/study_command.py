@@ -23,12 +23,14 @@ from leia_train.command_line import make_config, make_parser
 from leia_train.config import StudyConfig, TrainConfig
 from leia_train.files import sha256_of, write_json
 from leia_train.launcher import is_launched
+from leia_train.runs import STATUS_NAME
 from leia_train.study import FINISHED, StudyRun, study_runs, training_state
 from leia_train.study_steps import output_of, run_step
 
 NOTES_NAME = "study.json"
 _RESULTS = "results.json"
 _TRAINING = "training.html"
+_TRAINING_PAGE = "training.html"
 _PAGES = ("comparison.html", "comparison.md", "comparison.json")
 
 Report = Callable[[str], None]
@@ -160,6 +162,7 @@ class _Study:
             self._note("scored", run.name, self.key_of(run))
             report(f"{run.name}: {', '.join(_scores_of(run))}")
         self._show_training(bool(missing))
+        self._draw_training(report)
         self._look_for_items(report)
         self._compare(report)
 
@@ -170,6 +173,21 @@ class _Study:
         if folders and (has_changed or not page.is_file()):
             words = ["leia_train", "report", *folders, "--no-exposures", "--output", str(page)]
             run_step(words, "the page of the trainings")
+
+    def _draw_training(self, report: Report) -> None:
+        runs = [run.folder for run in self.runs if run.folder is not None]
+        key = _sha256("\n".join(f"{run} {sha256_of(run / STATUS_NAME)}" for run in runs))
+        if not runs or (self.training_page.is_file() and self.notes["drawn"].get("key") == key):
+            return
+        report("drawing the training")
+        words = ["leia_train", "report", *map(str, runs), "--output", str(self.training_page), "--no-exposures"]
+        run_step(words, "the page of the training")
+        self._note("drawn", "key", key)
+
+    @property
+    def training_page(self) -> Path:
+        """Where the curves of all runs are."""
+        return self.report_folder / _TRAINING_PAGE
 
     def _look_for_items(self, report: Report) -> None:
         if self.contamination is None:
@@ -215,6 +233,8 @@ class _Study:
         for run in self.runs:
             model = "" if run.folder is None else f"model {run.folder / FINAL_NAME}, "
             yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
+        if any(run.folder is not None for run in self.runs):
+            yield f"training: {self.training_page}"
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
         if (self.report_folder / _TRAINING).is_file():
@@ -267,7 +287,7 @@ def _sha256(text: str) -> str:
 
 def _read_notes(path: Path) -> dict[str, Any]:
     """The notes of the study so far; none where they are damaged, since they only spare work."""
-    empty: dict[str, Any] = {"scored": {}, "contamination": {}, "compared": {}}
+    empty: dict[str, Any] = {"scored": {}, "drawn": {}, "contamination": {}, "compared": {}}
     try:
         found = json.loads(path.read_bytes())
         return {part: dict(found.get(part, {})) for part in empty}

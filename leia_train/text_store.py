@@ -35,8 +35,8 @@ from leia_train.text_sources import TextSource, read_records
 TEXT_STORE_VERSION = 1
 _NOTE, _TOKENS, _LENGTHS = "_encoding.json", "tokens.bin", "lengths.bin"
 _BATCH_CHARACTERS = 1 << 19
-_NOTED_CHARACTERS = 1 << 24
-"""Between two notes: some seconds of work."""
+_NOTED_CHARACTERS = 1 << 22
+"""Between two notes: two or three seconds of work."""
 _CHUNK = 1 << 20
 
 

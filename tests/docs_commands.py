@@ -27,6 +27,7 @@ OTHERS_OPTIONS = {
     "Beam": "--direct_running_mode --direct_num_workers --prism_location --sdk_worker_parallelism "
     "--number_of_execution_retries --s3_endpoint_url --s3_region_name --project --region --temp_location "
     "--sdk_container_image --flexrs_goal --machine_type --disk_size_gb --setup_file",
+    "accelerate": "--config_file --num_processes --mixed_precision",
     "docker": "--target --build-arg",
     "lm-eval": "--include_path",
     "the reference's scripts": "--model_name --model_name_or_path --preprocessed_dataset_dir --wikidata_id_file --output_dir "
@@ -210,6 +211,9 @@ def _check_python(words: Sequence[str]) -> None:
 
 def _check_launcher(words: Sequence[str]) -> None:
     at = words.index("-m")
+    for word, before in zip(words[:at], ["", *words]):
+        if before == "--config_file":
+            _check_path(word)
     _check_ours(words[at + 1].replace("_", "-"), words[at + 2 :])
 
 
@@ -249,6 +253,9 @@ def check_code_span(span: str) -> int:
     words = span.split()
     if words[0] in MODULES and len(words) > 1:
         _check_ours(words[0], shlex.split(span)[1:])
+        return 1
+    if words[0] in ("accelerate", "torchrun") and "-m" in words:
+        check_command(shlex.split(span))
         return 1
     if words[0] == "make" and len(words) > 1 and not _PLACEHOLDER.match(words[1]):
         _check_make(words[1:2])

@@ -52,7 +52,7 @@ def test_the_page_shows_names_beside_links_in_real_tokens(demo: Path) -> None:
     for word in ("aligned to tokens", "東京", "アポロ11号", "Madrid", "Training", "leia_sample_ja", "leia-beam build"):
         assert word in text
     assert page.loads == []
-    assert len(page.links) == 3 and all((demo / link).is_file() for link in page.links)
+    assert len(page.links) == 4 and all((demo / link).is_file() for link in page.links)
     assert str(ROOT) not in text.replace(str(demo), "")
 
 

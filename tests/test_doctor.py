@@ -327,6 +327,32 @@ def test_kernels_and_types_that_need_a_gpu(training: list[str], capsys: pytest.C
     assert found["GPU"][0] == "note"
 
 
+class _OldGpu:
+    name, total_memory, major, minor = "Tesla T4", 50_000_000, 7, 5
+
+
+def test_a_gpu_that_is_old_small_and_alone(
+    training: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No bfloat16, too little memory, fewer GPUs than processes; each by itself, and --device cpu leaves it alone."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: _OldGpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *index: (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    code, found = _of_training(training, capsys, "--device", "auto", "--nproc", "2", "--dtype", "bfloat16")
+    assert code == 5
+    assert found["GPU 0"][0] == "warning" and "Tesla T4" in found["GPU 0"][1] and "bfloat16 no" in found["GPU 0"][1]
+    assert found["processes"] == ("problem", "2 asked for, 1 GPUs can be used; --nproc 1")
+    assert found["GPU memory"][0] == "problem" and "the smallest GPU has 0 GiB" in found["GPU memory"][1]
+    code, found = _of_training(training, capsys, "--device", "auto", "--attention", "varlen", "--dtype", "bfloat16")
+    assert code == 5 and "it needs compute capability 8.0" in found["attention"][1]
+    code, found = _of_training(training, capsys)
+    assert code == 0 and "GPU memory" not in found
+
+
 def test_more_processes_than_cores_and_a_batch_that_they_cannot_share(
     training: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -412,6 +412,26 @@ def test_a_mirror_that_lacks_the_file_or_has_another(
     assert f"has 9 bytes, {BIG_BYTES:,} are listed" in _error(capsys)
 
 
+def test_a_server_that_knows_no_head(server: MirrorServer, mirror_folder: Path, tmp_path: Path) -> None:
+    """Some object stores behind a mirror's name: the file's answer is begun and left."""
+    server.faults.append(_at(BIG, Answer(status=405), method="HEAD", times=9))
+    _fetch_quickly(server, tmp_path)
+    assert _same(tmp_path, mirror_folder, BIG)
+
+
+def test_a_reader_of_the_list_that_has_gone_ends_no_fetch(
+    server: MirrorServer, mirror_folder: Path, tmp_path: Path
+) -> None:
+    """`leia-beam fetch … | head -1`."""
+    command = [sys.executable, "-m", "leia_beam", *_big(server, tmp_path, "--quiet")]
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
+    assert _same(tmp_path, mirror_folder, BIG)
+
+
 def test_a_file_that_goes_away_while_it_is_pinned(
     server: MirrorServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -619,7 +639,16 @@ def test_a_killed_fetch_costs_no_byte_twice(
     )
     command = [sys.executable, "-m", "leia_beam", *_big(server, tmp_path)]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     part = tmp_path / f"{BIG}.part"
     while not (part.exists() and part.stat().st_size > 500_000):
         assert process.poll() is None, process.communicate()

@@ -222,7 +222,7 @@ def pages(demo: Path, arabic_page: Path, tmp_path_factory: pytest.TempPathFactor
     scores = {"h1": 1, "table": 1, "svg.interval": 2, ".item": 4, ".choices li": 8, ".said": 8}
     return {
         "demo": Shown(
-            demo / "index.html", {"h1": 1, ".bars li": 14, ".read .name": 20, ".curve": 2, "pre": 8, "table": 2}
+            demo / "index.html", {"h1": 1, ".bars li": 14, ".read .name": 20, ".curve": 2, "pre": 4, "table": 2}
         ),
         "preview-ja": Shown(folder / "preview-ja.html", article),
         "preview-ar": Shown(arabic_page, {**article, ".text .none": 2, ".text .name.part": 2}),

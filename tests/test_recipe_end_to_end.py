@@ -38,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sample: Sample) -> Iterator
         ("  tokenizer: ${model}\n", f"  tokenizer: {sample.tokenizer}\n  mirror: MIRROR\n"),
         ("  marker_logits: false\n", "  marker_logits: false\n  tracker: none\n"),
         ("steps: 20", "steps: 3"),
-        ("batch: 16", "batch: 4"),
+        ("batch: 8", "batch: 4"),
         (
             "tasks: leia_xcsqa_${language},leia_xcsqa_en",
             f"tasks: leia_sample_es\n  data_dir: {SAMPLE_SOURCES / 'eval'}",
         ),
-        ("limit: 200", "limit: 8"),
+        ("limit: 100", "limit: 8"),
         ("groups: [leia_xcsqa]", "groups: [leia_sample]"),
         ("seeds: [1, 2, 3]", "seeds: [7]"),
     ):
@@ -81,7 +81,7 @@ def test_fetched_dumps_are_what_every_command_takes(
     for command, flag in (("articles", "pages"), ("sitelinks", "wikidata"), ("plan", "pages"), ("plan", "wikidata")):
         assert leia_beam([command, "-c", "es.yaml", "--print-config"]) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"  {flag}: "))
-        assert "work/cpu/es/dumps/" in line and line.endswith("# fetched, derived from folder, es.yaml:12"), line
+        assert "work/cpu/es/dumps/" in line and line.endswith("# fetched, derived from folder, es.yaml:13"), line
     assert leia_beam(["stats", "-c", "es.yaml"]) == 0
     assert leia_beam(["validate", "-c", "es.yaml"]) == 0
 
@@ -94,7 +94,7 @@ def test_every_command_says_from_the_recipe_what_it_would_do(corpus: Path, capsy
         leia_train(["plan", "-c", "es.yaml", "--arm", "plain", "--set", "folder=other", "--shards", f"{corpus}/shards"])
         == 0
     )
-    assert "3 steps x 4 rows x 512 tokens" in capsys.readouterr().out
+    assert "3 steps x 4 rows x 256 tokens" in capsys.readouterr().out
     assert leia_eval(["run", "-c", "es.yaml", "--dry-run"]) == 0
     assert capsys.readouterr().out.count("-- item ") == 3
     assert leia_train(["study", "-c", "es.yaml", "--dry-run"]) == 0

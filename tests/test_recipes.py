@@ -126,7 +126,7 @@ def test_the_property_is_tried_on_every_command_with_a_section() -> None:
     ("program", "command"),
     [
         *(("leia-beam", command) for command in ("fetch", "build", "entities", "shards", "stats")),
-        *(("leia-train", command) for command in ("train", "plan", "study", "bake", "export", "exposures")),
+        *(("leia-train", command) for command in ("train", "plan", "study", "bake", "export", "exposures", "report")),
         *(("leia-eval", command) for command in ("run", "compare", "contamination", "ls", "report")),
     ],
 )
@@ -135,8 +135,10 @@ def test_the_recipes_of_the_repository_are_read_by_all_commands(recipe: Path, pr
     parser = PARSERS[program]()
     use = parser.command_parsers()[command].recipe_use
     assert use is not None
-    arms = list(read_recipe(str(recipe)).arms) if use.has_arms else [None]
-    for arm in arms:
+    made = read_recipe(str(recipe))
+    for arm in list(made.arms) if use.has_arms else [None]:
+        if program == "leia-train" and arm is not None and not made.is_trained(arm):
+            continue
         parse(PARSERS[program](), [command, "-c", str(recipe), *([] if arm is None else ["--arm", arm])])
 
 

@@ -122,6 +122,7 @@ def test_a_study_trains_scores_and_compares_all_arms(first_seed: tuple[int, str,
     assert comparison["primary"]["tasks"] == ["leia_sample_ja"] and comparison["base"] == "plain"
     assert comparison["tasks"]["leia_sample_ja"]["seen"] is not None, "the search for test items is part of the report"
     assert "Primary endpoint." in Path("work/report/comparison.html").read_text()
+    assert "plain-1" in Path("work/report/training.html").read_text()
     assert "Training of 2 runs" in Path("work/report/training.html").read_text()
 
 

@@ -164,9 +164,10 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> Html:
 def _links(scores: Mapping[str, Path], comparison: Path) -> Html:
     """Links to the reports below the page's folder."""
     root = comparison.parents[1]
-    pages = {**{arm: folder / "report.html" for arm, folder in scores.items()}, "comparison": comparison}
+    pages = {f"scores of {arm}": folder / "report.html" for arm, folder in scores.items()}
+    pages |= {"comparison": comparison, "curves of the trainings": comparison.with_name("training.html")}
     paths = {name: path.with_suffix(".html").relative_to(root).as_posix() for name, path in pages.items()}
-    return bullets(joined(["whole report: ", element("a", name, href=path)]) for name, path in paths.items())
+    return bullets(element("a", name, href=path) for name, path in paths.items())
 
 
 def _comparison(scores: Mapping[str, Path], comparison: Path) -> Html:

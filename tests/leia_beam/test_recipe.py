@@ -188,6 +188,7 @@ def test_settings_are_put_into_the_recipe(write):
         ("variables: {a: null}", r"recipe.yaml:1: the variable 'a' has no value; give it one with --set a="),
         ("variables: {a: [b]}", r"the variable 'a' is one text"),
         ("variables: {folder: b}", r"a variable cannot be called 'folder'"),
+        ("variables: {seeds: b}", r"a variable cannot be called 'seeds'"),
         ("variables: {a b: c}", r"a variable cannot be called 'a b'"),
         ("variables: {a: '${b}', b: c}", r"recipe.yaml:1: unknown variable 'b'; the recipe has none"),
         ("variables: {abc: c}\nname: ${abd}", r"recipe.yaml:2: unknown variable 'abd'; did you mean 'abc'\?"),
@@ -230,6 +231,14 @@ def test_a_setting_that_means_nothing_is_named(write, setting, message):
     """As it was typed."""
     with pytest.raises(UsageError, match=message):
         read_recipe(write(RECIPE), [setting])
+
+
+def test_a_variable_may_have_the_name_of_an_old_section(write):
+    """`model` is a good name for a variable; without it the setting is one of an old recipe."""
+    path = write("variables: {model: a}\ntraining: {model: '${model}'}")
+    assert values(read_recipe(path, ["model=b"]), "training") == {"model": "b"}
+    with pytest.raises(UsageError, match=r"'data' is no part of a recipe any more"):
+        read_recipe(path, ["data=b"])
 
 
 def test_an_arm_must_be_one_of_the_recipes(write):

@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from shard_fixture import SENTENCES, make_articles, write_shards, write_tokenizer
 
+from leia_beam.configuration import parse
+from leia_beam.errors import OtherBuild
 from leia_train import loader, text_store, updates
 from leia_train.cli import main
+from leia_train.command_line import make_config, make_parser
 from leia_train.exposures import plan_of_run
 from leia_train.metrics import read_metrics
+from leia_train.study import FINISHED, StudyRun, training_state
 
 ROOT = str(Path(__file__).resolve().parents[2])
 NAMES = ["shards", "english", "spanish", "code"]
@@ -160,7 +164,7 @@ def test_two_processes_read_the_rows_of_one_and_go_on_bit_for_bit(arguments, mix
             process.kill()  # its processes notice, save what they have and end
             process.communicate(timeout=120)
             process = launch(command, stderr=subprocess.PIPE)
-        said = process.communicate(timeout=200)[1]
+        said = process.communicate(timeout=300)[1]
         assert process.returncode == 0, said[-2000:]
     assert steps(tmp_path / "whole") == steps(tmp_path / "killed")
     assert weights(tmp_path / "whole") == weights(tmp_path / "killed")
@@ -304,6 +308,35 @@ def test_a_recipe_lists_sources_and_a_setting_replaces_them(shards, sources, tmp
         assert [line[14:].partition(":")[0] for line in lines if line.startswith("source ")] == expected
     assert main([str(flag) for flag in (*flags, "--set", "replay=x")]) == 2
     assert "recipe.yaml:4" in capsys.readouterr().err
+
+
+def test_a_recipe_with_a_folder_keeps_the_texts_tokens_for_all_arms(tmp_path, capsys):
+    """FOLDER/sources; without a mix, and where it is given, not."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "folder: work\ncorpus: {}\ntraining: {model: m, mix: [en=en.txt:10%]}\narms: {plain: {}, leia: {}}\n"
+    )
+    for flags, expected in (
+        ([], "mix_store: work/sources  # derived from folder"),
+        (["--mix-store", "x"], "mix_store: x  # --mix-store"),
+        (["--set", "training.mix="], "mix_store: ''  # default"),
+    ):
+        assert main(["train", "-c", str(recipe), "--arm", "plain", "--print-config", *flags]) == 0
+        assert expected in capsys.readouterr().out.replace('""', "''")
+
+
+def test_a_study_knows_the_sources_of_a_finished_run(arguments, mix, sources, undisturbed):
+    """Finished for the same content; another source's content is refused before anything is done."""
+    run = undisturbed(arguments, mix)
+    study_run = StudyRun(arm="leia", seed=42, folder=run, scores=run)
+
+    def state(*flags):
+        return training_state(study_run, make_config(parse(make_parser(), arguments(*flags, output=run))))
+
+    assert state(*mix) == FINISHED
+    other = [words.replace("english.txt", "code.parquet") + ",column=body" * ("english" in words) for words in mix]
+    with pytest.raises(OtherBuild, match=r"source .english. had other content|other options"):
+        state(*other)
 
 
 def test_stores_of_texts_are_shared_between_runs(arguments, sources, tmp_path, monkeypatch):

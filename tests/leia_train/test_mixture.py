@@ -16,6 +16,7 @@ from leia_train.document_turns import document_turns
 from leia_train.mix_sources import SHARES_OF
 from leia_train.opening import mixed_plan
 from leia_train.plan import TrainingPlan
+from leia_train.row_turns import RowTurns
 
 MARKERS = ((90,), (91,))
 COLUMNS = ("input_ids", "position_ids", "labels", "kinds")
@@ -191,12 +192,15 @@ def test_the_budget_in_target_tokens_goes_by_the_shards_own_tokens():
 
 
 def test_shares_that_are_not_the_recipes_are_an_error():
-    """One row of another source is seen."""
+    """One row of another source is seen; so are turns that are not by the shares, though the rows are theirs."""
     plan = make_plan(*THREE)
     tokens = (plan.counts(200) * 10).tolist()
     plan.check_shares(200, tokens)
     with pytest.raises(LeiaError, match=r"source shards: 990 tokens were read in 200 rows of 10, its share is 1,000"):
         plan.check_shares(200, [tokens[0] - 10, tokens[1] + 10, *tokens[2:]])
+    plan._turns = RowTurns([1, 1, 1, 1])
+    with pytest.raises(LeiaError, match="source shards: 500 tokens were read"):
+        plan.check_shares(200, (plan.counts(200) * 10).tolist())
 
 
 def test_a_source_without_its_store_is_named():

@@ -129,3 +129,19 @@ def test_one_arm_must_be_meant(recipe):
     """Two arms, none of them leia and no primary endpoint."""
     with pytest.raises(UsageError, match="has the arms a, b; say with --arm which one"):
         train_config(recipe("folder: f\ntraining: {model: m}\narms: {a: {}, b: {}}"))
+
+
+def test_an_arm_with_a_model_of_its_own_is_not_trained(recipe):
+    """It is scored as it is."""
+    path = recipe("folder: f\ntraining: {model: m}\narms: {base: {evaluation: {model: big}}, leia: {}}")
+    with pytest.raises(UsageError, match=r"--arm base: has a model of its own to score, and is not trained"):
+        train_config(path, arm="base")
+
+
+def test_the_report_of_a_recipe_shows_all_its_runs(recipe, capsys):
+    """Arms by seeds, without those that are not trained."""
+    path = recipe("folder: f\narms: {base: {evaluation: {model: big}}, plain: {}, leia: {}}\nseeds: [1, 2]")
+    assert main(["report", "-c", path, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    runs = ", ".join(f"f/training/{arm}-{seed}" for seed in (1, 2) for arm in ("plain", "leia"))
+    assert f"  reported: [{runs}]  # derived" in printed and "  training_report: f/report/training.html" in printed

@@ -14,7 +14,8 @@ from leia_train.cli import main
 from leia_train.config import ReportConfig
 from leia_train.exposures import Counts
 from leia_train.metrics import read_metrics
-from leia_train.report import exposure_bars, read_folder, report_page, warnings_of, write_report
+from leia_train.report import exposure_bars, report_page, write_report
+from leia_train.report_runs import read_folder, warnings_of
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 
@@ -112,6 +113,23 @@ def test_two_runs_are_drawn_over_each_other_and_what_differs_is_said(run, tmp_pa
     assert len(tree.xpath("//section[h2='Runs']//tbody/tr")) == 2
     same = page_of(run, copied(run, tmp_path / "leia-3")).text_content()
     assert "These are runs of one configuration." in same
+
+
+def test_a_run_of_several_sources_has_curves_of_each(run, tmp_path):
+    """Loss and share of the tokens by source; a step without any token of a source leaves it out."""
+
+    def mixed(records):
+        for record in records:
+            if "loss" in record:
+                record["source_tokens"] = {"jawiki": 60, "<b>web": record["tokens"] // 4}
+                record["source_losses"] = {"jawiki": 2.5, "<b>web": None if record["step"] == 2 else 1.25}
+        return records
+
+    tree = page_of(copied(run, tmp_path / "mixed", mixed))
+    assert figures(tree, "Loss: jawiki") == [[str(step), "2.500"] for step in range(1, 7)]
+    assert figures(tree, "Loss: <b>web") == [[str(step), "1.250"] for step in (1, 3, 4, 5, 6)]
+    assert {row[1] for row in figures(tree, "Tokens: <b>web")} == {"0.2500"}
+    assert "Loss: jawiki" not in page_of(run).text_content()
 
 
 def test_of_many_runs_one_legend_stands_above_all_curves(run, tmp_path):

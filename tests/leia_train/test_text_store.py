@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -178,3 +179,14 @@ def test_a_file_without_a_document_is_refused(texts, tokenizer, tmp_path):
     with pytest.raises(DamagedInput, match=r"--mix english: .*3\.txt holds no document"):
         open_text_store(source_of(texts), tokenizer, tmp_path / "out")
     assert not list((tmp_path / "out").glob("store-????????"))
+
+
+def test_two_runs_that_want_the_same_store_encode_it_once(texts, tokenizer, tmp_path, monkeypatch):
+    """The second waits for the first, then finds it."""
+    runs = []
+    run = text_store._Encoding.run
+    monkeypatch.setattr(text_store._Encoding, "run", lambda self: runs.append(1) or run(self))
+    with ThreadPoolExecutor(2) as pool:
+        opened = [pool.submit(open_text_store, source_of(texts), tokenizer, tmp_path / "out") for _ in range(2)]
+        stores = [each.result() for each in opened]
+    assert runs == [1] and documents_of(stores[0]) == documents_of(stores[1])
