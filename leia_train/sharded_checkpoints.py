@@ -40,7 +40,7 @@ from leia_train.processes import on_main, summed
 from leia_train.sharding import Parts, like, local, named_tensors, names_of, whole
 from leia_train.tensor_files import MAX_FILE_BYTES, TensorWriter
 
-_PART_BYTES = 1 << 30
+_PART_BYTES = 1 << 28
 """Of a file of one process: torch makes each one in memory before it is written."""
 
 
@@ -152,7 +152,7 @@ def _state(model: Any, training: Training) -> dict[str, Tensor]:
 
 
 def _writer(folder: Path, state: Mapping[str, Tensor], processes: int) -> HuggingFaceStorageWriter:
-    """Which puts about a GiB into a file."""
+    """Which puts about `_PART_BYTES` of a process into a file."""
     files, size = {}, 0
     for name in sorted(state):
         size += state[name].numel() * state[name].element_size() // processes
