@@ -76,11 +76,23 @@ def _dispatch(arguments: list[str], console: Console) -> int:
     options.console, console.quiet = console, getattr(options, "quiet", False)  # which a recipe may have
     with told_where(options):
         if options.print_config:
+            _check(options)
             print("\n".join(config_lines(options)))
         else:
             handlers[options.command](options)
     sys.stdout.flush()
     return 0
+
+
+def _check(options: Options) -> None:
+    """Refuse at once what a command with these options would refuse after the training: its tasks, its primary endpoint."""
+    from leia_eval import recipe
+    from leia_eval.catalog import read_catalog, select_tasks
+
+    if getattr(options, "tasks", None):
+        select_tasks(options.tasks, read_catalog())
+    if options.command == "compare":
+        recipe.primary_of(options.recipe_read)
 
 
 def _ls(options: Options) -> None:

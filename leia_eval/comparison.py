@@ -30,7 +30,7 @@ class Primary:
     metric: str | None = None
     """None: each task's own first metric."""
     groups: tuple[str, ...] = ()
-    """Tasks of these groups (tags); none given, all."""
+    """Tasks of these names and groups (tags); none given, all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ def _primary_row(
         task
         for task in shared
         if _task(first, task)["language"] != "en"
-        and (not primary.groups or _task(first, task)["group"] in primary.groups)
+        and (not primary.groups or {task, _task(first, task)["group"]} & set(primary.groups))
     ]
     clustered = []
     for task in chosen:
@@ -287,7 +287,9 @@ def _notes(
     if primary is None:
         wanted = options.primary
         notes.append(
-            f"No primary endpoint: it needs arms named {wanted.arm} and {wanted.against}, and a task for them."
+            f"No primary endpoint: it needs arms named {wanted.arm} and {wanted.against}, and a task"
+            + (f" of {', '.join(wanted.groups)}" if wanted.groups else "")
+            + ", not an English one."
         )
     if options.floor is None:
         notes.append("No floor: run an untrained model (leia-eval run --untrained SEED) and give it as --floor.")

@@ -14,6 +14,7 @@ from leia_beam.configuration import parse
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.recipe import Recipe
 from leia_beam.suggestions import nearest
+from leia_eval.catalog import read_catalog, select_tasks
 from leia_eval.command_line import build_parser, model_options, prompt_options
 from leia_eval.comparison import Primary
 from leia_eval.run_folder import StoredRun
@@ -43,7 +44,7 @@ def run_options(
 def primary_of(recipe: Recipe) -> Primary:
     """The primary endpoint of a recipe.
 
-    Raises: UsageError for an unknown name, with the nearest one, and for a list where one text is meant.
+    Raises: UsageError for an unknown name, arm, task or tag, with the nearest one, and for a list where one text is meant.
     """
     known = [field.name for field in fields(Primary)]
     given = {name: setting for name, setting in recipe.primary.items() if setting.texts}
@@ -53,6 +54,16 @@ def primary_of(recipe: Recipe) -> Primary:
         if name != "groups" and isinstance(setting.value, tuple):
             raise UsageError(f"{setting.place}: primary.{name} is one text, not a list")
     texts = {name: setting.texts[0] for name, setting in given.items() if name != "groups"}
+    for name in ("arm", "against"):
+        if name in texts and recipe.arms and texts[name] not in recipe.arms:
+            raise UsageError(
+                f"{given[name].place}: primary.{name}: the recipe has no arm {texts[name]!r}{nearest(texts[name], recipe.arms)}"
+            )
+    if "groups" in given:
+        try:
+            select_tasks(given["groups"].texts, read_catalog())
+        except UsageError as error:
+            raise UsageError(f"{given['groups'].place}: primary.groups: {error}") from error
     return Primary(groups=given["groups"].texts if "groups" in given else (), **texts)
 
 

@@ -17,7 +17,7 @@ import torch
 from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_train.attention import candidates
-from leia_train.checkpoints import newest_checkpoint
+from leia_train.checkpoints import FINAL_NAME, is_whole, newest_checkpoint
 from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
 from leia_train.gpus import Gpu, gpu_here, parse_gpus
@@ -27,7 +27,7 @@ from leia_train.mixture import MixedPlan
 from leia_train.model import check_model, unfilled_model
 from leia_train.opening import make_plan, open_data
 from leia_train.plan import TrainingPlan
-from leia_train.runs import CODE, check_output, code_fingerprint
+from leia_train.runs import CODE, check_output, code_fingerprint, read_status
 from leia_train.schedule import learning_rate
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.speed import flops_per_token
@@ -61,9 +61,11 @@ def describe(
     yield from _settings(config, tokenizer)
     yield from _model(config, plan, tokenizer, gpu)
     checkpoint = newest_checkpoint(output, report)
-    yield f"output        {output}: " + (
-        "a new run" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
-    )
+    if read_status(output).get("status") == "finished" and is_whole(output / FINAL_NAME, sums=False):
+        state = "finished; train would do nothing"
+    else:
+        state = "a new run" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
+    yield f"output        {output}: {state}"
 
 
 def _wikis(plan: TrainingPlan) -> Iterator[str]:

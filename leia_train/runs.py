@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from leia_beam.errors import OtherBuild, UsageError
+from leia_beam.errors import MissingResource, OtherBuild, UsageError
 from leia_train.files import disk_errors, write_json
 
 RUN_NAME = "_run.json"
@@ -56,7 +56,7 @@ def code_fingerprint() -> str:
 def locked(output: Path) -> Iterator[None]:
     """Hold the output folder, so that no second run writes into it.
 
-    Raises: UsageError where another run holds it.
+    Raises: MissingResource where another run holds it.
     """
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def locked(output: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(
+            raise MissingResource(
                 f"--output {output}: another run is writing to it; wait for it or give another folder"
             ) from error
         yield

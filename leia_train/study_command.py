@@ -10,14 +10,16 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leia_beam.configuration import Options, parse
-from leia_beam.errors import Interrupted, MissingResource, UsageError
-from leia_beam.recipe import EVALUATION, Recipe
+from leia_beam.errors import Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
+from leia_beam.manifest import MANIFEST_NAME
+from leia_beam.recipe import CORPUS, EVALUATION, Recipe
 from leia_train.checkpoints import COMPLETE_NAME, FINAL_NAME
 from leia_train.command_line import make_config, make_parser
 from leia_train.config import StudyConfig, TrainConfig
@@ -86,6 +88,9 @@ class _Study:
         folder = recipe.report_folder()
         if folder is None:
             raise UsageError(f"{recipe.path}: a study needs `folder`, below which everything is written")
+        output_of(
+            ["leia_eval", "compare", *flags, "--print-config"], "the comparison"
+        )  # is its primary endpoint known?
         seen = recipe.section(EVALUATION).get("contamination")
         notes_path = Path(folder.texts[0]) / NOTES_NAME
         return cls(
@@ -104,7 +109,7 @@ class _Study:
         """Whether a run's scores are there and of the model that is there, with the values of today."""
         if run.folder is not None and self.training[run.name] != FINISHED:
             return False
-        return (run.scores / _RESULTS).is_file() and self.notes["scored"].get(run.name) == self.key_of(run)
+        return _has_scores(run) and self.notes["scored"].get(run.name) == self.key_of(run)
 
     def key_of(self, run: StudyRun) -> str:
         """What the scores of a run depend on."""
@@ -117,9 +122,26 @@ class _Study:
         for run in self.runs:
             training = "not trained" if run.folder is None else self.training[run.name]
             yield f"{run.name:<{width}}  training: {training}; scores: {FINISHED if self.is_scored(run) else 'to do'}"
+        yield from self._corpus_lines()
         if self.contamination is not None:
             yield f"test items in the corpus are looked for: {self.contamination}"
         yield f"report: {self.report_folder}" if len(self.arms()) > 1 else "one arm alone: nothing to compare"
+
+    def _corpus_lines(self) -> Iterator[str]:
+        """What stands against the corpus: that it is not there, or that the recipe would make another one today."""
+        corpus = self.recipe.corpus_folder()
+        if corpus is None or not self.recipe.section(CORPUS):
+            return
+        command = f"leia-beam build {shlex.join(self.flags)}"
+        if not Path(corpus.texts[0], "shards", MANIFEST_NAME).is_file():
+            yield f"warning: {corpus.texts[0]} holds no finished corpus: {command}"
+            return
+        try:
+            output_of(["leia_beam", "build", *self.flags, "--dry-run"], "the corpus")
+        except OtherBuild as error:
+            yield f"warning: the corpus is not the one that the recipe would make today: {error}"
+        except LeiaError:
+            return  # its dumps may be gone, which a finished corpus does not need
 
     def arms(self) -> dict[str, list[StudyRun]]:
         """The runs by arm, in the recipe's order."""
@@ -242,6 +264,15 @@ class _Study:
         if len(self.arms()) > 1:
             yield from _primary_line(self.report_folder / _PAGES[2])
             yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"
+
+
+def _has_scores(run: StudyRun) -> bool:
+    """Whether its results and all of its answers are there; whether they are whole is looked at when they are read."""
+    try:
+        tasks = json.loads((run.scores / _RESULTS).read_bytes())["tasks"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((run.scores / "samples" / f"{task['name']}.jsonl").is_file() for task in tasks)
 
 
 def _scores_of(run: StudyRun) -> Iterator[str]:

@@ -185,12 +185,12 @@ def test_an_output_of_a_run_with_other_options_exits_2_with_what_differs(argumen
     assert main(arguments("--steps", 1, "--warmup", 0, "--save-every", 5, "--micro-batch", 1, "--keep", 3)) == 0
 
 
-def test_an_output_that_another_run_holds_exits_2(arguments, capsys, tmp_path):
+def test_an_output_that_another_run_holds_exits_5(arguments, capsys, tmp_path):
     """Two runs never write into one folder."""
     (tmp_path / "run").mkdir()
     with (tmp_path / "run/.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        assert main(arguments()) == 2
+        assert main(arguments()) == 5
     assert "another run is writing to it" in capsys.readouterr().err
 
 

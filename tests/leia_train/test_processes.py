@@ -342,7 +342,7 @@ def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path
     (tmp_path / "run").mkdir()
     with (tmp_path / "run/.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        done = run(arguments(*FLAGS, "--nproc", 2), code=2)
+        done = run(arguments(*FLAGS, "--nproc", 2), code=5)
     assert "another run is writing to it" in done.stderr and "Traceback" not in done.stderr
     assert "process 1: another process of this run ended" in done.stderr
 
