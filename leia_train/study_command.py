@@ -31,7 +31,6 @@ from leia_train.study_steps import output_of, run_step
 
 NOTES_NAME = "study.json"
 _RESULTS = "results.json"
-_TRAINING = "training.html"
 _TRAINING_PAGE = "training.html"
 _PAGES = ("comparison.html", "comparison.md", "comparison.json")
 
@@ -183,20 +182,12 @@ class _Study:
             )
             self._note("scored", run.name, self.key_of(run))
             report(f"{run.name}: {', '.join(_scores_of(run))}")
-        self._show_training(bool(missing))
         self._draw_training(report)
         self._look_for_items(report)
         self._compare(report)
 
-    def _show_training(self, has_changed: bool) -> None:
-        """One page of all trained runs' curves."""
-        folders = [str(run.folder) for run in self.runs if run.folder is not None]
-        page = self.report_folder / _TRAINING
-        if folders and (has_changed or not page.is_file()):
-            words = ["leia_train", "report", *folders, "--no-exposures", "--output", str(page)]
-            run_step(words, "the page of the trainings")
-
     def _draw_training(self, report: Report) -> None:
+        """One page of all trained runs' curves."""
         runs = [run.folder for run in self.runs if run.folder is not None]
         key = _sha256("\n".join(f"{run} {sha256_of(run / STATUS_NAME)}" for run in runs))
         if not runs or (self.training_page.is_file() and self.notes["drawn"].get("key") == key):
@@ -255,12 +246,10 @@ class _Study:
         for run in self.runs:
             model = "" if run.folder is None else f"model {run.folder / FINAL_NAME}, "
             yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
-        if any(run.folder is not None for run in self.runs):
-            yield f"training: {self.training_page}"
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
-        if (self.report_folder / _TRAINING).is_file():
-            yield f"curves of the trainings: {self.report_folder / _TRAINING}"
+        if any(run.folder is not None for run in self.runs):
+            yield f"curves of the trainings: {self.training_page}"
         if len(self.arms()) > 1:
             yield from _primary_line(self.report_folder / _PAGES[2])
             yield f"comparison: {self.report_folder / _PAGES[0]} and {self.report_folder / _PAGES[1]}"
