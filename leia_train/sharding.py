@@ -20,7 +20,13 @@ from accelerate import Accelerator
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 from leia_beam.errors import UsageError
@@ -173,6 +179,7 @@ class Parts(nn.Module):
     def __init__(self, weights: Sequence[nn.Parameter]):
         """`weights` in the optimizer's order, after a first forward pass, in which FSDP settles where they lie."""
         super().__init__()
+        assert all(map(is_sharded, weights)), "gathered weights are no parts"
         self.whole = tuple(weights)
         self.rows = nn.ParameterList([nn.Parameter(local(weight.detach())) for weight in weights])
 
@@ -210,12 +217,13 @@ def clip_together(weights: Iterable[Tensor], limit: float) -> float:
 
 @contextmanager
 def parts_again(model: Any) -> Iterator[None]:
-    """The embeddings, which stay gathered after a forward pass without a backward pass, are in parts again afterwards."""
+    """What stays gathered after a forward pass without a backward pass, as the embeddings do, is in parts again afterwards."""
     try:
         yield
     finally:
-        if hasattr(model, "reshard"):
-            model.reshard()
+        for part in model.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
 
 
 def named_tensors(model: Any) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """A program that is several processes of many runs, one after the other: `python sharded_runs.py RUNS.json`.
 
-Each run is {"processes", "arguments", "rendezvous", "at", "copy"}: RANK says which process this is; those that a run has no
-place for wait for the next. `at` is [step, process, "stop" or "die"]: the process is told to stop during that step, or is
-killed when it puts the checkpoint after that step in its place. `copy` is [from, to, checkpoint]: a run's folder that is
-copied first, with that checkpoint alone. Each run's end is a line "exit code N".
+Each run is {"processes", "arguments", "rendezvous", "at", "copy", "environment"}: RANK says which process this is; those that
+a run has no place for wait for the next. `at` is [step, process, "stop" or "die"]: the process is told to stop during that
+step, or is killed when it puts the checkpoint after that step in its place. `copy` is [from, to, checkpoint]: a run's folder
+that is copied first, with that checkpoint alone. Each run's end is a line "exit code N".
 """
 
 import json
@@ -68,7 +68,7 @@ for run in json.loads(Path(sys.argv[1]).read_text()):
     for name in launched:
         os.environ.pop(name, None)
     if run["processes"] > 1:
-        os.environ.update(launched)
+        os.environ.update({**launched, **run.get("environment", {})})
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     with stopping(run.get("at", [0, -1, ""])):

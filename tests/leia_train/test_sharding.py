@@ -31,6 +31,13 @@ HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1] / "recipes"
 FLAGS = ("--batch", 6, "--micro-batch", 2, "--steps", 20, "--save-every", 10, "--tiny-layers", 2)
 CODE = "exit code "
+TOLD = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "false",
+}
+"""What accelerate's launcher would tell the processes: layers stay gathered until their backward pass."""
 HALF = "checkpoint-00000010"
 
 
@@ -161,10 +168,11 @@ def runs(tmp_path_factory, shards, tied, experts):
         {"processes": 3, "arguments": arguments("rounded three", parts, *rounded)},
         {"processes": 1, "arguments": arguments("experts one", *of_experts)},
         {"processes": 2, "arguments": arguments("experts two", parts, *of_experts)},
+        {"processes": 2, "arguments": arguments("accelerate two"), "environment": TOLD},
         {"processes": 2, "arguments": arguments("killed", parts, "--save-every", 5), "at": [15, 0, "die"]},
     ]
     codes, said = run_all(folder, 3, listed)
-    expected = ["0", "75", *["0"] * 11]
+    expected = ["0", "75", *["0"] * 12]
     assert codes[0] == expected, said[0][-4000:]  # of the last one there is none
     assert codes[1][: len(expected)] == [code if run["processes"] > 1 else "-" for code, run in zip(expected, listed)]
     return folder, said, arguments
@@ -189,7 +197,9 @@ def same(one, other, limit=1e-6):
     assert abs(found[0]["bits_per_byte"] - found[1]["bits_per_byte"]) < limit
 
 
-@pytest.mark.parametrize("name", ["two", "two to three", "one to two", "two to one", "tied two", "experts two"])
+@pytest.mark.parametrize(
+    "name", ["two", "two to three", "one to two", "two to one", "tied two", "experts two", "accelerate two"]
+)
 def test_a_model_in_parts_trains_as_a_whole_one(runs, name):
     """Twenty steps with a resume in between, also by another number of processes, whole or in parts; tied embeddings, experts."""
     folder = runs[0]
