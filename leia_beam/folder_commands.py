@@ -206,6 +206,7 @@ def _preview(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     if options.html:
         page = preview_page(articles, f"{preview.manifest.options['wiki']}: articles with the names of their links")
         LocalStorage().write(options.html, page.encode("utf-8", "backslashreplace"))
+        options.console.say(f"{len(articles)} articles: {options.html}")
     text = json_text([article.as_json() for article in articles])
     if options.json == "-":
         sys.stdout.write(text)

@@ -119,7 +119,11 @@ def read_manifest(stage_folder: str | Path) -> Manifest:
     """
     path = Path(stage_folder) / MANIFEST_NAME
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; the stage is not finished (run the same build command again)")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent}: no such folder; give the folder of a build, in which its stages lie")
+        inner = path.parent / "shards"
+        hint = f"; did you mean {inner}?" if (inner / MANIFEST_NAME).is_file() else ""
+        raise UsageError(f"{path}: no such file; the stage is not finished (run the same build command again){hint}")
     return parse_manifest(path.read_bytes(), str(path))
 
 

@@ -152,4 +152,4 @@ def test_a_picture_of_nothing_and_of_strange_names(build: Path) -> None:
 def test_a_build_that_is_not_finished_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that says what is missing."""
     assert main(["stats", str(tmp_path)]) == 2
-    assert "the stage is not finished" in capsys.readouterr().err
+    assert "no such folder; give the folder of a build" in capsys.readouterr().err
