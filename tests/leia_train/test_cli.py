@@ -145,7 +145,7 @@ def test_shards_that_are_not_there_or_damaged_keep_their_exit_codes(arguments, c
     import shutil
 
     code, line = error_of(capsys, *arguments("--shards", tmp_path / "missing"))
-    assert code == 2 and "the stage is not finished" in line
+    assert code == 2 and "no such folder; give the folder of a build" in line
     copy = shutil.copytree(shards, tmp_path / "copy")
     shard = sorted(copy.glob("data/*.parquet"))[0]
     content = bytearray(shard.read_bytes())
