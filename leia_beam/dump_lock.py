@@ -172,7 +172,9 @@ def fetched_paths(folder: str, kind: str, wiki: str) -> list[str]:
     """
     lock = read_lock(folder)
     if lock is None:
-        raise UsageError(f"--dumps {folder}: no {LOCK_NAME} there; run leia-beam fetch --output {folder} first, or with the same recipe")
+        raise UsageError(
+            f"--dumps {folder}: no {LOCK_NAME} there; run leia-beam fetch --output {folder} first, or with the same recipe"
+        )
     files = lock.of(kind, wiki)
     if not files:
         there = ", ".join(sorted({f"{file.kind} of {file.wiki}" for file in lock.files})) or "nothing"

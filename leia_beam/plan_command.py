@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     ]
     if not any(dump.kind == PAGES for dump in dumps):
         raise UsageError(
-            "give the wiki's dumps with --pages, or their sizes, such as --pages 300MB --wikidata 150GB:gz"
+            "give the wiki's dumps, or their sizes, with --pages, such as --pages 300MB --wikidata 150GB:gz"
         )
     formats = [dump.format for dump in dumps if dump.kind == WIKIDATA]
     options.console.status("plan", "measuring rates on this machine with made-up dumps")

@@ -23,7 +23,7 @@ setup(
     name={name!r},
     version={version!r},
     packages=find_packages(),
-    package_data={{"leia_beam": ["data/*.json", "py.typed"]}},
+    package_data={{"leia_beam": ["data/*", "py.typed"], "pipelines": ["py.typed"]}},
 )
 '''
 
@@ -36,6 +36,6 @@ def write_source_folder(folder: Path) -> Path:
     setup = folder / "setup.py"
     setup.write_text(_SETUP.format(name=DISTRIBUTION, version=version(DISTRIBUTION)), encoding="utf-8")
     # Only what setup.py names goes into the archive unless this says more.
-    (folder / "MANIFEST.in").write_text("recursive-include leia_beam/data *.json\n", encoding="utf-8")
+    (folder / "MANIFEST.in").write_text("recursive-include leia_beam/data *\n", encoding="utf-8")
     (folder / "README.md").write_text("What workers import of leia-lm.\n", encoding="utf-8")
     return setup

@@ -119,12 +119,12 @@ def test_a_disk_that_is_far_too_full_is_refused_before_the_work(
     sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 5 with what is needed and what is free; no unit was begun. A little too full is a warning."""
-    monkeypatch.setattr("leia_beam.disk_space._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("leia_beam.disk_space.free_bytes", lambda folder: 1000)
     assert main([*sample.build_arguments("jawiki", tmp_path / "out"), "--quiet"]) == 5
     error = capsys.readouterr().err
     assert "will be written to" in error and "0.0 MB are free there; free some space" in error
     assert not list((tmp_path / "out").rglob("articles-*.parquet"))
-    monkeypatch.setattr("leia_beam.disk_space._free_bytes", lambda folder: 30_000)
+    monkeypatch.setattr("leia_beam.disk_space.free_bytes", lambda folder: 30_000)
     assert main(sample.build_arguments("jawiki", tmp_path / "out")) == 0
     assert "articles   warning: about" in capsys.readouterr().err
 

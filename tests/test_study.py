@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,8 @@ def test_a_changed_recipe_is_refused_before_anything_is_done(first_seed: tuple[i
 def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(first_seed: tuple[int, str, str]) -> None:
     """SIGINT in the training of the third run: exit 75, one line, no process left; then all four runs are compared."""
     command = [sys.executable, "-m", "leia_train", "study", "-c", "recipe.yaml"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background ignores it
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=listen)
     metrics = Path("work/training/plain-2/metrics.jsonl")
     deadline = time.monotonic() + 120
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:

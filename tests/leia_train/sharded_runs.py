@@ -21,7 +21,7 @@ from leia_train import sharded_checkpoints, updates
 from leia_train.checkpoints import step_name
 from leia_train.cli import main
 
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", "0"))  # none where it is only imported
 
 
 def stopping(at):

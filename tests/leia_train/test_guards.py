@@ -278,7 +278,7 @@ def test_a_micro_batch_draws_by_its_first_row_in_the_stream(monkeypatch):
             process_index=process, num_processes=processes, no_sync=nullcontext, backward=lambda loss: None
         )
         settings = SimpleNamespace(optimization=SimpleNamespace(micro_batch=2, batch=8, seed=1))
-        run = SimpleNamespace(config=settings, accelerator=accelerator, step=3, model=nullcontext())
+        run = SimpleNamespace(config=settings, accelerator=accelerator, step=3, model=nullcontext(), sharded=False)
         ids = np.zeros((8 // processes, 3), np.int64)
         updates.accumulate_gradients(run, PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids), 1)
     assert seen[:4] == seen[4:] == [updates.row_seed(1, row) for row in (24, 26, 28, 30)]
