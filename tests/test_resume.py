@@ -153,5 +153,5 @@ def _check_that_nothing_half_done_is_seen(output: Path, undisturbed: dict[str, s
     assert found.items() <= undisturbed.items()
     for stage in STAGES_HERE:
         if f"{stage}/{MANIFEST_NAME}" not in found:
-            with pytest.raises(UsageError, match="not finished|no such folder"):
+            with pytest.raises(UsageError, match=r"not finished|no such folder"):
                 read_manifest(output / stage)
