@@ -42,4 +42,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf demo build $(VENV)
+	rm -rf demo build/docs build/lib build/bdist* $(VENV)  # build/ja and the like are users'

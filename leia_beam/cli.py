@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Sequence[str], beam_options: list[str], console: Console) -> None:
     chosen = parse(make_parser(), given, {"beam": beam_options} if beam_options else {})
     beam_options = beam_options or getattr(chosen, "beam", [])
-    chosen.console, console.quiet = console, getattr(chosen, "quiet", False)  # which a recipe may have
+    chosen.console = console
+    console.settle(quiet=getattr(chosen, "quiet", False), as_json=getattr(chosen, "log_json", False))
     chosen.examine_runner = _examine_runner
     with told_where(chosen):
         if getattr(chosen, "print_config", False):

@@ -82,6 +82,11 @@ class Console:
         if not self._logger.handlers:
             self._logger.addHandler(logging.NullHandler())  # else logging itself prints warnings where none is set up
 
+    def settle(self, *, quiet: bool, as_json: bool) -> None:
+        """What a recipe may say otherwise than the command line, which alone was read when the console was made."""
+        self.quiet, self._as_json = quiet, as_json
+        self._draws = not as_json and _is_terminal(self._stream)
+
     def say(self, line: str) -> None:
         """A note; or a warning, where the line says so at its start, perhaps after the name of a stage."""
         if _WARNING_LINE.match(line):

@@ -135,6 +135,8 @@ class _Download:
         headers = {"Range": f"bytes={have}-", "If-Range": condition} if have and condition else {}
         with self._http.answer(file.url, headers=headers) as (response, head):
             if response.status_code == 416:
+                if not headers:
+                    raise MissingResource(f"{file.url}: the server refuses the whole file (416); give another --mirror")
                 self._throw_away()
                 self._note(etag="", last_modified="")
                 return

@@ -157,9 +157,18 @@ def fetch(plan: FetchPlan, source: Source, folder: Path, console: Console) -> Du
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MissingResource(f"--output {folder}: cannot be written to; give another folder")
     with _claimed(folder):
+        plan = _as_it_is_now(plan, folder)
         check_space(plan, folder)
         session = _Session(plan, source, folder, console)
         return session.run()
+
+
+def _as_it_is_now(plan: FetchPlan, folder: Path) -> FetchPlan:
+    """The plan with what another fetch has put into the lock since it was made."""
+    lock = read_lock(folder) or DumpLock()
+    done = {(file.kind, file.wiki, file.name, file.strongest_sum): file for file in lock.files if file.done}
+    files = tuple(done.get((file.kind, file.wiki, file.name, file.strongest_sum), file) for file in plan.files)
+    return replace(plan, files=files, lock=lock.with_files(files))
 
 
 class _Session:
@@ -321,7 +330,8 @@ def _located(file: LockedFile, mirror: Mirror, http: Http) -> LockedFile:
             continue
         if url != file.url:
             file = replace(file, etag="", last_modified="")
-        size = file.size_bytes if file.size_bytes is not None else head.size_bytes
+        is_page = head.content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+        size = head.size_bytes if file.size_bytes is None and not is_page else file.size_bytes  # of a login page, say
         return replace(file, url=url, size_bytes=size, done=False)
     raise UsageError(
         f"{mirror.urls(file.area, file.path)[0]}: not there (404); the mirror has not got it yet, or has removed it: give "

@@ -26,6 +26,8 @@ _LONGEST_BACKOFF_S = 60.0
 _MOST_REDIRECTS = 8
 _MOST_TEXT_BYTES = 64 << 20
 _PIECE_BYTES = 256 << 10
+_LEAST_WAIT_S = 1.0
+"""Also where a server says that 0 s will do, or names a time that has passed."""
 _BUSY, _PASSING, _NO_HEAD = (429, 503), (408, 500, 502, 504), (405, 501)
 
 
@@ -171,6 +173,7 @@ class Http:
             if status in _BUSY:
                 seconds = _retry_after_s(response.headers.get("Retry-After", ""))
                 if seconds is not None:
+                    seconds = max(seconds, _LEAST_WAIT_S)
                     waited_s += seconds
                     if waited_s > self._max_wait_s:
                         raise MissingResource(

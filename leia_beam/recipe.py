@@ -123,8 +123,11 @@ class Recipe:
         return arm not in self.arms or self.arms[arm].is_trained
 
     def seed(self) -> int:
-        """The seed of the training where none is given: the first of the recipe's."""
-        return self.seeds[0] if self.seeds else DEFAULT_SEED
+        """The seed of the training where none is given: the first of the recipe's, else the training's own."""
+        own = self.sections[TRAINING].get("seed")
+        if self.seeds or own is None or not isinstance(own.value, str) or not own.value.isdecimal():
+            return self.seeds[0] if self.seeds else DEFAULT_SEED
+        return int(own.value)
 
     def below_folder(self, path: str) -> Setting | None:
         """A path below the recipe's folder, where it has one."""
@@ -306,6 +309,8 @@ def _recipe(path: str | None, tree: _Tree) -> Recipe:
         if isinstance(setting.value, tuple):
             raise UsageError(f"{setting.place}: {name!r} is one text, not a list")
     folder = texts.get("folder")
+    if folder is not None and folder.value == "":
+        raise UsageError(f"{folder.place}: 'folder' is empty; name one, or leave it out")
     if folder is not None and folder.value is not None:
         variables = {**variables, "folder": folder.texts[0].rstrip("/") or "/"}
     sections = {name: _options(tree.get(name), name, variables) for name in SECTIONS}

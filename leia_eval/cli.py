@@ -73,7 +73,8 @@ def _dispatch(arguments: list[str], console: Console) -> int:
         parser.print_help()
         return 0
     handlers = {"ls": _ls, "run": _run, "compare": _compare, "report": _report, "contamination": _contamination}
-    options.console, console.quiet = console, getattr(options, "quiet", False)  # which a recipe may have
+    options.console = console
+    console.settle(quiet=getattr(options, "quiet", False), as_json=getattr(options, "log_json", False))
     with told_where(options):
         if options.print_config:
             _check(options)

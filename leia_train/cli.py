@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         kept = "interrupted; what is finished is kept, and the same command goes on from there"
         console.interrupted(f"{who}{str(error) or kept}", exit_code_of(error))
         return exit_code_of(error)
+    except BrokenPipeError:  # a reader such as `head` that has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (LeiaError, MemoryError) as error:
         message = str(error) or "out of memory; lower --micro-batch or --max-length"
         console.error(f"{who}{' '.join(message.split())}", exit_code_of(error))
@@ -54,6 +57,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         parser.print_help()
         return 0
     options.console = console
+    console.settle(quiet=getattr(options, "quiet", False), as_json=getattr(options, "log_json", False))
     with told_where(options):
         if getattr(options, "print_config", False):
             if options.command != "doctor":

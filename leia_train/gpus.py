@@ -61,8 +61,8 @@ def gpu_here(device: torch.device) -> Gpu | None:
     return Gpu(name=found.name, tflops=found.tflops, memory_gb=size_bytes / 1e9)
 
 
-def parse_gpus(text: str) -> tuple[int, Gpu]:
-    """How many, and which, from '8xH100' or 'H100'.
+def parse_gpus(text: str) -> tuple[int | None, Gpu]:
+    """How many (None where it is not said), and which, from '8xH100' or 'H100'.
 
     Raises: UsageError.
 
@@ -71,10 +71,11 @@ def parse_gpus(text: str) -> tuple[int, Gpu]:
     (8, 'H100', 80)
     """
     match = re.fullmatch(r"(?:(\d+)\s*[xX×*]\s*)?(.+)", text.strip())
-    count, name = (int(match.group(1) or 1), match.group(2).strip()) if match else (0, text)
+    number, name = (match.group(1), match.group(2).strip()) if match else ("0", text)
+    count = None if number is None else int(number)
     by_name = {gpu.name.casefold(): gpu for gpu in GPUS}
     found = by_name.get(name.casefold())
-    if found is None or count < 1:
+    if found is None or count == 0:
         known = ", ".join(gpu.name for gpu in GPUS)
         raise UsageError(
             f"--gpus {text}: is no number of GPUs such as 8xH100; known are {known}{nearest(name, list(by_name))}"

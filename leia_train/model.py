@@ -128,7 +128,7 @@ def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
 
     Raises: UsageError where a weight is of another type than was asked for.
     """
-    nn.Module.to(model, DTYPES[config.weights])
+    cast_weights(model, DTYPES[config.weights])
     own_memory(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
@@ -138,6 +138,16 @@ def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     if wrong:
         raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")
     return model
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the weights a type, and leave the buffers in theirs.
+
+    Rotary frequencies in bfloat16 are off by up to 0.4 %, which is 2.5 rad at position 2,047: other positions than those
+    which whoever loads the model computes with.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def own_memory(model: nn.Module) -> None:

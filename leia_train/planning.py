@@ -50,8 +50,8 @@ def describe(
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
     tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
-    count, gpu = parse_gpus(gpus) if gpus else (1, None)
-    config = replace(config, run=replace(config.run, nproc=config.run.nproc or count))
+    count, gpu = parse_gpus(gpus) if gpus else (None, None)
+    config = replace(config, run=replace(config.run, nproc=count or config.run.nproc or 1))
     processes = config.run.nproc
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")

@@ -100,7 +100,9 @@ def prepare(
     store = plan.store
     texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = _checkpoint(accelerator, output, report)
-    sharding = sharding if accelerator.num_processes > 1 else None
+    if sharding is not None and accelerator.num_processes == 1:
+        report("warning: --shard-model: one process holds the whole model; give --nproc, or a launcher's processes")
+        sharding = None
     build = store.tokenizer
     if sharding is None:
         source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))

@@ -22,6 +22,7 @@ from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import (
     DTYPES,
+    cast_weights,
     check_model,
     check_size,
     embedding_weights,
@@ -60,7 +61,7 @@ def empty_loss(
     )
     if where != TINY_LLAMA:
         check_size(model, where, build, config.data.max_length)
-    nn.Module.to(model, DTYPES[settings.weights])
+    cast_weights(model, DTYPES[settings.weights])
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TokenLoss(model)

@@ -35,6 +35,9 @@ def run_step(words: Sequence[str], what: str) -> None:
             raise Interrupted(what) from None
     if code in (Interrupted.exit_code, -signal.SIGTERM, -signal.SIGINT):
         raise Interrupted(what)
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise MissingResource(f"{what} was ended by {name}, usually for lack of memory; the same command goes on")
     if code:
         raise _ERRORS.get(code, LeiaError)(
             f"{what} ended with exit code {code}, and its message stands above; what is finished is kept, and the same "

@@ -279,3 +279,22 @@ def test_no_text_is_anything_but_a_recipe_or_a_usage_error(text):
             continue
         for setting in recipe.section("training").values():
             assert isinstance(setting.value, (str, tuple))
+
+
+def test_a_training_with_a_seed_of_its_own_is_found_under_it_by_all_commands(tmp_path: Path) -> None:
+    """Without a list of seeds; with one its first counts."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("folder: work\ntraining: {seed: 7}\n")
+    recipe = read_recipe(str(path))
+    assert recipe.seed() == 7
+    path.write_text("folder: work\nseeds: [3, 4]\ntraining: {seed: 7}\n")
+    assert read_recipe(str(path)).seed() == 3
+
+
+def test_an_empty_folder_is_not_the_root_of_the_disk(tmp_path: Path) -> None:
+    """Nor one whose variable is empty."""
+    path = tmp_path / "recipe.yaml"
+    for text in ('folder: ""\n', 'variables: {root: ""}\nfolder: ${root}\n'):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=rf"recipe.yaml:{text.count(chr(10))}: 'folder' is empty"):
+            read_recipe(str(path))

@@ -7,14 +7,14 @@ import pytest
 import torch
 from shard_fixture import write_tokenizer
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES
 from leia_train.checkpoints import COMPLETE_NAME, save_checkpoint
 from leia_train.config import ModelConfig
 from leia_train.markers import add_markers
-from leia_train.model import load_model
+from leia_train.model import cast_weights, load_model
 from leia_train.shard_folders import open_shards
 
 MAX_LENGTH = 32
@@ -174,3 +174,17 @@ def test_models_that_do_not_fit_are_refused(build, tmp_path, tokenizer_folder):
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(UsageError, match="safetensors"):
         load(build, pickled)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_weights_in_bfloat16_leave_the_rotary_frequencies_as_they_are(family):
+    """Those of whoever loads the model later are float32: a rounded one is another position."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = AutoConfig.for_model(family, **sizes, num_attention_heads=2, num_key_value_heads=2)
+    model = AutoModelForCausalLM.from_config(config)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    cast_weights(model, torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert any("inv_freq" in name for name in before)
+    for name, buffer in model.named_buffers():
+        assert buffer.dtype == before[name].dtype and torch.equal(buffer, before[name]), name
