@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -20,10 +21,10 @@ import pytest
 from leia_beam import downloading, fetching
 from leia_beam.cli import main
 from leia_beam.console import Console
-from leia_beam.dump_lock import DumpLock, read_lock
+from leia_beam.dump_lock import DumpLock, LockedFile, read_lock, write_lock
 from leia_beam.dump_mirrors import mirror_at
 from leia_beam.errors import DamagedInput, MissingResource, UsageError
-from leia_beam.fetching import FetchPlan, Source, Wanted, fetch, plan_fetch
+from leia_beam.fetching import FetchPlan, Source, Wanted, _as_it_is_now, fetch, plan_fetch
 from leia_beam.http_requests import Http
 from leia_beam.manifest import read_manifest
 from tests.conftest import Sample
@@ -347,6 +348,41 @@ def test_a_busy_server_is_waited_for_as_it_asks(
     assert len(waits) == 2 and waits[0] == 17 and 0 < waits[1] <= 600
     said = capsys.readouterr().err
     assert "is busy (503); waiting 17 s, as it asks" in said and "is busy (429); waiting " in said
+
+
+def test_a_wait_of_nothing_is_a_second(
+    server: MirrorServer, mirror_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server that says 0 would be asked without end."""
+    waits: list[float] = []
+    monkeypatch.setattr(Http, "sleep", lambda self, seconds: waits.append(seconds))
+    past = formatdate(time.time() - 600, usegmt=True)
+    server.faults += [
+        _at(BIG, Answer(status=429, headers={"Retry-After": "0"}), times=2),
+        _at("dumpstatus.json", Answer(status=503, headers={"Retry-After": past})),
+    ]
+    _fetch_quickly(server, tmp_path)
+    assert _same(tmp_path, mirror_folder, BIG) and waits == [1.0, 1.0, 1.0]
+
+
+def test_what_another_fetch_put_into_the_lock_meanwhile_stays(tmp_path: Path) -> None:
+    """Planned before it ended: its wiki stays, and a dump that both want is not taken again."""
+
+    def entry(kind: str, wiki: str, name: str, done: bool = False) -> LockedFile:
+        places = {"area": "dumps", "path": f"20260101/{name}", "url": f"http://127.0.0.1/{name}"}
+        return LockedFile(kind=kind, wiki=wiki, date="2026-01-01", layout="classic", **places, done=done)
+
+    shared = entry("wikidata", "wikidatawiki", "w.json.gz")
+    mine, other = entry("pages", "eswiki", "es.xml.bz2"), entry("pages", "jawiki", "ja.xml.bz2", done=True)
+    plan = FetchPlan(files=(mine, shared), lock=DumpLock().with_files([mine, shared]))
+    write_lock(tmp_path, DumpLock().with_files([other, replace(shared, done=True)]))
+    now = _as_it_is_now(plan, tmp_path)
+    assert [(file.name, file.done) for file in now.files] == [("es.xml.bz2", False), ("w.json.gz", True)]
+    assert {(file.name, file.done) for file in now.lock.files} == {
+        ("ja.xml.bz2", True),
+        ("es.xml.bz2", False),
+        ("w.json.gz", True),
+    }
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_left(
