@@ -40,9 +40,30 @@ CODE = "code"
 SOURCES = "sources"
 """Where a run's identity has the fingerprint of each source beside the shards."""
 _CODE_MODULES = (
-    *("draws", "entity_filter", "insertion", "loss", "markers", "mixture", "model", "names", "optimizer", "packing"),
-    *("plan", "reference_stream", "row_turns", "schedule", "store", "store_columns", "text_sources", "text_store"),
-    "updates",
+    *(
+        "attention",
+        "draws",
+        "entity_filter",
+        "insertion",
+        "loss",
+        "markers",
+        "mix_sources",
+        "mixture",
+        "model",
+        "names",
+    ),
+    *(
+        "opening",
+        "optimizer",
+        "packing",
+        "plan",
+        "preparing",
+        "reference_stream",
+        "row_turns",
+        "schedule",
+        "sharded_model",
+    ),
+    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates"),
 )
 
 
