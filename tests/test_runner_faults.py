@@ -250,7 +250,7 @@ def test_a_launcher_that_is_asked_to_end_takes_its_job_along(job: Job, expected:
     launcher.terminate()
     done = finish(launcher, log)
     assert done.returncode == 75 and "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert "interrupted; finished units are kept" in done.stderr
+    assert "units of articles are done and kept" in done.stderr
     assert {entry["state"] for entry in flink.ask("/jobs/overview")["jobs"]} <= {"CANCELED", "FINISHED", "FAILED"}
     committed = job.committed()
     assert committed and len(committed) < UNITS
