@@ -63,6 +63,14 @@ class Parser(argparse.ArgumentParser):
         return {}
 
 
+def add_output_of_progress(parser: argparse._ActionsContainer) -> None:
+    """What a command that takes long says on standard error."""
+    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
+    parser.add_argument(
+        "--log-json", action="store_true", help="on standard error one JSON object a line, for collectors of logs"
+    )
+
+
 def new_command(
     commands: argparse._SubParsersAction[Parser], name: str, summary: str, example: str, description: str = ""
 ) -> Parser:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
 
 from leia_beam.command_line import make_parser
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, exit_code_of
 from leia_beam.findings import Finding
+from leia_beam.termination import termination_as_interrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, beam_options = _split_beam_options(given)
     console = Console("leia-beam", quiet="--quiet" in given, as_json="--log-json" in given)
     try:
-        with _termination_as_interrupt():
+        with termination_as_interrupt():
             _run(given, beam_options, console)
             sys.stdout.flush()  # here, where a reader that has gone is no error
     except KeyboardInterrupt as error:
@@ -61,20 +58,6 @@ def _run(given: Sequence[str], beam_options: list[str], console: Console) -> Non
             print("\n".join(config_lines(chosen)))
         else:
             getattr(chosen, "run", _build)(chosen, beam_options)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does; the handler that was there is put back."""
-    before = signal.signal(signal.SIGTERM, _raise_interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _split_beam_options(given: list[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ the pipelines.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from leia_beam import doctor_command, fetch_command, folder_commands, options, plan_command
 from leia_beam.arguments import Parser, names, new_command
@@ -34,6 +35,10 @@ _EXAMPLES = {
 }
 
 
+_DUMPS = {"sitelinks": ("wikidata",), "langlinks": ("langlinks",), "articles": ("pages",)}
+"""The kinds of dumps that a stage reads."""
+
+
 def make_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(
@@ -45,8 +50,8 @@ def make_parser() -> Parser:
     parser.add_argument("--print-completion", action=PrintCompletion)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_build_commands(commands)
-    for stage in commands.choices.values():
-        derive = folders_of_build if stage is commands.choices["build"] else dumps_of_stage
+    for name, stage in commands.choices.items():
+        derive = folders_of_build if name == "build" else partial(dumps_of_stage, kinds=_DUMPS.get(name, ()))
         add_recipe_options(stage, RecipeUse(section=CORPUS, derive=derive))
     folder_commands.add_commands(commands)
     plan_command.add_command(commands)

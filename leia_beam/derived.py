@@ -7,6 +7,7 @@ FOLDER/corpus    what `build` writes
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from leia_beam.recipe import CORPUS, Setting
 from leia_beam.recipe_use import Chosen
@@ -32,13 +33,13 @@ def folders_of_build(chosen: Chosen) -> dict[str, Setting]:
     return found
 
 
-def dumps_of_stage(chosen: Chosen) -> dict[str, Setting]:
-    """Where the corpus is, and the dumps themselves, once they were fetched."""
-    return {**output_of_build(chosen), **fetched_dumps(chosen)}
+def dumps_of_stage(chosen: Chosen, kinds: Collection[str]) -> dict[str, Setting]:
+    """Where the corpus is, and the dumps of these kinds, once they were fetched."""
+    return {**output_of_build(chosen), **fetched_dumps(chosen, kinds)}
 
 
-def fetched_dumps(chosen: Chosen) -> dict[str, Setting]:
-    """The dumps that the lock in the recipe's folder of dumps names, by kind.
+def fetched_dumps(chosen: Chosen, kinds: Collection[str]) -> dict[str, Setting]:
+    """The dumps of these kinds that the lock in the recipe's folder of dumps names.
 
     Raises: UsageError where they are not whole.
     """
@@ -54,7 +55,7 @@ def fetched_dumps(chosen: Chosen) -> dict[str, Setting]:
     return {
         kind: Setting(value=tuple(fetched_paths(folder.texts[0], kind, code)), place=f"fetched, {folder.place}")
         for kind, code in wikis.items()
-        if lock is not None and kind not in chosen.values and lock.of(kind, code)
+        if kind in kinds and lock is not None and kind not in chosen.values and lock.of(kind, code)
     }
 
 

@@ -75,6 +75,8 @@ class _Download:
 
     def run(self) -> LockedFile:
         algorithm, listed = self._digests.listed
+        if self._is_there_unnoted():
+            return self._note(size_bytes=self._digests.size, sha256=self._digests.hex()["sha256"], done=True)
         for again in (False, True):
             self._bring_part()
             found = self._digests.hex()
@@ -85,6 +87,17 @@ class _Download:
             if not again:
                 self._watcher.warn(f"{message}; downloading it once more")
         raise DamagedInput(f"{message}, after two downloads from {self._file.url}; try later, or another --mirror")
+
+    def _is_there_unnoted(self) -> bool:
+        """Whether the whole file is in its place: the lock was lost, or the end came between the renaming and the note."""
+        path = self._folder / self._file.name
+        if not path.is_file() or self._file.size_bytes not in (None, path.stat().st_size):
+            return False
+        self._digests.forget()
+        with _disk(path):
+            self._digests.read(path, path.stat().st_size)
+        algorithm, listed = self._digests.listed
+        return self._digests.hex()[algorithm] == listed
 
     def _put_in_place(self, found: dict[str, str]) -> LockedFile:
         path = self._folder / self._file.name
@@ -110,7 +123,12 @@ class _Download:
     def _bring_part(self) -> None:
         """Download until the part is whole, and summed."""
         if not _condition(self._file) and self._part.is_file():
-            self._part.unlink()  # of which file it is a part nobody knows
+            size_bytes = self._part.stat().st_size
+            self._watcher.warn(
+                f"{self._file.name}: beginning again; {size_bytes:,} bytes came from elsewhere, or from a server that does not "
+                "say whether its file is still the same"
+            )
+            self._part.unlink()
         have = self._part.stat().st_size if self._part.is_file() else 0
         self._digests.forget()
         with _disk(self._part):

@@ -228,9 +228,14 @@ def _articles(lists: Lists, wiki: str, when: str, jobs: dict[str, dict[str, Any]
 def _job_files(lists: Lists, wiki: str, when: str, job: dict[str, Any], kind: str, form: str) -> tuple[LockedFile, ...]:
     """Those of a job's files whose names are of a form, with their sums, which some servers keep in lists alone."""
     folder, prefix = f"{wiki}/{compact_date(when)}", f"{wiki}-{compact_date(when)}"
+    listed = job.get("files") or {}
+    if not isinstance(listed, dict):
+        raise DamagedInput(
+            f"{lists.origin}: dumpstatus.json of {wiki} has no list of files by name; try another --mirror"
+        )
     chosen = {
         name: facts
-        for name, facts in sorted(dict(job.get("files") or {}).items())
+        for name, facts in sorted(listed.items())
         if re.fullmatch(rf"{re.escape(prefix)}-{form}", name) and isinstance(facts, dict)
     }
     sums = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leia_beam import options
-from leia_beam.arguments import Parser, names, new_command, positive
+from leia_beam.arguments import Parser, add_output_of_progress, names, new_command, positive
 from leia_beam.configuration import add_recipe_options
 from leia_beam.derived import output_of_fetch
 from leia_beam.errors import UsageError
@@ -68,7 +68,9 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         default="nearest",
         help="of Wikidata: 20260105, latest, or nearest to the wiki's",
     )
-    which.add_argument("--wikidata-format", choices=("gz", "bz2"), default="gz", help="of Wikidata's JSON")
+    which.add_argument(
+        "--wikidata-format", choices=("gz", "bz2"), help="of Wikidata's JSON (default: what is there, else gz)"
+    )
     which.add_argument(
         "--fetch-only",
         metavar="KIND[,KIND…]",
@@ -99,7 +101,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         default=900,
         help="the longest that a busy server may ask us to wait",
     )
-    options.add_output_of_progress(fetch)
+    add_output_of_progress(fetch)
     fetch.set_defaults(run=_run)
     add_recipe_options(fetch, RecipeUse(section=CORPUS, names={"output": "dumps"}, derive=output_of_fetch))
 

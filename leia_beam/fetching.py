@@ -51,7 +51,8 @@ class Wanted:
     date: str = LATEST
     layout: str = AUTO
     wikidata_date: str = NEAREST
-    wikidata_format: str = "gz"
+    wikidata_format: str | None = None
+    """gz or bz2; None for the one that is there, else gz."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ def plan_fetch(wanted: Wanted, source: Source, folder: Path, console: Console, *
     """
     http = _http(source, console, threading.Event())
     lists = Lists(source.lists_from, http.text)
+    if not lists.mirror.is_private:
+        console.warn(f"{lists.mirror.host}: its sums come by plain HTTP, which whoever stands between can change")
     lock = read_lock(folder) or DumpLock()
     files: list[LockedFile] = []
     superseded: list[str] = []
@@ -295,7 +298,7 @@ def _find(kind: str, wanted: Wanted, lists: Lists, page_date: str) -> Found:
         near = find_pages(lists, wanted.wiki, wanted.date, wanted.layout).date
     if kind == LANGLINKS:
         return find_langlinks(lists, wanted.wiki, near)
-    return find_wikidata(lists, wanted.wikidata_date, near, wanted.wikidata_format)
+    return find_wikidata(lists, wanted.wikidata_date, near, wanted.wikidata_format or "gz")
 
 
 def _date_of_pages(lock: DumpLock, wanted: Wanted) -> str:
@@ -311,6 +314,11 @@ def _check_same(kind: str, there: Sequence[LockedFile], wanted: Wanted, folder: 
         raise OtherBuild(
             f"--output {folder}: holds {there[0].wiki} of {compact_date(date)} ({names_of(there)}), not of "
             f"{compact_date(asked)}; give another folder, or --update to replace it"
+        )
+    if kind == WIKIDATA and wanted.wikidata_format and not there[0].name.endswith(f".{wanted.wikidata_format}"):
+        raise OtherBuild(
+            f"--output {folder}: holds {names_of(there)}, not the .{wanted.wikidata_format}; give another folder, or --update "
+            "to replace it"
         )
     if kind == PAGES and wanted.layout not in (AUTO, there[0].layout):
         raise OtherBuild(
@@ -349,11 +357,13 @@ def _explained(error: BaseException, file: LockedFile) -> BaseException:
 def _claimed(folder: Path) -> Iterator[None]:
     """Hold the folder, so that no second fetch writes into it.
 
-    Raises: UsageError.
+    Raises: MissingResource.
     """
     with (folder / _CLAIM_NAME).open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"--output {folder}: another leia-beam fetch is writing there; wait for it") from error
+            raise MissingResource(
+                f"--output {folder}: another leia-beam fetch is writing there; wait for it"
+            ) from error
         yield

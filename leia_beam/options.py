@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from leia_beam.arguments import Parser, Switch, names, not_negative, positive, share, size_bytes
+from leia_beam.arguments import Parser, Switch, add_output_of_progress, names, not_negative, positive, share, size_bytes
 
 PROFILES: Mapping[str, Mapping[str, object]] = {
     "default": {},
@@ -255,14 +255,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_output_of_progress(group)
     group.add_argument("--beam", metavar="OPTION", nargs="*", default=[], help=argparse.SUPPRESS)  # what follows --
     add_flink(parser)
-
-
-def add_output_of_progress(parser: argparse._ActionsContainer) -> None:
-    """What a command that takes long says on standard error."""
-    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
-    parser.add_argument(
-        "--log-json", action="store_true", help="on standard error one JSON object a line, for collectors of logs"
-    )
 
 
 def add_flink(parser: argparse.ArgumentParser) -> None:

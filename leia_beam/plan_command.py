@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from leia_beam.arguments import Parser, new_command, positive, size_bytes
@@ -54,7 +55,9 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     plan.add_argument("--json", action="store_true", help="write all of it as JSON")
     plan.set_defaults(run=_run)
-    add_recipe_options(plan, RecipeUse(section=CORPUS, names={"json": ""}, derive=fetched_dumps))
+    add_recipe_options(
+        plan, RecipeUse(section=CORPUS, names={"json": ""}, derive=partial(fetched_dumps, kinds=("pages", "wikidata")))
+    )
 
 
 def _run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

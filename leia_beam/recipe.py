@@ -311,6 +311,8 @@ def _recipe(path: str | None, tree: _Tree) -> Recipe:
     folder = texts.get("folder")
     if folder is not None and folder.value == "":
         raise UsageError(f"{folder.place}: 'folder' is empty; name one, or leave it out")
+    if folder is not None and "," in "".join(folder.texts):
+        raise UsageError(f"{folder.place}: 'folder' has a comma, by which commands part the folders of several runs")
     if folder is not None and folder.value is not None:
         variables = {**variables, "folder": folder.texts[0].rstrip("/") or "/"}
     sections = {name: _options(tree.get(name), name, variables) for name in SECTIONS}

@@ -166,6 +166,8 @@ class _Axis:
         value = min(max(value, low), high)
         if self.is_log:
             value, low, high = math.log10(value), math.log10(low), math.log10(high)
+        if high <= low:  # values that differ by less than their ticks do
+            return 0.5
         return (value - low) / (high - low)
 
 

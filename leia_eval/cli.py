@@ -3,19 +3,16 @@
 Nothing heavy is imported before the options are known to be good: ``--help`` takes the time of Python and argparse.
 """
 
-import signal
 import sys
-import threading
 import traceback
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
+from leia_beam.termination import termination_as_interrupt
 from leia_eval.command_line import PROGRAM, build_parser, model_options, prompt_options
 
 OUTPUT_FORMS = (".md", ".html", ".json")
@@ -25,11 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (0 done, 2 usage, 3 damaged input, 5 environment, 6 other output)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
-    before = (
-        signal.signal(signal.SIGTERM, _interrupt) if threading.current_thread() is threading.main_thread() else None
-    )
     try:
-        return _dispatch(arguments, console)
+        with termination_as_interrupt():
+            return _dispatch(arguments, console)
     except LeiaError as error:
         return _fail(console, error, str(error))
     except KeyboardInterrupt as error:
@@ -54,13 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     finally:
         console.clear()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM, which batch systems send, ends a command as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _dispatch(arguments: list[str], console: Console) -> int:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from leia_beam.arguments import Parser, names, new_command
+from leia_beam.arguments import Parser, add_output_of_progress, names, new_command
 from leia_beam.completion import PrintCompletion
 from leia_beam.configuration import Options, add_recipe_options
 from leia_beam.recipe import EVALUATION
@@ -76,7 +76,7 @@ def _add_run(commands: _Commands) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace the results of another run in --output")
     group.add_argument("--dry-run", action="store_true", help="print three full prompts a task; loads no model")
-    _add_output_of_progress(group)
+    add_output_of_progress(group)
     group = run.add_argument_group("prompts and items")
     group.add_argument(
         "--profile", default="standard", metavar="NAME", help="standard, or reference: the paper's own rules"
@@ -172,18 +172,10 @@ def _add_contamination(commands: _Commands) -> None:
         "--n", type=int, metavar="N", help="length of the grams (default: 8 words, or 13 characters)"
     )
     contamination.add_argument("--output", type=Path, metavar="FILE", help="JSON for `compare --contamination`")
-    _add_output_of_progress(contamination)
+    add_output_of_progress(contamination)
     add_recipe_options(
         contamination,
         RecipeUse(section=EVALUATION, names=derived.NAMES_OF_CONTAMINATION, derive=derived.for_contamination),
-    )
-
-
-def _add_output_of_progress(parser: argparse._ActionsContainer) -> None:
-    """What a command that takes long says on standard error."""
-    parser.add_argument("--quiet", action="store_true", help="no notes and no progress: warnings and the error alone")
-    parser.add_argument(
-        "--log-json", action="store_true", help="on standard error one JSON object a line, for log collectors"
     )
 
 

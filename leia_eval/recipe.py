@@ -76,7 +76,7 @@ def read_seen(path: Path, run: StoredRun) -> dict[str, Collection[str]]:
         tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
         found = {name: (of["data_sha256"], frozenset(of["seen"]["question"])) for name, of in tasks.items()}
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}; `leia-eval contamination` writes it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedInput(f"{path} is no output of `leia-eval contamination` ({error}); run it again") from error
     seen: dict[str, Collection[str]] = {}

@@ -108,9 +108,17 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result | 
             result = action()
         except BaseException as error:  # noqa: BLE001, raised again once the others know
             failure = error
+    fail_together(accelerator, failure, "process 0 failed; its message says why")
+    return result
+
+
+def fail_together(accelerator: Accelerator, failure: BaseException | None, otherwise: str) -> None:
+    """Raise this process's failure; where it has none but another has, say so.
+
+    Raises: the failure; on processes without one, LeiaError with what is said `otherwise`.
+    """
     failed = summed(accelerator, [float(failure is not None)])[0]
     if failure is not None:
         raise failure
     if failed:
-        raise LeiaError("process 0 failed; its message says why")
-    return result
+        raise LeiaError(otherwise)

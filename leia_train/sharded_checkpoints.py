@@ -36,7 +36,7 @@ from leia_train.checkpoints import (
 )
 from leia_train.files import disk_errors
 from leia_train.markers import CheckpointTokenizer
-from leia_train.processes import on_main, summed
+from leia_train.processes import fail_together, on_main, summed
 from leia_train.sharding import Parts, like, local, named_tensors, names_of, whole
 from leia_train.tensor_files import MAX_FILE_BYTES, TensorWriter
 
@@ -216,11 +216,7 @@ def _together(accelerator: Accelerator, write: Callable[[], None]) -> None:
         failure = _cause(error)
     except BaseException as error:  # noqa: BLE001, raised again once the others know
         failure = error
-    failed = summed(accelerator, [float(failure is not None)])[0]
-    if failure is not None:
-        raise failure
-    if failed:
-        raise LeiaError("another process could not write its part; its message says why")
+    fail_together(accelerator, failure, "another process could not write its part; its message says why")
 
 
 def _cause(error: CheckpointException) -> BaseException:

@@ -34,7 +34,7 @@ from leia_train.model import (
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import fill, is_sharded, local, local_rows, named_tensors
-from leia_train.tensor_files import TensorFiles
+from leia_train.tensor_files import TensorFiles, model_files
 
 
 def empty_loss(
@@ -82,7 +82,7 @@ def fill_model(
     folder = Path(config.model.model) if checkpoint is None else checkpoint.path
     if folder.is_dir():
         parts = is_distributed(folder)
-        files = TensorFiles((folder / DISTRIBUTED if parts else folder).glob("*.safetensors"))
+        files = TensorFiles((folder / DISTRIBUTED).glob("*.safetensors") if parts else model_files(folder))
         names = {name: f"model.{name}" if parts else name for name in named_tensors(model)}
         growing = () if checkpoint is not None else _new_rows(model, config, build, tokenizer)
         if parts or _has_all(files, model, {id(weight) for weight in growing}):

@@ -11,12 +11,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence
 
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
+from leia_beam.termination import termination_as_interrupt
 
 _ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, MissingResource, OtherBuild, Interrupted)}
 
@@ -27,7 +25,7 @@ def run_step(words: Sequence[str], what: str) -> None:
     Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
     """
     process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, process_group=0)
-    with _termination_as_interrupt():
+    with termination_as_interrupt():
         try:
             code = process.wait()
         except KeyboardInterrupt:
@@ -66,16 +64,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -48,6 +48,21 @@ class _Piece:
     path: Path
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model's weights: those of its index, else the one of the usual name, else all that there are.
+
+    Raises: DamagedInput for an index that is none.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DamagedInput(f"{index}: no index of weights ({error}); copy the model again") from error
+        return [folder / str(name) for name in names]
+    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+
+
 class TensorFiles:
     """The tensors of some files by name; what is read is a new tensor on the CPU, of the type that the file has."""
 

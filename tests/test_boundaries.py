@@ -17,7 +17,16 @@ CONTRACT = {f"leia_beam.{name}" for name in ("errors", "schema", "manifest", "to
 """What the trainer may import of the builder's data; `tokenization`, so that other texts have the articles' rules."""
 COMMAND_LINE = {
     f"leia_beam.{name}"
-    for name in ("arguments", "completion", "configuration", "recipe", "recipe_use", "suggestions", "version")
+    for name in (
+        "arguments",
+        "completion",
+        "configuration",
+        "recipe",
+        "recipe_use",
+        "suggestions",
+        "termination",
+        "version",
+    )
 }
 """What all three command lines share."""
 SHARED = {f"leia_beam.{name}" for name in ("chatter", "console", "findings")}

@@ -385,6 +385,33 @@ def test_what_another_fetch_put_into_the_lock_meanwhile_stays(tmp_path: Path) ->
     }
 
 
+def test_a_whole_file_that_the_lock_does_not_know_is_summed_not_fetched(
+    server: MirrorServer, mirror_folder: Path, tmp_path: Path
+) -> None:
+    """The lock was lost, or the end came before its note; a file that is another one is replaced."""
+    _fetch_quickly(server, tmp_path)
+    (tmp_path / "dumps.lock.json").unlink()
+    before = len([request for request in server.log if request.method == "GET" and request.path.endswith(BIG)])
+    lock = _fetch_quickly(server, tmp_path)
+    asked = [request for request in server.log if request.method == "GET" and request.path.endswith(BIG)]
+    assert len(asked) == before == 1 and all(file.done for file in lock.files)
+    (tmp_path / "dumps.lock.json").unlink()
+    (tmp_path / BIG).write_bytes(bytes(BIG_BYTES))
+    _fetch_quickly(server, tmp_path)
+    assert _same(tmp_path, mirror_folder, BIG)
+
+
+def test_the_other_form_of_wikidata_is_not_taken_for_the_one_that_is_asked_for(
+    server: MirrorServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 6; without a word on the form, what is there will do."""
+    assert main(_arguments(server, tmp_path, "--wikidata-format", "bz2")) == 0
+    assert main(_arguments(server, tmp_path)) == 0
+    capsys.readouterr()
+    assert main(_arguments(server, tmp_path, "--wikidata-format", "gz")) == 6
+    assert ".json.bz2" in (line := _error(capsys)) and "not the .gz" in line
+
+
 def test_a_server_that_asks_for_too_long_a_wait_is_left(
     server: MirrorServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -746,7 +773,7 @@ def test_two_fetches_do_not_write_into_one_folder(
 ) -> None:
     """The second one is told to wait."""
     with fetching._claimed(tmp_path):
-        assert main(_big(server, tmp_path)) == 2
+        assert main(_big(server, tmp_path)) == 5
     assert "another leia-beam fetch is writing there" in _error(capsys)
 
 

@@ -298,3 +298,11 @@ def test_an_empty_folder_is_not_the_root_of_the_disk(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UsageError, match=rf"recipe.yaml:{text.count(chr(10))}: 'folder' is empty"):
             read_recipe(str(path))
+
+
+def test_a_folder_with_a_comma_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    """`compare` parts the folders of several runs by commas."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text('folder: "work,2"\n')
+    with pytest.raises(UsageError, match=r"recipe.yaml:1: 'folder' has a comma"):
+        read_recipe(str(path))

@@ -179,3 +179,10 @@ def test_an_interval_says_its_ends() -> None:
     """For those who do not see it."""
     svg = interval_svg(0.1, 0.5, 0.9, mark=0.2, span=(0.0, 1.0))
     assert 'aria-label="0.5, from 0.1 to 0.9; mark at 0.2"' in svg and 'role="img"' in svg
+
+
+def test_values_that_differ_by_less_than_their_ticks_are_drawn() -> None:
+    """Two neighbours among the floating-point numbers: their ticks are one."""
+    value = 123456.789
+    points = [(0.0, value), (1.0, math.nextafter(value, math.inf))]
+    assert "<svg" in curves_chart("Loss", "nats", [Curve(name="a", points=points)])

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from interrupting import Killed, kill_at, steps, weights
 from shard_fixture import SENTENCES, make_articles, write_shards, write_tokenizer
 
 from leia_beam.configuration import parse
 from leia_beam.errors import OtherBuild
-from leia_train import loader, text_store, updates
+from leia_train import loader, text_store
 from leia_train.cli import main
 from leia_train.command_line import make_config, make_parser
 from leia_train.exposures import plan_of_run
@@ -26,10 +27,6 @@ from leia_train.study import FINISHED, StudyRun, training_state
 
 ROOT = str(Path(__file__).resolve().parents[2])
 NAMES = ["shards", "english", "spanish", "code"]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -53,29 +50,6 @@ def mix(sources):
         "--mix",  # a flag that adds up
         f"code={sources}/code.parquet:0.1,column=body,validation_share=0",
     ]
-
-
-def weights(run):
-    """The bytes of the final model's file."""
-    return (run / "checkpoint-final/model.safetensors").read_bytes()
-
-
-def steps(run):
-    """The metrics without times."""
-    timed = ("seconds", "waited_s")
-    return [{key: value for key, value in record.items() if key not in timed} for record in read_metrics(run)]
-
-
-def kill_at(monkeypatch, step):
-    """Die in the place of the update after `step` updates."""
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == step:
-            raise Killed
-        update(run, rate)
-
-    monkeypatch.setattr(updates, "apply_update", die)
 
 
 @pytest.fixture(scope="module")

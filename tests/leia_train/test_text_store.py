@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
+from interrupting import Killed
 from shard_fixture import SENTENCES
 from tokenizers import Tokenizer
 
@@ -21,10 +22,6 @@ from leia_train.text_sources import open_texts
 from leia_train.text_store import find_text_store, open_text_store, text_store_fingerprint
 
 TEXTS = [f"{anchor} is {name} {number}." for number, (anchor, name, _) in enumerate(SENTENCES * 8)]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code catches it."""
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from interrupting import Killed, kill_at, steps, weights
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,33 +19,6 @@ from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
 from leia_train.insertion import NAME
 from leia_train.metrics import read_metrics
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code catches it."""
-
-
-def weights(run):
-    """The bytes of the final model's file."""
-    return (run / "checkpoint-final/model.safetensors").read_bytes()
-
-
-def steps(run):
-    """The metrics without times."""
-    timed = ("seconds", "waited_s")
-    return [{key: value for key, value in record.items() if key not in timed} for record in read_metrics(run)]
-
-
-def kill_at(monkeypatch, step):
-    """Die in the place of the update after `step` updates."""
-    update = updates.apply_update
-
-    def die(run, rate):
-        if run.step == step:
-            raise Killed
-        update(run, rate)
-
-    monkeypatch.setattr(updates, "apply_update", die)
 
 
 @pytest.fixture(scope="module")
