@@ -21,7 +21,7 @@ from leia_train import sharded_checkpoints, updates
 from leia_train.checkpoints import step_name
 from leia_train.cli import main
 
-RANK = int(os.environ.get("RANK", "0"))  # none where it is only imported
+RANK = int(os.environ.get("RANK", "0"))
 
 
 def stopping(at):
@@ -57,20 +57,27 @@ def copy(source, target, checkpoint):
     (Path(target) / "_status.json").unlink(missing_ok=True)
 
 
-for run in json.loads(Path(sys.argv[1]).read_text()):
-    if run["processes"] <= RANK:
-        print("exit code -", flush=True)
-        continue
-    if RANK == 0 and "copy" in run:
-        copy(*run["copy"])
-    launched = {"WORLD_SIZE": str(run["processes"]), "RANK": str(RANK), "LOCAL_RANK": str(RANK)}
-    launched["LEIA_TRAIN_RENDEZVOUS"] = run["rendezvous"]
-    for name in launched:
-        os.environ.pop(name, None)
-    if run["processes"] > 1:
-        os.environ.update({**launched, **run.get("environment", {})})
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    with stopping(run.get("at", [0, -1, ""])):
-        code = main(run["arguments"])
-    print(f"exit code {code}", flush=True)
+def do_all(runs):
+    """Each run that this process has a place in, one after the other."""
+    for run in runs:
+        if run["processes"] <= RANK:
+            print("exit code -", flush=True)
+            continue
+        if RANK == 0 and "copy" in run:
+            copy(*run["copy"])
+        launched = {"WORLD_SIZE": str(run["processes"]), "RANK": str(RANK), "LOCAL_RANK": str(RANK)}
+        launched["LEIA_TRAIN_RENDEZVOUS"] = run["rendezvous"]
+        for name in launched:
+            os.environ.pop(name, None)
+        if run["processes"] > 1:
+            os.environ.update({**launched, **run.get("environment", {})})
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        with stopping(run.get("at", [0, -1, ""])):
+            code = main(run["arguments"])
+        print(f"exit code {code}", flush=True)
+
+
+if __name__ == "__main__":
+    do_all(json.loads(Path(sys.argv[1]).read_text()))
+    os._exit(0)  # as a process of several ends (leia_train/__main__.py)
