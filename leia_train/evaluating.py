@@ -17,6 +17,7 @@ import torch
 from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, save_checkpoint, step_name
 from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
+from leia_train.lora import is_adapter
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
@@ -152,11 +153,12 @@ def _score_parts(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
 
 def _score_here(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
     """Score a checkpoint that is on the disk already, or one that is written for this and removed."""
-    if is_whole(checkpoint) and not is_distributed(checkpoint):
+    if is_whole(checkpoint) and not is_distributed(checkpoint) and not is_adapter(checkpoint):
         return _score(run, checkpoint)
     around = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=run.output))
     try:
-        return _score(run, save_checkpoint(around, checkpoint.name, run.bare_model, run.tokenizer, None))
+        made = save_checkpoint(around, checkpoint.name, run.bare_model, run.tokenizer, None, base=run.base)
+        return _score(run, made)
     finally:
         shutil.rmtree(around, ignore_errors=True)
 

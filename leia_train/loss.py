@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from leia_train.attention import Contexts, packed_hidden_states, packed_logits
+from leia_train.model import table_of
 from leia_train.packing import IGNORED
 
 MIN_CHUNK_BYTES = 256 << 20
@@ -81,7 +82,7 @@ class TokenLoss(nn.Module):
         return torch.cat(parts)
 
     def _vocabulary_size(self) -> int:
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return len(table_of(self.model.get_output_embeddings()))
 
     def _losses(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
         logits = self.model.get_output_embeddings()(states_NH)

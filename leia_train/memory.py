@@ -1,7 +1,8 @@
 """From a model's sizes and a run's options to the memory that a process needs on its device, by what for.
 
-Weights, gradients and the optimizer's state are counted; what is kept of a layer for the backward pass is counted tensor by
-tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py).
+Weights are counted, and gradients and the optimizer's state of those that are trained; what is kept of a layer for the backward
+pass is counted tensor by tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md,
+bench_step.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk
+from leia_train.model import table_of
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10
@@ -77,8 +79,10 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
 
     `gpu_bytes` is the memory of its GPU, or 0.
     """
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in model.parameters()) - trained
+    frozen_size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    size = _FLOAT32 if frozen else frozen_size
     sizes = layer_sizes(model)
     tokens = config.optimization.micro_batch * config.data.max_length
     layer = tokens * layer_bytes(sizes, config)
@@ -87,19 +91,19 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
         activations = tokens * sizes.layers * sizes.hidden * stream + layer
     else:
         activations = sizes.layers * layer
-    vocabulary = len(model.get_input_embeddings().weight)
+    vocabulary = len(table_of(model.get_input_embeddings()))
     parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
     shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
     chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
     parts = {
-        "weights": -(-weights * size // parts_of),
-        "gradients": -(-weights * size // parts_of),
-        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
+        "weights": -(-(trained * size + frozen * frozen_size) // parts_of),
+        "gradients": -(-trained * size // parts_of),
+        "optimizer": -(-trained * 2 * _FLOAT32 // shares),
         "activations": int(activations),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
-    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
-        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
+    if size == _BFLOAT16 and config.model.rounding == "kahan":
+        parts["rounding"] = -(-trained * _BFLOAT16 // shares)
     if parts_of > 1:
         parts["gathered"] = gathered_bytes(config, model)
     return parts
@@ -113,7 +117,7 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     weights = sum(parameter.numel() for parameter in model.parameters())
     output = model.get_output_embeddings()
-    tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
+    tables = [table_of(made) for made in (model.get_input_embeddings(), output) if made is not None]
     embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
     layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
     return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))

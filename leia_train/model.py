@@ -243,6 +243,11 @@ def _check_place(where: str) -> None:
     path = Path(where)
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise UsageError(
+                    f"--model {where}: is an adapter (LoRA), not a model; leia-train export makes one of both, as is in a "
+                    "run's checkpoint-final"
+                )
             raise UsageError(f"--model {where}: no config.json in it; give a folder in Hugging Face form")
         if (path / COMPLETE_NAME).is_file():
             verify_checkpoint(path)
@@ -342,6 +347,12 @@ def add_marker_rows(model: Any, tokenizer: CheckpointTokenizer) -> None:
         model.resize_token_embeddings(tokenizer.needed_rows, mean_resizing=False)
     for weight in embedding_weights(model):
         set_to_mean(weight, tokenizer.marker_ids, tokenizer.real_ids)
+
+
+def table_of(embeddings: Any) -> nn.Parameter:
+    """The weight (V, H) of input or output embeddings, also of those that PEFT wrapped, which would make a copy of it."""
+    weight: nn.Parameter = getattr(embeddings, "original_module", embeddings).weight
+    return weight
 
 
 def embedding_weights(model: Any) -> list[nn.Parameter]:

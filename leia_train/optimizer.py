@@ -140,8 +140,10 @@ class MarkerRows:
     Adam divides a gradient by its size, so a larger one changes nothing; the rows' own rate stretches their step instead.
     """
 
-    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...]):
+    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...], beside: Iterable[Tensor] | None = None):
+        """`beside`: where the weights are the markers' rows alone, the tables in whose place they stand."""
         self.weights = [weight for weight in weights if weight.ndim == 2]
+        self.beside = self.weights if beside is None else list(beside)
         self.ids = torch.tensor(marker_ids)
         self.start = self._now()
 
@@ -177,7 +179,7 @@ class MarkerRows:
 
     def movement(self) -> float:
         """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
-        typical = torch.stack([_spread(weight) for weight in self.weights])
+        typical = torch.stack([_spread(weight) for weight in self.beside])
         moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
         return float((moved / typical.clamp_min(1e-12)).max())
 

@@ -15,9 +15,10 @@ from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
 from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
-from leia_train.config import TrainConfig
+from leia_train.config import NOT_IN_PARTS, TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
 from leia_train.liger import apply_liger
+from leia_train.lora import Base, add_adapter, describe, read_adapter, trained_rows
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog, StepMetrics
@@ -28,7 +29,7 @@ from leia_train.optimizer import MarkerRows, make_optimizer, ordered_weights
 from leia_train.packing import IGNORED
 from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
-from leia_train.shard_folders import open_shards
+from leia_train.shard_folders import BuildTokenizer, open_shards
 from leia_train.sharded_model import empty_loss, fill_model
 from leia_train.sharding import Parts, Sharding, names_of, parts_again, shard
 from leia_train.shares import Shares
@@ -36,6 +37,7 @@ from leia_train.store import open_store
 from leia_train.tracking import Tracking
 
 Report = Callable[[str], None]
+_LOW_RATE = 2e-5
 MARKER_START = "markers.start"
 """Where a checkpoint keeps the markers' rows as training began with them."""
 SOURCE_TOKENS = "sources.tokens"
@@ -64,6 +66,8 @@ class Run:
     source_tokens: list[int]
     parts: Parts | None = None
     """What this process holds where each holds a part: what reads or writes all weights is then done by all together."""
+    base: Base | None = None
+    """What the model's adapter is trained on, where it has one: what is frozen is in no checkpoint to resume from."""
     log: MetricsLog | None = None
     tracking: Tracking | None = None
 
@@ -105,23 +109,18 @@ def prepare(
         sharding = None
     build = store.tokenizer
     if sharding is None:
-        source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
-        loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
-        for warning in loaded.warnings:
-            report(f"warning: {warning}")
-        loss = TokenLoss(loaded.model)
-        loaded.model.to(accelerator.device)
+        loss = TokenLoss(_load(config, build, tokenizer, checkpoint, accelerator, report))
     else:
+        _check_parts(config)
         loss = empty_loss(config, build, tokenizer, checkpoint, report)
         shard(loss, sharding, config, accelerator)
         fill_model(loss.model, config, build, tokenizer, checkpoint, accelerator)
         report(f"each of {accelerator.num_processes} processes holds a part of the weights (FSDP2)")
+    base = Base.of(loss.model, config.model) if config.model.lora else None
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
     _settle_loss(config, accelerator, loss, build.vocabulary_size, tokenizer, report, compiled=sharding is not None)
-    marker_rows = None
-    if tokenizer.marker_ids is not None:
-        marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids)
+    marker_rows = _marker_rows(loss.model, tokenizer, base)
     model = accelerator.prepare(loss) if sharding is None else loss
     weights = ordered_weights(model)
     shared = config.run.share_optimizer and accelerator.num_processes > 1 and sharding is None
@@ -131,7 +130,7 @@ def prepare(
     optimizer = make_optimizer(
         model if parts is None else parts,
         config.optimization,
-        weights=config.model.weights,
+        weights="float32" if base is not None else config.model.weights,
         rounding=config.model.rounding,
         mine=None if shares is None else shares.mine(),
         wholes=None if parts is None else parts.wholes(),
@@ -166,8 +165,56 @@ def prepare(
         report=report,
         progress=progress,
         parts=parts,
+        base=base,
         source_tokens=source_tokens,
     )
+
+
+def _load(
+    config: TrainConfig,
+    build: BuildTokenizer,
+    tokenizer: CheckpointTokenizer,
+    checkpoint: Checkpoint | None,
+    accelerator: Accelerator,
+    report: Report,
+) -> Any:
+    """The whole model on this process's device, as training begins with it or as a checkpoint has it."""
+    whole = checkpoint is None or config.model.lora
+    source = config.model if whole or checkpoint is None else replace(config.model, model=str(checkpoint.path))
+    loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
+    for warning in loaded.warnings:
+        report(f"warning: {warning}")
+    model: Any = loaded.model
+    if config.model.lora:
+        add_adapter(model, config.model, tokenizer.marker_ids, config.optimization.seed)
+        report(f"lora: {describe(model)}")
+        if config.optimization.learning_rate < _LOW_RATE:
+            report(
+                f"warning: --learning-rate {config.optimization.learning_rate:g} is one for all weights; adapters take about "
+                "ten times that, 1e-4 or so"
+            )
+    model.to(accelerator.device)
+    if config.model.lora and checkpoint is not None:
+        read_adapter(model, checkpoint.path)
+    return model
+
+
+def _check_parts(config: TrainConfig) -> None:
+    """What --shard-model is refused with is refused too where accelerate asks for parts.
+
+    Raises: UsageError.
+    """
+    if config.model.lora:
+        raise UsageError(f"--lora {config.model.lora}: must be {NOT_IN_PARTS}")
+
+
+def _marker_rows(model: Any, tokenizer: CheckpointTokenizer, base: Base | None) -> MarkerRows | None:
+    if tokenizer.marker_ids is None:
+        return None
+    if base is None:
+        return MarkerRows(embedding_weights(model), tokenizer.marker_ids)
+    rows, tables = zip(*trained_rows(model), strict=True)
+    return MarkerRows(rows, tuple(range(len(tokenizer.marker_ids))), tables)
 
 
 def to_keep(run: Run) -> dict[str, torch.Tensor]:

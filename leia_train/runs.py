@@ -45,6 +45,7 @@ _CODE_MODULES = (
         "draws",
         "entity_filter",
         "insertion",
+        "lora",
         "loss",
         "markers",
         "mix_sources",
@@ -63,7 +64,7 @@ _CODE_MODULES = (
         "schedule",
         "sharded_model",
     ),
-    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates"),
+    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "token_rows", "updates"),
 )
 
 
@@ -147,9 +148,9 @@ def read_run(output: Path) -> dict[str, Any]:
     return identity
 
 
-def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str], **more: Any) -> None:
     """Note what the run is, once all of it was checked."""
-    write_json(output / RUN_NAME, {"identity": dict(identity), "versions": dict(versions)})
+    write_json(output / RUN_NAME, {"identity": dict(identity), "versions": dict(versions), **more})
 
 
 def write_status(output: Path, status: str, step: int, checkpoint: Path, **more: Any) -> None:

@@ -68,7 +68,7 @@ def save_parts(
             save(state, storage_writer=_writer(folder / DISTRIBUTED, state, accelerator.num_processes))
 
     def finish(folder: Path, final: Path) -> None:
-        _write_configuration(folder, model)
+        write_configuration(folder, model)
         write_tokenizer(folder, tokenizer)
         write_step(folder, training.step)
         write_more(folder, training.more)
@@ -96,7 +96,7 @@ def save_model(
         _together(accelerator, lambda: _write_whole(temporary, model, accelerator, max_bytes))
 
         def finish() -> None:
-            _write_configuration(temporary, model)
+            write_configuration(temporary, model)
             write_tokenizer(temporary, tokenizer)
             finish_folder(temporary, final)
 
@@ -160,10 +160,13 @@ def _writer(folder: Path, state: Mapping[str, Tensor], processes: int) -> Huggin
     return HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
 
 
-def _write_configuration(folder: Path, model: Any) -> None:
-    """config.json and generation_config.json as save_pretrained writes them, and the code of a model that brings its own."""
+def write_configuration(folder: Path, model: Any, dtype: torch.dtype | None = None) -> None:
+    """config.json and generation_config.json as save_pretrained writes them, and the code of a model that brings its own.
+
+    `dtype`: the type that config.json names, where it is not that of the model's weights.
+    """
     config = model.config
-    config.dtype = str(local(next(model.parameters())).dtype).removeprefix("torch.")
+    config.dtype = str(dtype or local(next(model.parameters())).dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
         from transformers.dynamic_module_utils import custom_object_save

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -161,13 +161,18 @@ def _clear(config: TrainConfig, output: Path) -> None:
 def _begin(run: Run, identity: Mapping[str, Any], tracker: str | None) -> None:
     """Note what the run is, once all of it was checked, and open its logs."""
     (run.output / STATUS_NAME).unlink(missing_ok=True)
-    write_run(run.output, identity, _versions())
+    more = {} if run.base is None else {"base": asdict(run.base)}
+    write_run(run.output, identity, _versions(run), **more)
     run.log = MetricsLog(run.output, run.step)
     run.tracking = Tracking(tracker, run.output, identity, run.report)
 
 
-def _versions() -> dict[str, str]:
+def _versions(run: Run) -> dict[str, str]:
     modules = {"torch": torch, "transformers": transformers, "accelerate": accelerate}
+    if run.base is not None:
+        import peft
+
+        modules["peft"] = peft
     return {name: str(module.__version__) for name, module in modules.items()}
 
 
@@ -252,7 +257,7 @@ def _optimizer_state(run: Run) -> OptimizerState:
 
 def _save_here(run: Run, path: Path, state: OptimizerState) -> None:
     if not is_whole(path):
-        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), to_keep(run))
+        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), to_keep(run), run.base)
     remove_old(run.output, run.config.run.keep)
 
 
@@ -276,7 +281,10 @@ def _finish(run: Run) -> TrainingResult:
     if run.sharded:
         save_model(run.output, FINAL_NAME, run.bare_model, run.tokenizer, run.accelerator)
     else:
-        on_main(run.accelerator, lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None))
+        on_main(
+            run.accelerator,
+            lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None, base=run.base),
+        )
     if run.marker_rows is not None:
         run.report(f"the markers moved by at most {run.marker_rows.movement():.2%} of a typical weight of theirs")
     figures = _saving_first(run, evaluate_final)

@@ -149,7 +149,7 @@ def _update(run: Run, rate: float) -> float | None:
     counted = run.step + 1 == run.steps or (every > 0 and (run.step + 1) % every == 0)
     before = None
     if counted and (run.sharded or run.accelerator.is_main_process):  # on the CPU, where there is room for them
-        before = [local(weight.detach()).to("cpu", copy=True) for weight in run.model.parameters()]
+        before = [local(weight.detach()).to("cpu", copy=True) for weight in _trained(run)]
     own_rate = settings.optimization.marker_learning_rate
     stretched = run.marker_rows if own_rate and rate else None
     rows = stretched.copies() if stretched is not None else []
@@ -158,12 +158,16 @@ def _update(run: Run, rate: float) -> float | None:
         stretched.stretch_step(rows, own_rate / settings.optimization.learning_rate)
     if before is None:
         return None
-    pairs = zip(run.model.parameters(), before, strict=True)
+    pairs = zip(_trained(run), before, strict=True)
     moved: float = sum(int((local(new.detach()).cpu() != old).sum()) for new, old in pairs)
     count: float = sum(weight.numel() for weight in before)
     if run.sharded:
         moved, count = summed(run.accelerator, [moved, count])
     return float(moved / count)
+
+
+def _trained(run: Run) -> list[Tensor]:
+    return [weight for weight in run.model.parameters() if weight.requires_grad]
 
 
 def apply_update(run: Run, rate: float) -> None:
