@@ -225,7 +225,8 @@ def write_adapter(folder: Path, model: Any, base: Base, dtype: torch.dtype = tor
     from safetensors.torch import save_file
 
     settings = copy(model.peft_config[_ADAPTER])
-    settings.target_modules = sorted(settings.target_modules)  # a set, whose order is another in every process
+    for name in ("target_modules", "target_parameters"):  # sets, whose order is another in every process
+        setattr(settings, name, sorted(getattr(settings, name) or ()) or None)
     settings.inference_mode = True
     folder.mkdir(exist_ok=True)
     settings.save_pretrained(str(folder))
@@ -279,25 +280,30 @@ def _frozen(model: Any) -> dict[str, tuple[str, Tensor]]:
 def changed_tensors(model: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Each weight that the adapter changes, as it is in the whole model and as it was."""
     for name, weight in model.named_parameters():
-        if name.endswith(".base_layer.weight"):
+        if ".base_layer." in name and not weight.requires_grad:
             yield _merged(model, name, weight), weight.detach().cpu().float()
 
 
 def _merged(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    """A tensor (float32, on the CPU) with what the adapters around its module add to it; experts have one a parameter."""
     from peft.tuners.lora import LoraLayer
 
     from leia_train.token_rows import TokenRows
 
     whole = tensor.detach().cpu()
     whole = whole.to(torch.float32, copy=True) if whole.is_floating_point() else whole
-    owner, _, part = name.rpartition(".base_layer.")
-    layer = model.get_submodule(owner) if part == "weight" else None
+    around, _, part = name.rpartition(".")
     with torch.no_grad():
-        if isinstance(layer, LoraLayer):
-            whole += layer.get_delta_weight(_ADAPTER).cpu()
-        elif isinstance(layer, TokenRows):
-            ids = torch.tensor(layer.token_indices[_ADAPTER])
-            whole[ids] = layer.trainable_tokens_delta[_ADAPTER].detach().cpu()
+        while around.endswith(".base_layer"):
+            around = around.removesuffix(".base_layer")
+            layer = model.get_submodule(around)
+            if part != getattr(layer, "parameter_name", "weight"):
+                continue
+            if isinstance(layer, LoraLayer):
+                whole += layer.get_delta_weight(_ADAPTER).cpu()
+            elif isinstance(layer, TokenRows):
+                ids = torch.tensor(layer.token_indices[_ADAPTER])
+                whole[ids] = layer.trainable_tokens_delta[_ADAPTER].detach().cpu()
     return whole
 
 
