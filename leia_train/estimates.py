@@ -1,7 +1,8 @@
 """From a run and a kind of GPU to whether it fits, what would make it fit, and about how long it takes.
 
 One table of rates, measured once (benchmarks/README.md, bench_step.py: a Llama of 1.2 B on an H200): the share of the GPU's
-peak that a micro-batch reaches, forward and backward. It is taken for other GPUs and models too, which it was not measured on.
+peak that a micro-batch reaches, forward and backward. It is taken for other GPUs and models too, and for adapters, whose fewer
+operations are counted: on none of these it was measured.
 """
 
 from __future__ import annotations

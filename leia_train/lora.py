@@ -296,7 +296,7 @@ def _merged(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     with torch.no_grad():
         while around.endswith(".base_layer"):
             around = around.removesuffix(".base_layer")
-            layer = model.get_submodule(around)
+            layer: Any = model.get_submodule(around)
             if part != getattr(layer, "parameter_name", "weight"):
                 continue
             if isinstance(layer, LoraLayer):

@@ -64,7 +64,7 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     Each of the two norms keeps its input and its result in float32, and the result again in the type of the products; the
     attention its queries, keys, values and output; the feed-forward part four vectors of its width.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     norms = 2 * sizes.hidden * (_FLOAT32 + stream + product)
     attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
@@ -74,9 +74,17 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
+def _product_bytes(config: TrainConfig) -> int:
+    """Of a number that is multiplied."""
+    return _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+
+
 def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
+    Frozen weights have neither gradients nor state; in float32 they are multiplied as copies in bfloat16, which are kept as long
+    as activations are. Where all weights are trained such copies are not counted: the peaks that were measured are within a
+    tenth without them.
     `gpu_bytes` is the memory of its GPU, or 0.
     """
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -102,6 +110,8 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
         "activations": int(activations),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
+    if frozen and frozen_size != _product_bytes(config):  # of layers that the backward pass is not yet through with
+        parts["copies"] = frozen * _BFLOAT16 // (max(sizes.layers, 1) if config.model.gradient_checkpointing else 1)
     if size == _BFLOAT16 and config.model.rounding == "kahan":
         parts["rounding"] = -(-trained * _BFLOAT16 // shares)
     if parts_of > 1:
@@ -113,7 +123,7 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     """What is whole for a while of a model in parts: the embeddings and their gradients, and two layers (one is fetched while
     the other is computed) with one's gradients, which are summed in float32.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     weights = sum(parameter.numel() for parameter in model.parameters())
     output = model.get_output_embeddings()

@@ -213,10 +213,11 @@ def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterato
         config, model, gpu, steps=steps, processes=config.run.nproc, mean_segment=_mean_segment(plan)
     )
     tokens = steps * config.optimization.batch * config.data.max_length
+    measured = f"measured at 1 B on an H200{', training all weights' if config.model.lora else ''}"
     faster = "" if config.model.compile else "; --compile is about 1.4 times as fast"
     yield (
         f"time          about {seconds / 3600:,.1f} h on {config.run.nproc} x {gpu.name}, {tokens / seconds:,.0f} tokens/s, "
-        f"at {share_of_peak(config):.0%} of the peak (measured at 1 B on an H200){faster}; what processes tell each other "
+        f"at {share_of_peak(config):.0%} of the peak ({measured}){faster}; what processes tell each other "
         "is not counted"
     )
 

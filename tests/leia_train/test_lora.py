@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -371,6 +372,9 @@ def test_a_plan_counts_what_is_trained(arguments, capsys):
         4 * trained,
         8 * trained,
     )
+    assert "copies" not in parts
+    copied = replace(config, model=ModelConfig(model="m", lora=4, dtype="bfloat16"))
+    assert memory_bytes(copied, model, 0)["copies"] == 2 * every
     assert main(["plan", *arguments("--lora", 4, "--lora-targets", "q_proj")[1:]]) == 0
     lines = capsys.readouterr().out
     assert (
