@@ -286,8 +286,6 @@ def changed_tensors(model: Any) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _merged(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """A tensor (float32, on the CPU) with what the adapters around its module add to it; experts have one a parameter."""
-    from peft.tuners.lora import LoraLayer
-
     from leia_train.token_rows import TokenRows
 
     whole = tensor.detach().cpu()
@@ -299,7 +297,7 @@ def _merged(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
             layer: Any = model.get_submodule(around)
             if part != getattr(layer, "parameter_name", "weight"):
                 continue
-            if isinstance(layer, LoraLayer):
+            if hasattr(layer, "get_delta_weight"):
                 whole += layer.get_delta_weight(_ADAPTER).cpu()
             elif isinstance(layer, TokenRows):
                 ids = torch.tensor(layer.token_indices[_ADAPTER])
