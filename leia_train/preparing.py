@@ -95,7 +95,7 @@ def prepare(
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
-    with accelerator.local_main_process_first():
+    with accelerator.main_process_first():
         plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, progress)
     store = plan.store
     texts = _evaluation_texts(config, plan, accelerator)
@@ -261,7 +261,7 @@ def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Acceler
         folders = open_shards([path])
         if folders[0].tokenizer.fingerprint != plan.store.tokenizer.fingerprint:
             raise UsageError(f"--eval-shards {path}: made with another tokenizer ({folders[0].tokenizer.name})")
-        with accelerator.local_main_process_first():
+        with accelerator.main_process_first():
             store = open_store(folders, config.run.output)
         texts[path] = store_texts(store, torch.arange(len(store)).numpy())
     return texts

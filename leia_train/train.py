@@ -38,7 +38,7 @@ from leia_train.markers import add_markers
 from leia_train.metrics import MetricsLog, SpikeWatch
 from leia_train.opening import open_data
 from leia_train.preparing import Run, prepare, to_keep
-from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
+from leia_train.processes import check_same_folder, close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
     LOG_NAME,
@@ -128,7 +128,9 @@ def _train(
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
     tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
-    with locked(output) if accelerator.is_main_process else nullcontext(), StopRequest().listening() as stop:
+    lock = locked(output) if accelerator.is_main_process else nullcontext("")
+    with lock as holder, StopRequest().listening() as stop:
+        check_same_folder(accelerator, output, holder)
         finished = _finished(output, accelerator)
         if finished is not None:
             report(f"this run is finished: {finished.checkpoint}")

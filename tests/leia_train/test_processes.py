@@ -183,6 +183,40 @@ def test_two_processes_of_accelerate_launch_train_as_one(arguments, alone, tmp_p
     same_training(alone(arguments), output)
 
 
+TWO_MACHINES = """
+for machine in 0 1; do
+  mkdir -p "$0/machine-$machine"
+  (cd "$0/machine-$machine" && exec PYTHON -m torch.distributed.run --nnodes 2 --node-rank $machine --nproc-per-node 1 \
+    --master-addr 127.0.0.1 --master-port 29713 -m leia_train "$@") & started="$started $!"
+done
+failed=0
+for process in $started; do wait $process || failed=$?; done
+exit $failed
+"""
+"""Two launchers, each in a working directory of its own, which are told of each other as on two machines."""
+
+
+def test_two_machines_train_as_one_process_where_they_share_the_folder(arguments, alone, tmp_path):
+    """Each begins with its own process 0 of the machine; one of them alone writes what both read."""
+    needs_namespace()
+    script = TWO_MACHINES.replace("PYTHON", sys.executable)
+    output = tmp_path / "shared/run"
+    run(arguments(*FLAGS, output=output), "bash", "-c", script, str(tmp_path), namespace=True)
+    same_training(alone(arguments), output)
+    assert sorted(path.name for path in output.glob("train*.log")) == ["train-1.log", "train.log"]
+
+
+def test_machines_that_do_not_share_the_folder_are_told_so(arguments, tmp_path):
+    """A relative path is another folder on each: nothing is trained, and the line says which process has another."""
+    needs_namespace()
+    script = TWO_MACHINES.replace("PYTHON", sys.executable)
+    done = run(arguments(*FLAGS, output="run"), "bash", "-c", script, str(tmp_path), code=1, namespace=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("leia-train: error: ")]
+    assert any("process 1: --output run: machine" in line and "all of the run's machines share" in line for line in lines)
+    assert "leia-train: error: a process does not have this run's folder; its message says which" in lines
+    assert not list(tmp_path.glob("machine-*/run/store-*"))
+
+
 GRADIENTS = """
 import sys, torch
 from types import SimpleNamespace
