@@ -356,7 +356,7 @@ def test_the_gradient_is_clipped_before_the_update(arguments, tmp_path, monkeypa
     update = updates.apply_update
 
     def look(run, rate):
-        seen.append(torch.stack([weight.grad.norm() for weight in run.model.parameters()]).norm().item())
+        seen.append(torch.stack([weight.grad.norm() for weight in run.parallelism.model.parameters()]).norm().item())
         update(run, rate)
 
     monkeypatch.setattr(updates, "apply_update", look)
