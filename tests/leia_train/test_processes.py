@@ -221,8 +221,7 @@ def test_machines_that_do_not_share_the_folder_are_told_so(arguments, tmp_path):
 
 GRADIENTS = """
 import sys, torch
-from types import SimpleNamespace
-from leia_train import preparing, processes, updates
+from leia_train import processes, replicated
 from leia_train.config import *
 from leia_train.loss import TokenLoss
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -232,24 +231,24 @@ config = TrainConfig(data=DataConfig(shards=("-",)), model=ModelConfig(model="ti
 accelerator = processes.make_accelerator(config)
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8))
-optimizer = torch.optim.AdamW(model.parameters())
-loss, optimizer = accelerator.prepare(TokenLoss(model), optimizer)
-preparing.place_gradients(loss, accelerator)
+parallelism = replicated.Replicated(config, accelerator)
+parallelism.token_loss = TokenLoss(model)
+parallelism.begin(None)
+loss = parallelism.model
 weights = list(loss.parameters())
 places = [weight.grad.data_ptr() for weight in weights]
 assert all((weight.grad == 0).all() for weight in weights)
-run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer, model=loss, shares=None, parts=None)
 for step in range(2):
     for micro in range(2):
         ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index
         positions = torch.arange(8)[None]
-        with accelerator.no_sync(loss) if micro == 0 else __import__("contextlib").nullcontext():
-            accelerator.backward(loss(ids, positions, ids).sum())
+        with parallelism.accumulating(last=micro == 1):
+            parallelism.backward(loss(ids, positions, ids).sum())
         assert [weight.grad.data_ptr() for weight in weights] == places, (step, micro)
     assert any((weight.grad != 0).any() for weight in weights)
     total = torch.tensor([float(weights[0].grad.abs().sum())])
     assert torch.allclose(accelerator.gather(total), total)
-    updates.apply_update(run, 1e-3)
+    parallelism.update(1e-3)
 print("kept")
 processes.close_processes()
 """
