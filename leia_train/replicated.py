@@ -150,7 +150,7 @@ class Replicated:
     def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
         """As transformers writes it."""
         model = self.token_loss.model
-        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None, base=self.base))
+        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None, None, self.base))
 
 
 def place_gradients(model: nn.Module, accelerator: Accelerator) -> None:
