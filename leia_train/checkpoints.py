@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from leia_train.lora import Base
     from leia_train.markers import CheckpointTokenizer
 
 OptimizerState = Mapping[int, Mapping[str, "Tensor"]]
@@ -59,11 +58,11 @@ def save_checkpoint(
     tokenizer: CheckpointTokenizer,
     training: tuple[OptimizerState, int] | None,
     more: Mapping[str, Tensor] | None = None,
-    base: Base | None = None,
+    write: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a checkpoint under its name; with `training` (state, step) a run can go on from it, and finds `more`.
 
-    Of a model with an adapter, on some `base`, that is the adapter alone, else the whole model with the adapter beside it.
+    `write` puts model and tokenizer into a folder, where that is not done as transformers does.
 
     Raises: MissingResource where the disk is full; what was there before is still there then.
     """
@@ -72,10 +71,10 @@ def save_checkpoint(
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
         try:
             temporary.chmod(0o755)
-            if base is None:
+            if write is None:
                 _write_model(temporary, model, tokenizer)
             else:
-                _write_adapted(temporary, model, tokenizer, base, whole=training is None)
+                write(temporary)
             if training is not None:
                 _write_training(temporary, *training)
                 write_more(temporary, more or {})
@@ -101,19 +100,6 @@ def step_name(step: int) -> str:
 
 def _write_model(folder: Path, model: PreTrainedModel, tokenizer: CheckpointTokenizer) -> None:
     model.save_pretrained(folder)
-    write_tokenizer(folder, tokenizer)
-
-
-def _write_adapted(
-    folder: Path, model: PreTrainedModel, tokenizer: CheckpointTokenizer, base: Base, *, whole: bool
-) -> None:
-    from leia_train.lora import FOLDER, write_adapter, write_merged
-
-    if whole:
-        write_merged(folder, model)
-        write_tokenizer(folder, tokenizer)
-        folder = folder / FOLDER
-    write_adapter(folder, model, base)
     write_tokenizer(folder, tokenizer)
 
 

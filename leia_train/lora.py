@@ -21,14 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
+from leia_train.checkpoints import write_tokenizer
 from leia_train.config import ModelConfig
-from leia_train.model import table_of
+from leia_train.loss import table_of
 from leia_train.sharded_checkpoints import write_configuration
 from leia_train.sharding import named_tensors
 from leia_train.tensor_files import TensorFiles, TensorWriter
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+    from leia_train.markers import CheckpointTokenizer
 
 FOLDER = "adapter"
 """Where a final checkpoint has the adapter, beside the whole model."""
@@ -303,6 +306,19 @@ def _merged(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
                 ids = torch.tensor(layer.token_indices[_ADAPTER])
                 whole[ids] = layer.trainable_tokens_delta[_ADAPTER].detach().cpu()
     return whole
+
+
+def write_whole(folder: Path, model: Any, base: Base, tokenizer: CheckpointTokenizer) -> None:
+    """The whole model with its tokenizer, and beside it the adapter with the same one."""
+    write_merged(folder, model)
+    write_tokenizer(folder, tokenizer)
+    write_alone(folder / FOLDER, model, base, tokenizer)
+
+
+def write_alone(folder: Path, model: Any, base: Base, tokenizer: CheckpointTokenizer) -> None:
+    """The adapter with its tokenizer."""
+    write_adapter(folder, model, base)
+    write_tokenizer(folder, tokenizer)
 
 
 def write_merged(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -> None:

@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from leia_train.attention import Contexts, packed_hidden_states, packed_logits
-from leia_train.model import table_of
 from leia_train.packing import IGNORED
 
 MIN_CHUNK_BYTES = 256 << 20
@@ -94,6 +93,12 @@ class TokenLoss(nn.Module):
             outside = torch.tensor(self.excluded_ids, device=logits.device)
             logits = logits.index_fill(-1, outside, float("-inf"))
         return cross_entropy(logits, targets_N, reduction="none")
+
+
+def table_of(embeddings: Any) -> nn.Parameter:
+    """The weight (V, H) of input or output embeddings, also of those that PEFT wrapped, which would make a copy of it."""
+    weight: nn.Parameter = getattr(embeddings, "original_module", embeddings).weight
+    return weight
 
 
 def default_chunk(vocabulary_size: int, gpu_bytes: int) -> int:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leia_train.config import TrainConfig
-from leia_train.loss import default_chunk
-from leia_train.model import table_of
+from leia_train.loss import default_chunk, table_of
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10

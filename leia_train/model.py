@@ -349,12 +349,6 @@ def add_marker_rows(model: Any, tokenizer: CheckpointTokenizer) -> None:
         set_to_mean(weight, tokenizer.marker_ids, tokenizer.real_ids)
 
 
-def table_of(embeddings: Any) -> nn.Parameter:
-    """The weight (V, H) of input or output embeddings, also of those that PEFT wrapped, which would make a copy of it."""
-    weight: nn.Parameter = getattr(embeddings, "original_module", embeddings).weight
-    return weight
-
-
 def embedding_weights(model: Any) -> list[nn.Parameter]:
     """The input embeddings, and the output's (its bias too) where they are not the same ones."""
     weights = [model.get_input_embeddings().weight]

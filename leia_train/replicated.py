@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 from leia_train.checkpoints import Checkpoint, OptimizerState, load_training, save_checkpoint
 from leia_train.config import TrainConfig
-from leia_train.lora import Base, add_adapter, describe, read_adapter
+from leia_train.lora import Base, add_adapter, describe, read_adapter, write_alone, write_whole
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model
@@ -142,15 +143,17 @@ class Replicated:
         else:
             state = self.optimizer.state_dict()["state"]
         model = self.token_loss.model
+        write = None if self.base is None else partial(write_alone, model=model, base=self.base, tokenizer=tokenizer)
         on_main(
             self._accelerator,
-            lambda: save_checkpoint(output, name, model, tokenizer, (state, step), more, self.base),
+            lambda: save_checkpoint(output, name, model, tokenizer, (state, step), more, write),
         )
 
     def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
-        """As transformers writes it."""
+        """As transformers writes it, or the adapter put into it."""
         model = self.token_loss.model
-        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None, None, self.base))
+        write = None if self.base is None else partial(write_whole, model=model, base=self.base, tokenizer=tokenizer)
+        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None, None, write))
 
 
 def place_gradients(model: nn.Module, accelerator: Accelerator) -> None:

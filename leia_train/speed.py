@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from leia_train.gpus import gpu_named
-from leia_train.model import table_of
+from leia_train.loss import table_of
 
 
 def flops_per_token(model: Any, length: float) -> float:
