@@ -57,6 +57,22 @@ def copy(source, target, checkpoint):
     (Path(target) / "_status.json").unlink(missing_ok=True)
 
 
+def forget_deepspeed():
+    """What DeepSpeed keeps of the processes and the precision of the run before."""
+    if "deepspeed" not in sys.modules:
+        return
+    from deepspeed.comm import comm
+    from deepspeed.runtime import torch_autocast
+    from deepspeed.utils import groups
+    from torch.distributed import ProcessGroup
+
+    comm.cdb = None
+    torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
+    for name, value in list(vars(groups).items()):
+        if isinstance(value, ProcessGroup):
+            setattr(groups, name, None)
+
+
 def do_all(runs):
     """Each run that this process has a place in, one after the other."""
     for run in runs:
@@ -73,6 +89,7 @@ def do_all(runs):
             os.environ.update({**launched, **run.get("environment", {})})
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+        forget_deepspeed()
         with stopping(run.get("at", [0, -1, ""])):
             code = main(run["arguments"])
         print(f"exit code {code}", flush=True)

@@ -212,7 +212,9 @@ def test_machines_that_do_not_share_the_folder_are_told_so(arguments, tmp_path):
     script = TWO_MACHINES.replace("PYTHON", sys.executable)
     done = run(arguments(*FLAGS, output="run"), "bash", "-c", script, str(tmp_path), code=1, namespace=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("leia-train: error: ")]
-    assert any("process 1: --output run: machine" in line and "all of the run's machines share" in line for line in lines)
+    assert any(
+        "process 1: --output run: machine" in line and "all of the run's machines share" in line for line in lines
+    )
     assert "leia-train: error: a process does not have this run's folder; its message says which" in lines
     assert not list(tmp_path.glob("machine-*/run/store-*"))
 
