@@ -84,8 +84,13 @@ def whole_of(weight: Any, part: Tensor) -> Tensor:
 
 
 def written(weights: Iterable[Any]) -> None:
-    """Say that parts were changed: small weights, which DeepSpeed leaves gathered, are gathered again."""
-    stale = [weight for weight in weights if is_sharded(weight) and weight.ds_persist]
+    """Say that parts were changed: the optimizer has them too, and small weights, which DeepSpeed leaves gathered, are again."""
+    from deepspeed.utils import safe_set_local_fp32_param
+
+    changed = [weight for weight in weights if is_sharded(weight)]
+    for weight in changed:
+        safe_set_local_fp32_param(weight, weight.ds_tensor.data)
+    stale = [weight for weight in changed if weight.ds_persist]
     if stale:
         stale[0].partition(stale)
         stale[0].all_gather(stale)

@@ -1,9 +1,10 @@
 """A program that is several processes of many runs, one after the other: `python sharded_runs.py RUNS.json`.
 
 Each run is {"processes", "arguments", "rendezvous", "at", "copy", "environment"}: RANK says which process this is; those that
-a run has no place for wait for the next. `at` is [step, process, "stop" or "die"]: the process is told to stop during that
-step, or is killed when it puts the checkpoint after that step in its place. `copy` is [from, to, checkpoint]: a run's folder
-that is copied first, with that checkpoint alone. Each run's end is a line "exit code N".
+a run has no place for wait for the next. `at` is [step, process, "stop", "die" or "poison"]: the process is told to stop
+during that step, is killed when it puts the checkpoint after that step in its place, or has NaN for its loss in that step.
+`copy` is [from, to, checkpoint]: a run's folder that is copied first, with that checkpoint alone. Each run's end is a line
+"exit code N".
 """
 
 import json
@@ -38,6 +39,14 @@ def stopping(at):
             update(run, rate)
 
         return patch.object(updates, "apply_update", stop)
+    if how == "poison":
+        loss = updates.micro_batch_loss
+
+        def poisoned(run, rows, count):
+            part = loss(run, rows, count)
+            return part * float("nan") if run.step + 1 == step else part
+
+        return patch.object(updates, "micro_batch_loss", poisoned)
     finish = sharded_checkpoints.finish_folder
 
     def die(temporary, final):
