@@ -156,7 +156,7 @@ def _fetched(wanted: BuildWanted, found: _Dumps, kinds: Sequence[str]) -> Iterat
 
 def _to_come(folder: str, lock: DumpLock) -> Iterator[Finding]:
     """Space for what is not fetched yet."""
-    missing = sum(file.size_bytes or 0 for file in lock.files if not file.done)
+    missing = sum(file.size_bytes or 0 for file in (*lock.files, *lock.pending) if not file.done)
     if missing:
         yield disk_finding(folder, missing, "dumps that are to come", "free some space, or fetch into another folder")
 
