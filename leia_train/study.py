@@ -102,7 +102,7 @@ def training_state(run: StudyRun, config: TrainConfig) -> str:
         try:
             check_output(run.folder, identity, accept_other_code=config.run.accept_other_code)
         except (OtherBuild, UsageError) as error:
-            raise OtherBuild(f"{run.name}: {error}") from error
+            raise OtherBuild(str(error)) from error
     status = read_status(run.folder)
     if status.get("status") == FINISHED and is_whole(run.folder / FINAL_NAME, sums=False):
         return FINISHED
