@@ -345,7 +345,7 @@ def write_merged(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -
         writer.close()
     finally:
         writer.abandon()
-    write_configuration(folder, model, dtype)
+    write_configuration(folder, model, dtype=dtype)
 
 
 def _readme(base: Base) -> str:

@@ -26,7 +26,7 @@ from leia_train.mixture import MixedPlan
 from leia_train.model import embedding_weights
 from leia_train.opening import OpenedData, make_plan
 from leia_train.optimizer import MarkerRows
-from leia_train.parallelism import Parallelism
+from leia_train.parallelism import Held, Parallelism
 from leia_train.processes import on_main, summed
 from leia_train.replicated import Replicated
 from leia_train.runs import StopRequest
@@ -34,6 +34,7 @@ from leia_train.shard_folders import open_shards
 from leia_train.sharding import Sharding
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
+from leia_train.zero3 import Zero3, ZeroSettings
 
 Report = Callable[[str], None]
 MARKER_START = "markers.start"
@@ -82,7 +83,7 @@ def prepare(
     stop: StopRequest,
     report: Report,
     progress: Tell,
-    sharding: Sharding | None = None,
+    sharding: Sharding | ZeroSettings | None = None,
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
@@ -97,7 +98,7 @@ def prepare(
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
     _settle_loss(config, accelerator, parallelism, build.vocabulary_size, tokenizer, report)
-    marker_rows = _marker_rows(config, loss.model, tokenizer)
+    marker_rows = _marker_rows(config, loss.model, tokenizer, parallelism.held)
     parallelism.begin(checkpoint)
     if checkpoint is not None:
         more = load_more(checkpoint)
@@ -125,14 +126,14 @@ def prepare(
     )
 
 
-def _marker_rows(config: TrainConfig, model: Any, tokenizer: CheckpointTokenizer) -> MarkerRows | None:
+def _marker_rows(config: TrainConfig, model: Any, tokenizer: CheckpointTokenizer, held: Held) -> MarkerRows | None:
     """In the embeddings, or beside them where those are frozen."""
     if tokenizer.marker_ids is None:
         return None
     if not config.model.lora:
-        return MarkerRows(embedding_weights(model), tokenizer.marker_ids)
+        return MarkerRows(embedding_weights(model), tokenizer.marker_ids, held)
     rows, tables = zip(*trained_rows(model), strict=True)
-    return MarkerRows(rows, tuple(range(len(tokenizer.marker_ids))), tables)
+    return MarkerRows(rows, tuple(range(len(tokenizer.marker_ids))), held, beside=tables)
 
 
 def to_keep(run: Run) -> dict[str, torch.Tensor]:
@@ -144,18 +145,23 @@ def to_keep(run: Run) -> dict[str, torch.Tensor]:
 
 
 def _parallelism(
-    config: TrainConfig, accelerator: Accelerator, sharding: Sharding | None, report: Report
+    config: TrainConfig, accelerator: Accelerator, sharding: Sharding | ZeroSettings | None, report: Report
 ) -> Parallelism:
     """How the processes share the model.
 
     Raises: UsageError for adapters on a model in parts.
     """
     if sharding is not None and accelerator.num_processes == 1:
-        report("warning: --shard-model: one process holds the whole model; give --nproc, or a launcher's processes")
+        asked = "--shard-model" if isinstance(sharding, Sharding) else "DeepSpeed"
+        report(f"warning: {asked}: one process holds the whole model; give --nproc, or a launcher's processes")
         sharding = None
-    if sharding is not None and config.model.lora:  # which accelerate's configuration may ask for, too
+    if sharding is None:
+        return Replicated(config, accelerator)
+    if config.model.lora:  # which accelerate's configuration may ask for, too
         raise UsageError(f"--lora {config.model.lora}: must be {NOT_IN_PARTS}")
-    return Replicated(config, accelerator) if sharding is None else FullySharded(config, accelerator, sharding)
+    if isinstance(sharding, Sharding):
+        return FullySharded(config, accelerator, sharding)
+    return Zero3(config, accelerator, sharding)
 
 
 def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Checkpoint | None:

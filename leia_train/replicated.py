@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from leia_train import sharding
 from leia_train.checkpoints import Checkpoint, OptimizerState, load_training, save_checkpoint
 from leia_train.config import TrainConfig
 from leia_train.lora import Base, add_adapter, describe, read_adapter, write_alone, write_whole
@@ -25,6 +26,7 @@ from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model
 from leia_train.optimizer import make_optimizer, ordered_weights
 from leia_train.packing import IGNORED
+from leia_train.parallelism import Held
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import names_of
@@ -38,6 +40,7 @@ class Replicated:
 
     sharded = False
     base: Base | None = None
+    held: Held = sharding
     token_loss: TokenLoss
     model: Any
     optimizer: Optimizer
@@ -46,6 +49,11 @@ class Replicated:
         self._config = config
         self._accelerator = accelerator
         self._shares: Shares | None = None
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """What an adapter is trained on, which is in no checkpoint."""
+        return {} if self.base is None else {"base": asdict(self.base)}
 
     def load(
         self,

@@ -8,15 +8,19 @@ Recomputation is not counted, and of experts those alone that a token is sent to
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from leia_train import sharding
 from leia_train.gpus import gpu_named
 from leia_train.loss import table_of
+from leia_train.parallelism import Held
 
 
-def flops_per_token(model: Any, length: float) -> float:
+def flops_per_token(model: Any, length: float, held: Held = sharding) -> float:
     """Operations for one token, forward and backward.
 
     `length` is the mean over tokens of the length of the document, or row, in which the token sees others.
@@ -27,7 +31,7 @@ def flops_per_token(model: Any, length: float) -> float:
     experts, used = getattr(config, "num_experts", None) or 0, getattr(config, "num_experts_per_tok", None) or 0
     share = used / experts if experts and used else 1.0
     multiplied = sum(
-        weight.numel() * (6 if weight.requires_grad else 4) * (share if ".experts." in name else 1)
+        _count(held, weight) * (6 if weight.requires_grad else 4) * (share if ".experts." in name else 1)
         for name, weight in model.named_parameters()
         if weight is not looked_up
     )
@@ -35,6 +39,10 @@ def flops_per_token(model: Any, length: float) -> float:
     width = heads * (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1))
     attention = 6 * getattr(config, "num_hidden_layers", 0) * width * length
     return float(multiplied + attention)
+
+
+def _count(held: Held, weight: Tensor) -> int:
+    return math.prod(held.shape_of(weight))
 
 
 def peak_tflops(device: torch.device) -> float | None:
