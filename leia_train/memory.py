@@ -1,7 +1,8 @@
 """From a model's sizes and a run's options to the memory that a process needs on its device, by what for.
 
-Weights, gradients and the optimizer's state are counted; what is kept of a layer for the backward pass is counted tensor by
-tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py).
+Weights are counted, and gradients and the optimizer's state of those that are trained; what is kept of a layer for the backward
+pass is counted tensor by tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md,
+bench_step.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leia_train.config import TrainConfig
-from leia_train.loss import default_chunk
+from leia_train.loss import default_chunk, table_of
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10
@@ -62,7 +63,7 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     Each of the two norms keeps its input and its result in float32, and the result again in the type of the products; the
     attention its queries, keys, values and output; the feed-forward part four vectors of its width.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     norms = 2 * sizes.hidden * (_FLOAT32 + stream + product)
     attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
@@ -72,13 +73,23 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
+def _product_bytes(config: TrainConfig) -> int:
+    """Of a number that is multiplied."""
+    return _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+
+
 def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
+    Frozen weights have neither gradients nor state; in float32 they are multiplied as copies in bfloat16, which are kept as long
+    as activations are. Where all weights are trained such copies are not counted: the peaks that were measured are within a
+    tenth without them.
     `gpu_bytes` is the memory of its GPU, or 0.
     """
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in model.parameters()) - trained
+    frozen_size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    size = _FLOAT32 if frozen else frozen_size
     sizes = layer_sizes(model)
     tokens = config.optimization.micro_batch * config.data.max_length
     layer = tokens * layer_bytes(sizes, config)
@@ -87,19 +98,21 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
         activations = tokens * sizes.layers * sizes.hidden * stream + layer
     else:
         activations = sizes.layers * layer
-    vocabulary = len(model.get_input_embeddings().weight)
+    vocabulary = len(table_of(model.get_input_embeddings()))
     parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
     shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
     chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
     parts = {
-        "weights": -(-weights * size // parts_of),
-        "gradients": -(-weights * size // parts_of),
-        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
+        "weights": -(-(trained * size + frozen * frozen_size) // parts_of),
+        "gradients": -(-trained * size // parts_of),
+        "optimizer": -(-trained * 2 * _FLOAT32 // shares),
         "activations": int(activations),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
-    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
-        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
+    if frozen and frozen_size != _product_bytes(config):  # of layers that the backward pass is not yet through with
+        parts["copies"] = frozen * _BFLOAT16 // (max(sizes.layers, 1) if config.model.gradient_checkpointing else 1)
+    if size == _BFLOAT16 and config.model.rounding == "kahan":
+        parts["rounding"] = -(-trained * _BFLOAT16 // shares)
     if parts_of > 1:
         parts["gathered"] = gathered_bytes(config, model)
     return parts
@@ -109,11 +122,11 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     """What is whole for a while of a model in parts: the embeddings and their gradients, and two layers (one is fetched while
     the other is computed) with one's gradients, which are summed in float32.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     weights = sum(parameter.numel() for parameter in model.parameters())
     output = model.get_output_embeddings()
-    tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
+    tables = [table_of(made) for made in (model.get_input_embeddings(), output) if made is not None]
     embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
     layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
     return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))
