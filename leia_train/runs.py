@@ -71,7 +71,7 @@ _CODE_MODULES = (
         "schedule",
         "sharded_model",
     ),
-    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates"),
+    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates", "zero3", "zero3_parts"),
 )
 
 

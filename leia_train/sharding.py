@@ -1,9 +1,10 @@
 """From a model to one that the processes hold together: of every weight each has some rows, gathered layer by layer.
 
 torch's FSDP2 itself, without accelerate's wrapping of it: that gathers the output embeddings by themselves, outside of the
-chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's weights are
-gathered in the type of the computation; the embeddings (and the last norm) in their own type, so that what flows from layer
-to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in float32.
+chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's matrices are
+gathered in the type of the computation; the embeddings and the norms (but for compiled layers) in their own type, so that
+what flows from layer to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in
+float32.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from leia_beam.errors import UsageError
 from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
 
-_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+_FSDP = "ACCELERATE_USE_FSDP"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +52,6 @@ def asked_sharding(config: TrainConfig) -> Sharding | None:
 
     Raises: UsageError for what this trainer does not do.
     """
-    if os.environ.get(_DEEPSPEED, "false").lower() == "true":
-        raise UsageError(
-            "accelerate was told to use DeepSpeed, which this trainer does not run; FSDP2 shards the same as ZeRO-3 (weights, "
-            "gradients, optimizer): give --shard-model, or accelerate a file like recipes/accelerate/fsdp2-8gpu.yaml"
-        )
     if os.environ.get(_FSDP, "false").lower() != "true":
         return Sharding() if config.run.shard_model else None
     version = os.environ.get("FSDP_VERSION", "1")
@@ -92,7 +88,10 @@ def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator:
     ]
     for layer in layers:
         if config.model.compile:
-            layer.compile()
+            layer.compile()  # of one piece: norms with hooks of their own would break it up
+        elif computed is not None and config.model.weights == "float32":
+            for norm in norms_of(layer):
+                fully_shard(norm, mesh=mesh, mp_policy=policies[1], reshard_after_forward=False)
         fully_shard(layer, mesh=mesh, mp_policy=policies[0], reshard_after_forward=sharding.reshard)
     fully_shard(loss, mesh=mesh, mp_policy=policies[1])
     register_fsdp_forward_method(loss, "within")
@@ -109,6 +108,12 @@ def layers_of(model: Any, sharding: Sharding) -> list[nn.Module]:
             "fsdp_transformer_layer_cls_to_wrap in accelerate's configuration"
         )
     return found[::-1]
+
+
+def norms_of(layer: nn.Module) -> list[nn.Module]:
+    """The modules of a layer that have vectors alone, as norms do."""
+    own = {module: list(module.parameters(recurse=False)) for module in layer.modules() if module is not layer}
+    return [module for module, weights in own.items() if weights and all(weight.ndim < 2 for weight in weights)]
 
 
 def _materialise(module: nn.Module, device: torch.device) -> None:
@@ -148,6 +153,23 @@ def local_rows(weight: Tensor) -> tuple[int, int]:
     return first, last
 
 
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """Of the whole tensor."""
+    return tuple(tensor.shape)
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """What this process has of it, without a copy."""
+    return local(tensor.detach())
+
+
+def row_piece(weight: Tensor, row: int) -> tuple[int, Tensor]:
+    """What this process has of a row of a matrix, without a copy, and the column in which that begins: all of it or nothing."""
+    first, last = local_rows(weight)
+    part = local(weight.detach())
+    return 0, part[row - first] if first <= row < last else part.new_empty(0)
+
+
 def like(weight: Tensor, part: Tensor) -> Tensor:
     """A tensor in parts as a weight is, of which `part` are this process's rows."""
     if isinstance(part, DTensor) or not isinstance(weight, DTensor) or part.ndim != weight.ndim:
@@ -166,7 +188,11 @@ def fill(weight: Tensor, read: Callable[[int, int], Tensor]) -> None:
     """Set this process's rows to what is read of them."""
     first, last = local_rows(weight)
     with torch.no_grad():
-        local(weight).copy_(read(first, last) if weight.ndim else read(0, 1))
+        local(weight).copy_(read(first, last) if weight.ndim else read(0, 1).reshape(()))
+
+
+def written(weights: Iterable[Tensor]) -> None:
+    """Say that rows were changed: nothing else has them."""
 
 
 class Parts(nn.Module):
@@ -202,9 +228,8 @@ class Parts(nn.Module):
             weight.grad = None
 
 
-def clip_together(weights: Iterable[Tensor], limit: float) -> float:
-    """Shorten the gradients, in parts over the processes, to a norm; the norm they had."""
-    gradients = [local(weight.grad) for weight in weights if weight.grad is not None]
+def clip_together(gradients: Sequence[Tensor], limit: float) -> float:
+    """Shorten the gradients, of which each process has a part, to a norm; the norm they had."""
     own = torch.nn.utils.get_total_norm(gradients).double() ** 2
     torch.distributed.all_reduce(own)
     norm = own.sqrt().float()
