@@ -1,7 +1,8 @@
 """From a model's sizes and a run's options to the memory that a process needs on its device, by what for.
 
 Weights, gradients and the optimizer's state are counted; what is kept of a layer for the backward pass is counted tensor by
-tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py).
+tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py) and with bytes
+counted on a CPU (bench_activations.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _HEAD_NORM = 10
 """Bytes that a norm of queries and keys keeps of each number: its input in float32, its result in both types."""
 _COMPILED_SHARE = 0.7
 """Of a layer's activations: torch.compile recomputes what is cheap."""
+_ON_DEVICE = 4
+"""Inputs of blocks that are on the device although they wait in main memory: those on their way, in use, and fetched ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,50 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
+def input_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
+    """A layer's input for a token."""
+    return sizes.hidden * (_FLOAT32 if config.model.weights == "float32" else _BFLOAT16)
+
+
+def product_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
+    """What selective checkpointing keeps of a layer for a token besides its input: what its matrices and its attention give."""
+    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    return product * (2 * sizes.hidden + 2 * sizes.heads + 2 * sizes.key_heads + 2 * sizes.feed_forward)
+
+
+def activation_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
+    """What all layers keep on the device for the backward pass, and what one of them computes again in it."""
+    tokens = config.optimization.micro_batch * config.data.max_length
+    layer = layer_bytes(sizes, config)
+    way = config.model.activation_checkpointing
+    if way == "none":
+        return int(tokens * sizes.layers * layer)
+    inputs = min(sizes.layers, _ON_DEVICE) if config.model.activation_offload else sizes.layers
+    kept = inputs * input_bytes(sizes, config)
+    if way == "selective":
+        products = product_bytes(sizes, config)
+        layer, kept = max(layer - products, 0), kept + sizes.layers * products
+    return int(tokens * (kept + layer))
+
+
+def host_bytes(config: TrainConfig, model: Any) -> int:
+    """What waits in a process's main memory; torch takes pinned memory in powers of two."""
+    if not config.model.activation_offload:
+        return 0
+    sizes = layer_sizes(model)
+    waiting = config.optimization.micro_batch * config.data.max_length * input_bytes(sizes, config)
+    return sizes.layers * (1 << (waiting - 1).bit_length())
+
+
+def score_bytes(config: TrainConfig, model: Any) -> int:
+    """What attention without a kernel keeps of each pair of a row's tokens: scores in two types, and the product's operand."""
+    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    pairs = config.optimization.micro_batch * config.data.max_length**2
+    heads = int(getattr(model.config, "num_attention_heads", 0) or 1)
+    layers = layer_sizes(model).layers if config.model.activation_checkpointing == "none" else 1
+    return layers * pairs * heads * (_FLOAT32 + 2 * product)
+
+
 def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
@@ -81,12 +128,6 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     sizes = layer_sizes(model)
     tokens = config.optimization.micro_batch * config.data.max_length
-    layer = tokens * layer_bytes(sizes, config)
-    if config.model.gradient_checkpointing:  # each layer's input, and all of one layer
-        stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
-        activations = tokens * sizes.layers * sizes.hidden * stream + layer
-    else:
-        activations = sizes.layers * layer
     vocabulary = len(model.get_input_embeddings().weight)
     parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
     shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
@@ -95,9 +136,11 @@ def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, i
         "weights": -(-weights * size // parts_of),
         "gradients": -(-weights * size // parts_of),
         "optimizer": -(-weights * 2 * _FLOAT32 // shares),
-        "activations": int(activations),
+        "activations": activation_bytes(sizes, config),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
+    if config.model.attention == "eager":
+        parts["scores"] = score_bytes(config, model)
     if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
         parts["rounding"] = -(-weights * _BFLOAT16 // shares)
     if parts_of > 1:

@@ -22,7 +22,7 @@ from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
 from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.markers import CheckpointTokenizer, add_markers
-from leia_train.memory import memory_bytes
+from leia_train.memory import host_bytes, memory_bytes
 from leia_train.mixture import MixedPlan
 from leia_train.model import check_model, unfilled_model
 from leia_train.opening import make_plan, open_data
@@ -145,6 +145,9 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
     total, where = sum(parts.values()), device.type if gpu is None else gpu.name
     yield f"memory        about {_shown(total)} a process on {where} ({listed})"
+    waiting = host_bytes(config, model)
+    if waiting:
+        yield f"main memory   {_shown(waiting)} a process: inputs of blocks, which wait there for the backward pass"
     if gpu is not None:
         yield from _fit(config, model, gpu, total)
         yield from _time(config, model, gpu, plan)

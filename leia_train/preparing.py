@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
+from leia_train.activations import ActivationOffload, hidden_size
 from leia_train.attention import candidates, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
@@ -30,7 +31,7 @@ from leia_train.processes import on_main, summed
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import open_shards
 from leia_train.sharded_model import empty_loss, fill_model
-from leia_train.sharding import Parts, Sharding, names_of, parts_again, shard
+from leia_train.sharding import Parts, Sharding, layers_of, names_of, parts_again, shard
 from leia_train.shares import Shares
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
@@ -240,10 +241,21 @@ def _settle_loss(
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
     excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
     loss.chunk_tokens, loss.excluded_ids, loss.chunked = config.model.loss_chunk, tuple(excluded), chunked
+    if config.model.activation_offload:
+        loss.offload = ActivationOffload(hidden_size(model))
     if config.model.compile:
         if not compiled:
-            (model.base_model if chunked else model).compile()  # what TokenLoss calls
+            compile_model(model, chunked=chunked, offload=config.model.activation_offload)
         loss.compile_cross_entropy()
+
+
+def compile_model(model: Any, *, chunked: bool, offload: bool) -> None:
+    """Compile what TokenLoss calls; block by block where inputs of blocks are to leave the device while others are computed."""
+    if offload:
+        for layer in layers_of(model, Sharding()):
+            layer.compile()
+        return
+    (model.base_model if chunked else model).compile()
 
 
 def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:
