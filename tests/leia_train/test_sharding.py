@@ -162,8 +162,9 @@ def runs(tmp_path_factory, shards, tied, experts):
         "--loss-chunk",
         8,
     )
-    of_tied += ("--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits")
+    of_tied += ("--activation-offload", "--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits")
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
+    of_experts += ("--activation-checkpointing", "selective", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16", "--weights", "bfloat16")
     listed = [
         {"processes": 1, "arguments": arguments("one")},
