@@ -138,7 +138,7 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
     device = torch.device("cuda" if is_cuda else "cpu")
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
     if gpu is None:
-        choices = candidates(config.model.attention, device, config.model.dtype)
+        choices = candidates(config.model.attention, device, config.model.dtype, compiled=config.model.compile)
         yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
         gpu = gpu_here(device)
     parts = memory_bytes(config, model, 0 if gpu is None else gpu.memory_bytes)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
 from leia_train.activations import ActivationOffload, hidden_size
-from leia_train.attention import candidates, settle
+from leia_train.attention import candidates, implementation_of, pair_bytes, settle
 from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
@@ -37,6 +37,7 @@ from leia_train.store import open_store
 from leia_train.tracking import Tracking
 
 Report = Callable[[str], None]
+_MANY_PAIRS_BYTES = 1 << 30
 MARKER_START = "markers.start"
 """Where a checkpoint keeps the markers' rows as training began with them."""
 SOURCE_TOKENS = "sources.tokens"
@@ -225,7 +226,7 @@ def _settle_loss(
             apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
         settle(
             model,
-            candidates(config.model.attention, accelerator.device, config.model.dtype),
+            candidates(config.model.attention, accelerator.device, config.model.dtype, compiled=config.model.compile),
             vocabulary_size,
             accelerator.autocast,
             config.model.dtype,
@@ -237,6 +238,12 @@ def _settle_loss(
     with parts_again(loss):
         chunked = loss.within(look)
     model = loss.model
+    pairs = pair_bytes(implementation_of(model), config.optimization.micro_batch, config.data.max_length, model)
+    if pairs >= _MANY_PAIRS_BYTES:
+        report(
+            f"warning: this attention has memory for each pair of a row's tokens, {pairs / (1 << 30):.1f} GiB at --max-length "
+            f"{config.data.max_length}; --attention auto, or leaving out --compile, may find one that has not"
+        )
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
     excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
