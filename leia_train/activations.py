@@ -3,11 +3,11 @@
 By torch's own means. transformers checkpoints each block of a model by itself, inside of `forward`, so that hooks such as
 FSDP2's run once; it is told which results to keep.
 
-`full`: a block keeps its input alone. `selective`: also the results of matrix products and of attention kernels, so that
-norms, activations, casts and rotary positions alone are computed again: half of what a Llama keeps (54 % at 1 B,
-benchmarks/README.md) for 1 to 2 % more operations. Products all cost as many operations a byte that is kept (the width that
-they sum over, which is the model's for all but the last of a block), so that leaving out every second one would only lie on
-the line between the two ways.
+`full`: a block keeps its input alone, 6 % of what a Llama's block else keeps of a token in bfloat16. `selective`: also the
+results of matrix products and of attention kernels, 46 %, so that norms, activations, casts and rotary positions alone are
+computed again, and no product. Keeping every second product would be 33 %; but nearly all of them cost as many operations a
+byte (the width that they sum over), so that this only lies on the line between the two. Bytes: benchmarks/README.md,
+bench_activations.py.
 
 What is random is always computed again, from the generator's state of the first time: skipping some of it would give the rest
 other numbers.

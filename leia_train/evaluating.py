@@ -6,7 +6,6 @@ A signal ends an evaluation at once; the checkpoint that is then saved is gone o
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,14 +13,12 @@ from typing import Any
 
 import torch
 
-from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, save_checkpoint, step_name
+from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, step_name
 from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
-from leia_train.sharded_checkpoints import save_model
-from leia_train.sharding import parts_again
 from leia_train.tasks import FOLDER_NAME, TaskScore, score_tasks
 
 
@@ -99,20 +96,19 @@ def _figures(run: Run, with_losses: bool, with_tasks: bool, checkpoint: str) -> 
 
 
 def _losses(run: Run) -> dict[str, Evaluation]:
-    token_loss = run.accelerator.unwrap_model(run.model)
     share_rows = not run.config.data.cross_document
     found = {}
     for name, texts in run.texts.items():
-        with parts_again(token_loss):
+        with run.parallelism.without_backward():
             evaluation = evaluate(
-                token_loss,
+                run.parallelism.token_loss,
                 texts,
                 run.config.data.max_length,
                 run.accelerator,
                 share_rows=share_rows,
                 stopped=run.stop.requested,
                 tell=run.progress,
-                together=run.sharded,
+                together=run.parallelism.sharded,
             )
         if evaluation is None:
             raise Stopped
@@ -123,17 +119,14 @@ def _losses(run: Run) -> dict[str, Evaluation]:
 
 def _tasks(run: Run, checkpoint: str) -> dict[str, TaskScore]:
     """The tasks' scores on the first process, which the others wait for; empty on those."""
-    if run.sharded:
-        found = _score_parts(run, run.output / checkpoint)
-    else:
-        found = on_main(run.accelerator, lambda: _score_here(run, run.output / checkpoint))
+    found = _score_saved(run, run.output / checkpoint)
     if summed(run.accelerator, [float(run.accelerator.is_main_process and found is None)])[0]:
         raise Stopped
     return found or {}
 
 
-def _score_parts(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
-    """The same of a model in parts, which all processes write for this unless it is on the disk in Hugging Face's form."""
+def _score_saved(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
+    """The scores of a checkpoint that is on the disk in Hugging Face's form, or of one that is written for this and removed."""
 
     def look() -> bool:
         return is_whole(checkpoint) and not is_distributed(checkpoint)
@@ -143,22 +136,11 @@ def _score_parts(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
     around = run.output / f"{TEMPORARY_PREFIX}tasks-{run.step}"
     try:
         on_main(run.accelerator, around.mkdir)
-        save_model(around, checkpoint.name, run.bare_model, run.tokenizer, run.accelerator)
+        run.parallelism.save_model(around, checkpoint.name, run.tokenizer)
         return on_main(run.accelerator, lambda: _score(run, around / checkpoint.name))
     finally:
         if run.accelerator.is_main_process:
             shutil.rmtree(around, ignore_errors=True)
-
-
-def _score_here(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
-    """Score a checkpoint that is on the disk already, or one that is written for this and removed."""
-    if is_whole(checkpoint) and not is_distributed(checkpoint):
-        return _score(run, checkpoint)
-    around = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=run.output))
-    try:
-        return _score(run, save_checkpoint(around, checkpoint.name, run.bare_model, run.tokenizer, None))
-    finally:
-        shutil.rmtree(around, ignore_errors=True)
 
 
 def _score(run: Run, folder: Path) -> dict[str, TaskScore] | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk
 
@@ -36,6 +38,12 @@ class LayerSizes:
     """Of the part that a token goes through."""
     has_head_norms: bool
     """Of queries and keys."""
+    has_gate: bool = True
+    """The feed-forward part multiplies two vectors of its width."""
+    has_fused_norms: bool = False
+    """Norms keep their input and their result alone, as torch's LayerNorm does."""
+    experts: int = 0
+    """That a token goes through; 0 for a feed-forward part of all tokens."""
 
 
 def layer_sizes(model: Any) -> LayerSizes:
@@ -46,16 +54,20 @@ def layer_sizes(model: Any) -> LayerSizes:
     head = int(getattr(config, "head_dim", None) or hidden // heads)
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     feed_forward = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    used = getattr(config, "num_experts_per_tok", None)
+    used = int(getattr(config, "num_experts_per_tok", None) or 0)
     if used and getattr(config, "moe_intermediate_size", None):
-        feed_forward = int(used) * int(config.moe_intermediate_size)
+        feed_forward = used * int(config.moe_intermediate_size)
+    names = [name for name, _ in model.named_modules()]
     return LayerSizes(
         layers=int(getattr(config, "num_hidden_layers", 0) or 0),
         hidden=hidden,
         heads=heads * head,
         key_heads=key_heads * head,
         feed_forward=feed_forward,
-        has_head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+        has_head_norms=any(name.endswith(".q_norm") for name in names),
+        has_gate=bool(used) or any("gate_proj" in name or "gate_up_proj" in name for name in names),
+        has_fused_norms=any(isinstance(module, nn.LayerNorm) for module in model.modules()),
+        experts=used,
     )
 
 
@@ -63,15 +75,20 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     """What a layer keeps of a token for the backward pass.
 
     Each of the two norms keeps its input and its result in float32, and the result again in the type of the products; the
-    attention its queries, keys, values and output; the feed-forward part four vectors of its width.
+    attention its queries, keys, values and output; the feed-forward part four vectors of its width, two where it has no gate.
+    Experts keep three, and what they take and give, each for itself, in the type of the weights, in which they are computed.
     """
     product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
     stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
-    norms = 2 * sizes.hidden * (_FLOAT32 + stream + product)
+    norms = 2 * sizes.hidden * (stream + product if sizes.has_fused_norms else _FLOAT32 + stream + product)
     attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
     if sizes.has_head_norms:
         attention += _HEAD_NORM * (sizes.heads + sizes.key_heads)
-    kept = norms + attention + 4 * product * sizes.feed_forward
+    if sizes.experts:
+        feed_forward = stream * (3 * sizes.feed_forward + 2 * sizes.experts * sizes.hidden)
+    else:
+        feed_forward = product * (4 if sizes.has_gate else 2) * sizes.feed_forward
+    kept = norms + attention + feed_forward
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
@@ -83,7 +100,11 @@ def input_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
 def product_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
     """What selective checkpointing keeps of a layer for a token besides its input: what its matrices and its attention give."""
     product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
-    return product * (2 * sizes.hidden + 2 * sizes.heads + 2 * sizes.key_heads + 2 * sizes.feed_forward)
+    attention = product * (sizes.hidden + 2 * sizes.heads + 2 * sizes.key_heads)
+    if sizes.experts:
+        stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+        return attention + stream * (2 * sizes.feed_forward + sizes.experts * sizes.hidden)
+    return attention + product * (sizes.hidden + (2 if sizes.has_gate else 1) * sizes.feed_forward)
 
 
 def activation_bytes(sizes: LayerSizes, config: TrainConfig) -> int:

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.optim import Optimizer
 
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
 from leia_train.activations import ActivationOffload, hidden_size
 from leia_train.attention import candidates, implementation_of, pair_bytes, settle
-from leia_train.checkpoints import Checkpoint, load_more, load_training, newest_checkpoint, step_name
+from leia_train.checkpoints import Checkpoint, load_more, newest_checkpoint, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
+from leia_train.fully_sharded import FullySharded
 from leia_train.liger import apply_liger
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog, StepMetrics
 from leia_train.mixture import MixedPlan
-from leia_train.model import embedding_weights, load_model
+from leia_train.model import embedding_weights
 from leia_train.opening import OpenedData, make_plan
-from leia_train.optimizer import MarkerRows, make_optimizer, ordered_weights
-from leia_train.packing import IGNORED
+from leia_train.optimizer import MarkerRows
+from leia_train.parallelism import Parallelism
 from leia_train.processes import on_main, summed
+from leia_train.replicated import Replicated
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import open_shards
-from leia_train.sharded_model import empty_loss, fill_model
-from leia_train.sharding import Parts, Sharding, layers_of, names_of, parts_again, shard
-from leia_train.shares import Shares
+from leia_train.sharding import Sharding, layers_of
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
 
@@ -46,7 +45,7 @@ SOURCE_TOKENS = "sources.tokens"
 
 @dataclass(kw_only=True, slots=True)
 class Run:
-    """What a loop works with; `step` is the number of updates that were done, `model` is a TokenLoss."""
+    """What a loop works with; `step` is the number of updates that were done."""
 
     config: TrainConfig
     output: Path
@@ -54,9 +53,7 @@ class Run:
     plan: MixedPlan
     texts: Mapping[str, Sequence[Text]]
     tokenizer: CheckpointTokenizer
-    model: Any
-    optimizer: Optimizer
-    shares: Shares | None
+    parallelism: Parallelism
     marker_rows: MarkerRows | None
     steps: int
     step: int
@@ -64,20 +61,13 @@ class Run:
     report: Report
     progress: Tell
     source_tokens: list[int]
-    parts: Parts | None = None
-    """What this process holds where each holds a part: what reads or writes all weights is then done by all together."""
     log: MetricsLog | None = None
     tracking: Tracking | None = None
 
     @property
-    def sharded(self) -> bool:
-        """Whether each process holds a part of the weights."""
-        return self.parts is not None
-
-    @property
     def bare_model(self) -> Any:
         """The causal LM itself."""
-        return self.accelerator.unwrap_model(self.model).model
+        return self.parallelism.token_loss.model
 
     def count_sources(self, metrics: StepMetrics) -> None:
         """Add what a step read of each source."""
@@ -97,53 +87,22 @@ def prepare(
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
-    with accelerator.local_main_process_first():
+    with accelerator.main_process_first():
         plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, progress)
     store = plan.store
     texts = _evaluation_texts(config, plan, accelerator)
     checkpoint = _checkpoint(accelerator, output, report)
-    if sharding is not None and accelerator.num_processes == 1:
-        report("warning: --shard-model: one process holds the whole model; give --nproc, or a launcher's processes")
-        sharding = None
+    parallelism = _parallelism(config, accelerator, sharding, report)
     build = store.tokenizer
-    if sharding is None:
-        source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
-        loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
-        for warning in loaded.warnings:
-            report(f"warning: {warning}")
-        loss = TokenLoss(loaded.model)
-        loaded.model.to(accelerator.device)
-    else:
-        loss = empty_loss(config, build, tokenizer, checkpoint, report)
-        shard(loss, sharding, config, accelerator)
-        fill_model(loss.model, config, build, tokenizer, checkpoint, accelerator)
-        report(f"each of {accelerator.num_processes} processes holds a part of the weights (FSDP2)")
+    loss = parallelism.load(build, tokenizer, checkpoint, report)
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
-    _settle_loss(config, accelerator, loss, build.vocabulary_size, tokenizer, report, compiled=sharding is not None)
+    _settle_loss(config, accelerator, parallelism, build.vocabulary_size, tokenizer, report)
     marker_rows = None
     if tokenizer.marker_ids is not None:
         marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids)
-    model = accelerator.prepare(loss) if sharding is None else loss
-    weights = ordered_weights(model)
-    shared = config.run.share_optimizer and accelerator.num_processes > 1 and sharding is None
-    shares = Shares(weights, accelerator) if shared else None
-    parts = None if sharding is None else Parts(weights)
-    moved = weights if parts is None else list(parts.rows)
-    optimizer = make_optimizer(
-        model if parts is None else parts,
-        config.optimization,
-        weights=config.model.weights,
-        rounding=config.model.rounding,
-        mine=None if shares is None else shares.mine(),
-        wholes=None if parts is None else parts.wholes(),
-    )
-    if accelerator.num_processes > 1 and sharding is None:
-        place_gradients(model, accelerator)
+    parallelism.begin(checkpoint)
     if checkpoint is not None:
-        load_training(
-            checkpoint, optimizer, moved, names_of(loss.model, weights), None if parts is None else parts.ranges()
-        )
         more = load_more(checkpoint)
         start = more.get(MARKER_START)
         if marker_rows is not None and start is not None:
@@ -158,16 +117,13 @@ def prepare(
         plan=plan,
         texts=texts,
         tokenizer=tokenizer,
-        model=model,
-        optimizer=optimizer,
-        shares=shares,
+        parallelism=parallelism,
         marker_rows=marker_rows,
         steps=steps,
         step=checkpoint.step if checkpoint is not None else 0,
         stop=stop,
         report=report,
         progress=progress,
-        parts=parts,
         source_tokens=source_tokens,
     )
 
@@ -180,21 +136,14 @@ def to_keep(run: Run) -> dict[str, torch.Tensor]:
     return more
 
 
-def place_gradients(model: Any, accelerator: Accelerator) -> None:
-    """Put the gradients into the memory in which processes exchange them, before any other is taken for them.
-
-    DistributedDataParallel does so with the first gradients that it exchanges; those of the micro-batches before them would
-    lie beside it, a second copy of all of them. So those of two tokens without a label are exchanged first, then zeroed;
-    twice, because after the first time it orders its memory anew.
-    """
-    ids = torch.zeros((1, 2), dtype=torch.int64, device=accelerator.device)
-    for _ in range(2):
-        with accelerator.autocast():
-            losses = model(ids, torch.arange(2, device=accelerator.device)[None], torch.full_like(ids, IGNORED))
-        accelerator.backward(losses.sum())
-    for weight in model.parameters():
-        if weight.grad is not None:
-            weight.grad.zero_()
+def _parallelism(
+    config: TrainConfig, accelerator: Accelerator, sharding: Sharding | None, report: Report
+) -> Parallelism:
+    """How the processes share the model."""
+    if sharding is not None and accelerator.num_processes == 1:
+        report("warning: --shard-model: one process holds the whole model; give --nproc, or a launcher's processes")
+        sharding = None
+    return Replicated(config, accelerator) if sharding is None else FullySharded(config, accelerator, sharding)
 
 
 def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Checkpoint | None:
@@ -207,21 +156,20 @@ def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Check
 def _settle_loss(
     config: TrainConfig,
     accelerator: Accelerator,
-    loss: TokenLoss,
+    parallelism: Parallelism,
     vocabulary_size: int,
     tokenizer: CheckpointTokenizer,
     report: Report,
-    *,
-    compiled: bool,
 ) -> None:
-    """Settle the kernel of the attention, compare the logits, and compile, unless the layers are `compiled` already.
+    """Settle the kernel of the attention, compare the logits, and compile; the layers of a model in parts are compiled already.
 
     A model in parts is probed so by all processes together: no one of them could hold it.
     """
+    loss: TokenLoss = parallelism.token_loss
 
     def look(model: Any) -> bool:
         if config.model.liger:
-            if compiled:
+            if parallelism.sharded:
                 raise MissingResource("--liger: not for a model in parts; leave it or --shard-model out")
             apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
         settle(
@@ -235,11 +183,12 @@ def _settle_loss(
         )
         return agrees(model, vocabulary_size, accelerator.autocast, config.model.dtype)
 
-    with parts_again(loss):
+    with parallelism.without_backward():
         chunked = loss.within(look)
     model = loss.model
     pairs = pair_bytes(implementation_of(model), config.optimization.micro_batch, config.data.max_length, model)
-    if pairs >= _MANY_PAIRS_BYTES:
+    masked = implementation_of(model) != "sdpa" or not config.data.cross_document
+    if pairs >= _MANY_PAIRS_BYTES and masked:
         report(
             f"warning: this attention has memory for each pair of a row's tokens, {pairs / (1 << 30):.1f} GiB at --max-length "
             f"{config.data.max_length}; --attention auto, or leaving out --compile, may find one that has not"
@@ -251,7 +200,7 @@ def _settle_loss(
     if config.model.activation_offload:
         loss.offload = ActivationOffload(hidden_size(model))
     if config.model.compile:
-        if not compiled:
+        if not parallelism.sharded:
             compile_model(model, chunked=chunked, offload=config.model.activation_offload)
         loss.compile_cross_entropy()
 
@@ -280,7 +229,7 @@ def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Acceler
         folders = open_shards([path])
         if folders[0].tokenizer.fingerprint != plan.store.tokenizer.fingerprint:
             raise UsageError(f"--eval-shards {path}: made with another tokenizer ({folders[0].tokenizer.name})")
-        with accelerator.local_main_process_first():
+        with accelerator.main_process_first():
             store = open_store(folders, config.run.output)
         texts[path] = store_texts(store, torch.arange(len(store)).numpy())
     return texts

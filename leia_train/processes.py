@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -23,6 +25,7 @@ from accelerate.utils import (
 from leia_beam.errors import LeiaError, UsageError
 from leia_train.config import TrainConfig
 from leia_train.launcher import RENDEZVOUS, end_with_launcher
+from leia_train.runs import sees_lock
 
 Result = TypeVar("Result")
 _FOREIGN = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
@@ -110,6 +113,24 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result | 
             failure = error
     fail_together(accelerator, failure, "process 0 failed; its message says why")
     return result
+
+
+def check_same_folder(accelerator: Accelerator, output: Path, holder: str) -> None:
+    """See that all processes have the first one's output folder, of which `holder` is what it wrote into the lock.
+
+    Raises: UsageError on those that do not, LeiaError on the others.
+    """
+    if accelerator.num_processes == 1:
+        return
+    told = [holder]
+    torch.distributed.broadcast_object_list(told, src=0)
+    failure = None
+    if not sees_lock(output, told[0]):
+        failure = UsageError(
+            f"--output {output}: machine {platform.node()} does not see there what process 0 writes; give a folder, by its full "
+            "path, on a disk that all of the run's machines share"
+        )
+    fail_together(accelerator, failure, "a process does not have this run's folder; its message says which")
 
 
 def fail_together(accelerator: Accelerator, failure: BaseException | None, otherwise: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
+import platform
+import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +40,8 @@ _OWN_PREFIXES = (
     ),
     "tasks",
 )
+_SEEN_AFTER_S = 10.0
+"""How long a network's disk may keep showing what a folder held before."""
 CODE = "code"
 SOURCES = "sources"
 """Where a run's identity has the fingerprint of each source beside the shards."""
@@ -44,6 +50,7 @@ _CODE_MODULES = (
         "attention",
         "draws",
         "entity_filter",
+        "fully_sharded",
         "insertion",
         "loss",
         "markers",
@@ -59,6 +66,7 @@ _CODE_MODULES = (
         "plan",
         "preparing",
         "reference_stream",
+        "replicated",
         "row_turns",
         "schedule",
         "sharded_model",
@@ -74,14 +82,14 @@ def code_fingerprint() -> str:
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Hold the output folder, so that no second run writes into it.
+def locked(output: Path) -> Iterator[str]:
+    """Hold the output folder, so that no second run writes into it; what the lock's file says of this holder alone.
 
     Raises: MissingResource where another run holds it.
     """
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        stream = (output / LOCK_NAME).open("w")
+        stream = (output / LOCK_NAME).open("a+")
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +97,27 @@ def locked(output: Path) -> Iterator[None]:
             raise MissingResource(
                 f"--output {output}: another run is writing to it; wait for it or give another folder"
             ) from error
-        yield
+        holder = f"{platform.node()} {os.getpid()} {secrets.token_hex(8)}\n"
+        with disk_errors(output):
+            stream.truncate(0)
+            stream.write(holder)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield holder
+
+
+def sees_lock(output: Path, holder: str) -> bool:
+    """Whether the lock's file says here what its holder wrote, which a disk of the network may show a moment later."""
+    end = time.monotonic() + _SEEN_AFTER_S
+    while True:
+        try:
+            if (output / LOCK_NAME).read_text() == holder:
+                return True
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
 
 
 def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code: bool = False) -> None:

@@ -21,15 +21,7 @@ from accelerate import Accelerator
 
 from leia_beam.console import Rate, Tell
 from leia_beam.errors import Interrupted, LeiaError, MissingResource
-from leia_train.checkpoints import (
-    FINAL_NAME,
-    OptimizerState,
-    is_whole,
-    remove_old,
-    remove_temporary,
-    save_checkpoint,
-    step_name,
-)
+from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
 from leia_train.files import disk_errors
@@ -38,7 +30,7 @@ from leia_train.markers import add_markers
 from leia_train.metrics import MetricsLog, SpikeWatch
 from leia_train.opening import open_data
 from leia_train.preparing import Run, prepare, to_keep
-from leia_train.processes import close_processes, is_lost_process, make_accelerator, on_main, summed
+from leia_train.processes import check_same_folder, close_processes, is_lost_process, make_accelerator, on_main, summed
 from leia_train.runs import (
     CODE,
     LOG_NAME,
@@ -51,7 +43,6 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
-from leia_train.sharded_checkpoints import Training, save_model, save_parts
 from leia_train.sharding import Sharding, asked_sharding
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
 from leia_train.tasks import check_tasks
@@ -128,7 +119,9 @@ def _train(
     output = Path(config.run.output)
     check_output(output, identity, accept_other_code=config.run.accept_other_code)
     tokenizer = add_markers(opened.tokenizer, config.data.markers, config.data.marker_text)
-    with locked(output) if accelerator.is_main_process else nullcontext(), StopRequest().listening() as stop:
+    lock = locked(output) if accelerator.is_main_process else nullcontext("")
+    with lock as holder, StopRequest().listening() as stop:
+        check_same_folder(accelerator, output, holder)
         finished = _finished(output, accelerator)
         if finished is not None:
             report(f"this run is finished: {finished.checkpoint}")
@@ -191,7 +184,7 @@ def _loop(run: Run, loader: RowLoader) -> None:
     alone = flops_per_token(run.bare_model, 0)
     seen = flops_per_token(run.bare_model, 1) - alone
     peak = peak_tflops(run.accelerator.device)
-    run.model.train()
+    run.parallelism.model.train()
     if 0 < run.step < run.steps:
         _saving_first(run, evaluate_step)  # which the run may have been stopped in
     while run.step < run.steps:
@@ -225,35 +218,10 @@ def _stop_requested(run: Run) -> bool:
 def _save(run: Run) -> Path:
     """A checkpoint to resume from; then the old ones go."""
     path = run.output / step_name(run.step)
-    if run.sharded:
-        return _save_parts(run, path)
-    state = _optimizer_state(run)
-    on_main(run.accelerator, partial(_save_here, run, path, state))
-    return path
-
-
-def _save_parts(run: Run, path: Path) -> Path:
-    """The same where each process holds a part of the model."""
     if not summed(run.accelerator, [float(bool(on_main(run.accelerator, partial(is_whole, path))))])[0]:
-        assert run.parts is not None
-        training = Training(optimizer=run.optimizer, parts=run.parts, step=run.step, more=to_keep(run))
-        save_parts(run.output, path.name, run.bare_model, run.tokenizer, training, run.accelerator)
+        run.parallelism.save_checkpoint(run.output, path.name, run.tokenizer, run.step, to_keep(run))
     on_main(run.accelerator, partial(remove_old, run.output, run.config.run.keep))
     return path
-
-
-def _optimizer_state(run: Run) -> OptimizerState:
-    """The whole state on the first process; elsewhere it may be empty."""
-    if run.shares is not None:
-        return run.shares.gather(run.optimizer)
-    state: OptimizerState = run.optimizer.state_dict()["state"]
-    return state
-
-
-def _save_here(run: Run, path: Path, state: OptimizerState) -> None:
-    if not is_whole(path):
-        save_checkpoint(run.output, path.name, run.bare_model, run.tokenizer, (state, run.step), to_keep(run))
-    remove_old(run.output, run.config.run.keep)
 
 
 def _interrupt(run: Run) -> NoReturn:
@@ -273,10 +241,7 @@ def _finish(run: Run) -> TrainingResult:
     """Save the final model, then evaluate it and note that the run is finished."""
     final = run.output / FINAL_NAME
     _check_sources(run)
-    if run.sharded:
-        save_model(run.output, FINAL_NAME, run.bare_model, run.tokenizer, run.accelerator)
-    else:
-        on_main(run.accelerator, lambda: save_checkpoint(run.output, FINAL_NAME, run.bare_model, run.tokenizer, None))
+    run.parallelism.save_model(run.output, FINAL_NAME, run.tokenizer)
     if run.marker_rows is not None:
         run.report(f"the markers moved by at most {run.marker_rows.movement():.2%} of a typical weight of theirs")
     figures = _saving_first(run, evaluate_final)

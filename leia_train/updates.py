@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from leia_train.packing import PackedRows
 from leia_train.preparing import Run
 from leia_train.processes import summed
 from leia_train.schedule import learning_rate
-from leia_train.sharding import clip_together, local
 
 
 def do_step(run: Run, given: StepRows) -> StepMetrics:
@@ -95,10 +93,9 @@ def accumulate_gradients(run: Run, rows: PackedRows, label_count: int) -> list[T
     for start in starts:
         last = start == starts[-1]
         torch.manual_seed(row_seed(run.config.optimization.seed, first + start))
-        # In parts, the gradients of each micro-batch are summed at once: whole ones would not fit beside each other.
-        with nullcontext() if last or run.sharded else run.accelerator.no_sync(run.model):
+        with run.parallelism.accumulating(last=last):
             part = micro_batch_loss(run, rows.part(start, start + size), label_count)
-            run.accelerator.backward(part[0] * run.accelerator.num_processes)  # DDP and FSDP take the mean over them
+            run.parallelism.backward(part[0])
         parts.append(part.detach())
     return parts
 
@@ -118,7 +115,7 @@ def micro_batch_loss(run: Run, rows: PackedRows, label_count: int) -> Tensor:
         torch.from_numpy(part).to(device) for part in (rows.input_ids, rows.position_ids, rows.labels)
     )
     with run.accelerator.autocast():
-        losses = run.model(input_ids, position_ids, labels)
+        losses = run.parallelism.model(input_ids, position_ids, labels)
     names = losses.detach().masked_fill(torch.from_numpy(~rows.inserted).to(device), 0).sum()
     if run.config.data.compat == "leia":
         per_row = torch.from_numpy(rows.row_label_counts).to(device)
@@ -135,11 +132,7 @@ def micro_batch_loss(run: Run, rows: PackedRows, label_count: int) -> Tensor:
 
 def clip(run: Run) -> float:
     """The gradient's norm, before it was clipped."""
-    limit = run.config.optimization.clip or float("inf")
-    if run.sharded:
-        return clip_together(run.model.parameters(), limit)
-    norm = run.accelerator.clip_grad_norm_(run.model.parameters(), limit)
-    return float(norm)
+    return run.parallelism.clip(run.config.optimization.clip or float("inf"))
 
 
 def _update(run: Run, rate: float) -> float | None:
@@ -148,8 +141,8 @@ def _update(run: Run, rate: float) -> float | None:
     every = settings.run.save_every
     counted = run.step + 1 == run.steps or (every > 0 and (run.step + 1) % every == 0)
     before = None
-    if counted and (run.sharded or run.accelerator.is_main_process):  # on the CPU, where there is room for them
-        before = [local(weight.detach()).to("cpu", copy=True) for weight in run.model.parameters()]
+    if counted and (run.parallelism.sharded or run.accelerator.is_main_process):  # on the CPU, where there is room
+        before = [part.to("cpu", copy=True) for part in run.parallelism.local_weights()]
     own_rate = settings.optimization.marker_learning_rate
     stretched = run.marker_rows if own_rate and rate else None
     rows = stretched.copies() if stretched is not None else []
@@ -158,28 +151,17 @@ def _update(run: Run, rate: float) -> float | None:
         stretched.stretch_step(rows, own_rate / settings.optimization.learning_rate)
     if before is None:
         return None
-    pairs = zip(run.model.parameters(), before, strict=True)
-    moved: float = sum(int((local(new.detach()).cpu() != old).sum()) for new, old in pairs)
+    pairs = zip(run.parallelism.local_weights(), before, strict=True)
+    moved: float = sum(int((new.cpu() != old).sum()) for new, old in pairs)
     count: float = sum(weight.numel() for weight in before)
-    if run.sharded:
+    if run.parallelism.sharded:
         moved, count = summed(run.accelerator, [moved, count])
     return float(moved / count)
 
 
 def apply_update(run: Run, rate: float) -> None:
     """One step of the optimizer."""
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    if run.parts is not None:
-        run.parts.take_gradients()
-        run.optimizer.step()
-        run.parts.zero_grad()
-        return
-    run.optimizer.step()
-    if run.shares is not None:
-        run.shares.exchange()
-    # Several processes keep the gradients where they exchange them: memory of their own would come on top of it.
-    run.model.zero_grad(set_to_none=run.accelerator.num_processes == 1)
+    run.parallelism.update(rate)
 
 
 def refuse_update(run: Run, rows: PackedRows, parts: list[Tensor], loss: float, norm: float) -> None:

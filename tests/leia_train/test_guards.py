@@ -275,11 +275,10 @@ def test_a_micro_batch_draws_by_its_first_row_in_the_stream(monkeypatch):
     monkeypatch.setattr(updates.torch, "manual_seed", seen.append)
     monkeypatch.setattr(updates, "micro_batch_loss", lambda run, rows, count: torch.zeros(2))
     for process, processes in ((0, 1), (0, 2), (1, 2)):
-        accelerator = SimpleNamespace(
-            process_index=process, num_processes=processes, no_sync=nullcontext, backward=lambda loss: None
-        )
+        accelerator = SimpleNamespace(process_index=process)
+        parallelism = SimpleNamespace(accumulating=lambda last: nullcontext(), backward=lambda loss: None)
         settings = SimpleNamespace(optimization=SimpleNamespace(micro_batch=2, batch=8, seed=1))
-        run = SimpleNamespace(config=settings, accelerator=accelerator, step=3, model=nullcontext(), sharded=False)
+        run = SimpleNamespace(config=settings, accelerator=accelerator, step=3, parallelism=parallelism)
         ids = np.zeros((8 // processes, 3), np.int64)
         updates.accumulate_gradients(run, PackedRows(input_ids=ids, position_ids=ids, labels=ids, kinds=ids), 1)
     assert seen[:4] == seen[4:] == [updates.row_seed(1, row) for row in (24, 26, 28, 30)]

@@ -185,10 +185,45 @@ def test_two_processes_of_accelerate_launch_train_as_one(arguments, alone, tmp_p
     same_training(alone(arguments), output)
 
 
+TWO_MACHINES = """
+for machine in 0 1; do
+  mkdir -p "$0/machine-$machine"
+  (cd "$0/machine-$machine" && exec PYTHON -m torch.distributed.run --nnodes 2 --node-rank $machine --nproc-per-node 1 \
+    --master-addr 127.0.0.1 --master-port 29713 -m leia_train "$@") & started="$started $!"
+done
+failed=0
+for process in $started; do wait $process || failed=$?; done
+exit $failed
+"""
+"""Two launchers, each in a working directory of its own, which are told of each other as on two machines."""
+
+
+def test_two_machines_train_as_one_process_where_they_share_the_folder(arguments, alone, tmp_path):
+    """Each begins with its own process 0 of the machine; one of them alone writes what both read."""
+    needs_namespace()
+    script = TWO_MACHINES.replace("PYTHON", sys.executable)
+    output = tmp_path / "shared/run"
+    run(arguments(*FLAGS, output=output), "bash", "-c", script, str(tmp_path), namespace=True)
+    same_training(alone(arguments), output)
+    assert sorted(path.name for path in output.glob("train*.log")) == ["train-1.log", "train.log"]
+
+
+def test_machines_that_do_not_share_the_folder_are_told_so(arguments, tmp_path):
+    """A relative path is another folder on each: nothing is trained, and the line says which process has another."""
+    needs_namespace()
+    script = TWO_MACHINES.replace("PYTHON", sys.executable)
+    done = run(arguments(*FLAGS, output="run"), "bash", "-c", script, str(tmp_path), code=1, namespace=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("leia-train: error: ")]
+    assert any(
+        "process 1: --output run: machine" in line and "all of the run's machines share" in line for line in lines
+    )
+    assert "leia-train: error: a process does not have this run's folder; its message says which" in lines
+    assert not list(tmp_path.glob("machine-*/run/store-*"))
+
+
 GRADIENTS = """
 import sys, torch
-from types import SimpleNamespace
-from leia_train import preparing, processes, updates
+from leia_train import processes, replicated
 from leia_train.config import *
 from leia_train.loss import TokenLoss
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -198,24 +233,24 @@ config = TrainConfig(data=DataConfig(shards=("-",)), model=ModelConfig(model="ti
 accelerator = processes.make_accelerator(config)
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8))
-optimizer = torch.optim.AdamW(model.parameters())
-loss, optimizer = accelerator.prepare(TokenLoss(model), optimizer)
-preparing.place_gradients(loss, accelerator)
+parallelism = replicated.Replicated(config, accelerator)
+parallelism.token_loss = TokenLoss(model)
+parallelism.begin(None)
+loss = parallelism.model
 weights = list(loss.parameters())
 places = [weight.grad.data_ptr() for weight in weights]
 assert all((weight.grad == 0).all() for weight in weights)
-run = SimpleNamespace(accelerator=accelerator, optimizer=optimizer, model=loss, shares=None, parts=None)
 for step in range(2):
     for micro in range(2):
         ids = torch.arange(8)[None] + 8 * micro + 16 * accelerator.process_index
         positions = torch.arange(8)[None]
-        with accelerator.no_sync(loss) if micro == 0 else __import__("contextlib").nullcontext():
-            accelerator.backward(loss(ids, positions, ids).sum())
+        with parallelism.accumulating(last=micro == 1):
+            parallelism.backward(loss(ids, positions, ids).sum())
         assert [weight.grad.data_ptr() for weight in weights] == places, (step, micro)
     assert any((weight.grad != 0).any() for weight in weights)
     total = torch.tensor([float(weights[0].grad.abs().sum())])
     assert torch.allclose(accelerator.gather(total), total)
-    updates.apply_update(run, 1e-3)
+    parallelism.update(1e-3)
 print("kept")
 processes.close_processes()
 """

@@ -362,10 +362,12 @@ def config_of(**options):
     )
 
 
-def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkeypatch):
-    """As `accelerate launch --config_file` does: eight processes, FSDP2; --shard-model alone asks for the same."""
-    args, defaults = launched_by(RECIPES / "accelerate/fsdp2-8gpu.yaml", monkeypatch)
-    assert isinstance(defaults, ClusterConfig) and args.use_fsdp and args.num_processes == 8
+@pytest.mark.parametrize(("name", "machines", "processes"), [("fsdp2-8gpu", 1, 8), ("fsdp2-2x8gpu", 2, 16)])
+def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkeypatch, name, machines, processes):
+    """As `accelerate launch --config_file` does: eight processes a machine, FSDP2; --shard-model alone asks for the same."""
+    args, defaults = launched_by(RECIPES / f"accelerate/{name}.yaml", monkeypatch)
+    assert isinstance(defaults, ClusterConfig) and args.use_fsdp
+    assert (args.num_machines, args.num_processes) == (machines, processes)
     assert os.environ["ACCELERATE_USE_FSDP"] == "true" and os.environ["FSDP_VERSION"] == "2"
     assert asked_sharding(config_of()) == Sharding()
     assert "ACCELERATE_USE_FSDP" not in os.environ

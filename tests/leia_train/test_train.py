@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from leia_beam.errors import MissingResource
-from leia_train import attention, checkpoints, optimizer, train, updates
+from leia_train import attention, checkpoints, optimizer, replicated, train, updates
 from leia_train.checkpoints import COMPLETE_NAME, step_checkpoints
 from leia_train.cli import main
 from leia_train.insertion import NAME
@@ -281,14 +281,14 @@ def test_a_finished_run_is_not_run_again(arguments, tmp_path, monkeypatch, capsy
 def test_old_checkpoints_are_removed_after_the_new_one_is_whole(arguments, tmp_path, monkeypatch):
     """One is kept; while it is written the one before is still there."""
     seen = []
-    save = train.save_checkpoint
+    save = replicated.save_checkpoint
 
     def watched(output, name, *rest):
         path = save(output, name, *rest)
         seen.append([checkpoint.step for checkpoint in step_checkpoints(output)])
         return path
 
-    monkeypatch.setattr(train, "save_checkpoint", watched)
+    monkeypatch.setattr(replicated, "save_checkpoint", watched)
     assert main(arguments("--keep", 1)) == 0
     assert seen == [[1], [1, 2], [2, 3], [3]]
 
@@ -356,7 +356,7 @@ def test_the_gradient_is_clipped_before_the_update(arguments, tmp_path, monkeypa
     update = updates.apply_update
 
     def look(run, rate):
-        seen.append(torch.stack([weight.grad.norm() for weight in run.model.parameters()]).norm().item())
+        seen.append(torch.stack([weight.grad.norm() for weight in run.parallelism.model.parameters()]).norm().item())
         update(run, rate)
 
     monkeypatch.setattr(updates, "apply_update", look)

@@ -1,0 +1,92 @@
+"""What the trainer asks of the way in which processes share a model: one protocol, of which each way is a file.
+
+`replicated`: every process has all weights (one process alone, or DistributedDataParallel). `fully_sharded`: each has a part
+of every weight, by FSDP2. The loop, the evaluation and the checkpoints know nothing else of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from leia_train.checkpoints import Checkpoint
+    from leia_train.loss import TokenLoss
+    from leia_train.markers import CheckpointTokenizer
+    from leia_train.shard_folders import BuildTokenizer
+
+
+class Parallelism(Protocol):
+    """A model with its optimizer as the processes hold it: `load`, then `begin`, then updates, in all processes alike.
+
+    But for `local_weights` every method is a call that all processes make together.
+    """
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a part of the weights: also forward passes are calls of all together then."""
+
+    @property
+    def token_loss(self) -> TokenLoss:
+        """The model with its loss, not wrapped: for forward passes without a backward pass."""
+
+    @property
+    def model(self) -> Any:
+        """What forward passes of the training call: the same, as it is wrapped once training began."""
+
+    def load(
+        self,
+        build: BuildTokenizer,
+        tokenizer: CheckpointTokenizer,
+        checkpoint: Checkpoint | None,
+        report: Callable[[str], None],
+    ) -> TokenLoss:
+        """The model with its weights on the processes' devices, as training begins with them or as a checkpoint has them.
+
+        Raises: what leia_train.model.load_model raises.
+        """
+
+    def without_backward(self) -> AbstractContextManager[None]:
+        """Around forward passes that no backward pass follows: what they gathered is let go of afterwards."""
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Make the optimizer of the weights that require a gradient, new or as a checkpoint has it.
+
+        After the first forward passes, which settle the attention: what is compiled then is wrapped here.
+        """
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward pass of a micro-batch; after the `last` one of a step the gradients are the whole step's."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a part of a step's loss, of which each process has its own: they are summed over processes."""
+
+    def clip(self, limit: float) -> float:
+        """Shorten the step's gradient to a norm, which may be infinite; the norm that it had over all processes."""
+
+    def update(self, learning_rate: float) -> None:
+        """Move the weights, and drop the gradients."""
+
+    def local_weights(self) -> Sequence[Tensor]:
+        """What this process has of each trained weight, without a copy: of all processes' each number is there once if
+        the model is sharded, in every process if not."""
+
+    def save_checkpoint(
+        self, output: Path, name: str, tokenizer: CheckpointTokenizer, step: int, more: Mapping[str, Tensor]
+    ) -> None:
+        """Write a checkpoint to go on from, in any form that `load` and `begin` of every way read.
+
+        Raises: MissingResource where the disk is full; UsageError where processes do not see each other's files.
+        """
+
+    def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
+        """Write the model in Hugging Face's form.
+
+        Raises: MissingResource where the disk is full.
+        """
