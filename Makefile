@@ -1,13 +1,15 @@
 # The two commands of the README: `make demo` and `make test`. Both make their own environment in .venv.
 # `make test-runners` builds on real Flinks and Prism; it needs Java, the files of ../shared/runners and some minutes.
+# `make test-deepspeed` trains with DeepSpeed, which is in an environment by itself beside .venv's packages.
 # `make packaging` builds wheel and sdist and installs them in empty environments; it needs a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
+DEEPSPEED := build/deepspeed
 
-.PHONY: demo test test-runners packaging docs lint format clean
+.PHONY: demo test test-runners test-deepspeed packaging docs lint format clean
 
 # torch goes first, by itself: where a CPU build lies at hand, pip takes it, and no later range pulls another one.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -26,6 +28,18 @@ test: $(INSTALLED) lint
 test-runners: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m runners tests
 
+# transformers imports DeepSpeed wherever it finds it, and DeepSpeed prints: so not in .venv.
+$(DEEPSPEED)/.installed: $(INSTALLED)
+	$(PYTHON) -m venv $(DEEPSPEED)
+	$(DEEPSPEED)/bin/python -c "import pathlib, site, sysconfig; \
+	    paths = '$(abspath $(VENV))/lib/python%s/site-packages' % sysconfig.get_python_version(); \
+	    pathlib.Path(site.getsitepackages()[0], 'venv.pth').write_text(f'import site; site.addsitedir({paths!r})')"
+	DS_BUILD_OPS=0 $(DEEPSPEED)/bin/python -m pip install --quiet -c constraints.txt deepspeed
+	touch $@
+
+test-deepspeed: $(DEEPSPEED)/.installed
+	$(DEEPSPEED)/bin/python -m pytest -q tests/leia_train/test_zero3.py
+
 packaging: $(INSTALLED)
 	$(BIN)/python -m pytest -q -rs -s -m packaging tests/test_packaging.py
 
@@ -42,4 +56,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf demo build/docs build/lib build/bdist* $(VENV)  # build/ja and the like are users'
+	rm -rf demo build/docs build/lib build/bdist* $(DEEPSPEED) $(VENV)  # build/ja and the like are users'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.manifest import MANIFEST_NAME, Manifest, read_manifest
 from leia_beam.schema import SHARDS
 from leia_beam.shard_statistics import total
+from leia_beam.stage_entities import LINKS_FROM
 from leia_beam.wikis import label_language
 
 LICENSES = ("cc-by-sa-4.0", "gfdl", "cc0-1.0")
@@ -54,17 +55,26 @@ def card(folder: str | Path) -> str:
     shards = read_manifest(shards_folder)
     if shards.stage != "shards":
         raise UsageError(f"{folder}: holds the stage {shards.stage}, not shards; give a build's folder")
-    others = _stages_beside(root, shards)
+    titles = _titles_beside(root, shards)
+    others = _stages_beside(root, shards, titles)
+    links = titles.details.get(LINKS_FROM, {}) if titles is not None else {}
     manifest_sha256 = hashlib.sha256((shards_folder / MANIFEST_NAME).read_bytes()).hexdigest()
-    return "\n".join([*_metadata(shards), *_text(shards, others, manifest_sha256)]) + "\n"
+    return "\n".join([*_metadata(shards), *_text(shards, others, links, manifest_sha256)]) + "\n"
 
 
-def _stages_beside(root: Path, shards: Manifest) -> dict[str, Manifest]:
-    """Of the stages that read dumps those that lie beside the shards and that they were made from."""
-    titles = root / "entities/_titles"
+def _titles_beside(root: Path, shards: Manifest) -> Manifest | None:
+    """The titles beside the shards, where the entities that these were made from lie there."""
+    entities, titles = root / "entities" / MANIFEST_NAME, root / "entities/_titles"
     made_from = {entry["manifest_sha256"] for entry in shards.inputs}
-    if (titles / MANIFEST_NAME).is_file():
-        made_from |= {entry["manifest_sha256"] for entry in read_manifest(titles).inputs}
+    if not (titles / MANIFEST_NAME).is_file() or not entities.is_file():
+        return None
+    return read_manifest(titles) if hashlib.sha256(entities.read_bytes()).hexdigest() in made_from else None
+
+
+def _stages_beside(root: Path, shards: Manifest, titles: Manifest | None) -> dict[str, Manifest]:
+    """Of the stages that read dumps those that lie beside the shards and that they were made from."""
+    inputs = (*shards.inputs, *(titles.inputs if titles is not None else ()))
+    made_from = {entry["manifest_sha256"] for entry in inputs}
     found = {}
     for stage in ("articles", "sitelinks", "langlinks"):
         path = root / stage / MANIFEST_NAME
@@ -122,7 +132,9 @@ def _pattern(shards: Manifest) -> str:
     return f"data/train-*-{shards.fingerprint[:8]}.parquet"
 
 
-def _text(shards: Manifest, others: Mapping[str, Manifest], manifest_sha256: str) -> Iterator[str]:
+def _text(
+    shards: Manifest, others: Mapping[str, Manifest], links: Mapping[str, Any], manifest_sha256: str
+) -> Iterator[str]:
     sums = total(shards.details.get("statistics", []))
     wiki = shards.options["wiki"]
     yield ""
@@ -146,7 +158,7 @@ def _text(shards: Manifest, others: Mapping[str, Manifest], manifest_sha256: str
     for line in shards.details.get("partial", ()):
         yield f"| **not whole** | {line} |"
     yield ""
-    yield from _provenance(shards, others, manifest_sha256)
+    yield from _provenance(shards, others, links, manifest_sha256)
     yield from _loading(shards)
     yield from _columns()
     yield "## Licence"
@@ -162,20 +174,29 @@ def _host(wiki: str) -> str:
     return f"{wiki.removesuffix('wiki').replace('_', '-')}.wikipedia.org"
 
 
-def _provenance(shards: Manifest, others: Mapping[str, Manifest], manifest_sha256: str) -> Iterator[str]:
+def _dumps(stage: str, inputs: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each dump that a stage was made from; `details` has their sums."""
+    for entry in inputs:
+        made = dump_date(str(entry["name"]))
+        facts = [f"{entry['size_bytes']:,} bytes", *([f"of {made}"] if made else [])]
+        verified = details.get("verified_sums", {}).get(entry["name"])
+        fetched = details.get("fetched", {}).get(entry["name"], {})
+        facts += [f"{name}:{fetched[name]}, as fetched" for name in ("sha256",) if name in fetched]
+        facts += [f"{verified}, verified"] if verified else []
+        yield f"| dump of {stage} | `{entry['name']}`, {', '.join(facts)} |"
+
+
+def _provenance(
+    shards: Manifest, others: Mapping[str, Manifest], links: Mapping[str, Any], manifest_sha256: str
+) -> Iterator[str]:
     yield "## Where it comes from"
     yield ""
     yield "| | |"
     yield "|---|---|"
     for stage, manifest in others.items():
-        for entry in manifest.inputs:
-            made = dump_date(str(entry["name"]))
-            facts = [f"{entry['size_bytes']:,} bytes", *([f"of {made}"] if made else [])]
-            verified = manifest.details.get("verified_sums", {}).get(entry["name"])
-            fetched = manifest.details.get("fetched", {}).get(entry["name"], {})
-            facts += [f"{name}:{fetched[name]}, as fetched" for name in ("sha256",) if name in fetched]
-            facts += [f"{verified}, verified"] if verified else []
-            yield f"| dump of {stage} | `{entry['name']}`, {', '.join(facts)} |"
+        yield from _dumps(stage, manifest.inputs, manifest.details)
+    if links and links["stage"] not in others:
+        yield from _dumps(links["stage"], links["inputs"], links)
     for entry in shards.inputs:
         yield f"| stage {entry['name']} | manifest SHA-256 `{entry['manifest_sha256']}` |"
     tokenizer = _tokenizer(shards)

@@ -1,6 +1,7 @@
 """From a build's folder to the files in it that nothing needs: what a kill or another build left behind.
 
-A running build never removes anything but what it replaces. Half-copied files count as left over once they have not
+A running build never removes anything but what it replaces, and nothing is removed while one runs: its stage is locked.
+Half-copied files count as left over once they have not
 changed for a while, since another process may be writing them; and a stage that is not finished keeps all files of its
 own build, which a resume takes up.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from leia_beam.errors import LeiaError, UsageError
 from leia_beam.finish import read_finished
 from leia_beam.manifest import MANIFEST_NAME, Manifest, read_manifest
 from leia_beam.plans import PLAN_NAME, STAGE_ENTRIES, StagePlan, read_plan
+from leia_beam.stage_locks import all_locked
 from leia_beam.storage import LocalStorage
 from leia_beam.validate import STAGES
 
@@ -67,6 +70,20 @@ def remove(leftovers: list[Leftover]) -> None:
     """Remove them."""
     for leftover in leftovers:
         leftover.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_build_running(folder: str | Path) -> Iterator[None]:
+    """Hold a build's folder, or that of a stage, so that what is found left over is that when it is removed.
+
+    Raises: MissingResource where a build is at work there.
+    """
+    root = Path(folder).resolve()
+    builds = [root.parent, root.parent.parent] if _is_stage(root) else [root]  # entities/_titles is two deep
+    with ExitStack() as held:
+        for build in builds:
+            held.enter_context(all_locked(build))
+        yield
 
 
 def _is_stage(folder: Path) -> bool:

@@ -24,6 +24,8 @@ from typing import Any, TextIO
 from leia_beam.terminal_text import printable
 
 LOGGER = "leia"
+STEP_VARIABLE = "LEIA_STEP"
+"""Set by a command that runs others as its steps, and says itself that it was interrupted: then they leave it to their logs."""
 LINE_EVERY_S = 60.0
 """Between two lines of progress where there is no terminal."""
 _DRAW_EVERY_S = 0.1
@@ -103,7 +105,11 @@ class Console:
         self._tell(_ERROR, "error", message, f"{self.program}: error: {message}", exit_code=exit_code)
 
     def interrupted(self, message: str, exit_code: int) -> None:
-        """That a command was told to stop: what is kept, and how to go on."""
+        """That a command was told to stop: what is kept, and how to go on. A step of another command logs it alone."""
+        if os.environ.get(STEP_VARIABLE):
+            self.clear()
+            self._logger.warning("%s: %s", self.program, message)
+            return
         self._tell(_WARNING, "interrupted", message, f"{self.program}: {message}", exit_code=exit_code)
 
     def progress(self, measure: Measure, *, last: bool = False) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from leia_beam.wikis import wiki_code
 
 SUMMED_BYTES = 1 << 30
 """Dumps up to this size are read for their sums without being asked to."""
+_DUMP_OF = re.compile(r"([a-z][a-z0-9_]*)-\d{4}-?\d{2}-?\d{2}-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class BuildWanted:
     workers: int | None = None
     is_local: bool = True
     verify_inputs: bool = False
+    ignore_siteinfo: bool = False
     strict_dates: bool = False
     tell: Tell | None = None
 
@@ -156,27 +159,54 @@ def _fetched(wanted: BuildWanted, found: _Dumps, kinds: Sequence[str]) -> Iterat
 
 def _to_come(folder: str, lock: DumpLock) -> Iterator[Finding]:
     """Space for what is not fetched yet."""
-    missing = sum(file.size_bytes or 0 for file in lock.files if not file.done)
+    missing = sum(file.size_bytes or 0 for file in (*lock.files, *lock.pending) if not file.done)
     if missing:
         yield disk_finding(folder, missing, "dumps that are to come", "free some space, or fetch into another folder")
 
 
 def _look_at(wanted: BuildWanted, found: _Dumps, kind: str, path: str) -> Finding:
-    """A dump's kind, size and sum.
+    """A dump's kind, size, sum and wiki.
 
-    Raises: DamagedInput.
+    Raises: DamagedInput; UsageError for another wiki's dump.
     """
     dump = with_origin(find_dump(path))
     found.add(kind, dump)
     text = f"{path}, {amount(dump.size_bytes, 'bytes')} of {dump.format}"
+    summed = _summed(wanted, dump)
+    if wanted.wiki is not None and kind != WIKIDATA:
+        _check_wiki(kind, dump, wiki_code(wanted.wiki), wanted.ignore_siteinfo)
+    return Finding(state=OK, subject=kind, text=text + summed)
+
+
+def _summed(wanted: BuildWanted, dump: Dump) -> str:
+    """What is known of a dump's sum.
+
+    Raises: DamagedInput for another one than the listed.
+    """
     try:
         stated = stated_sum(dump)
     except LeiaError:
-        return Finding(state=OK, subject=kind, text=f"{text}; no list of sums beside it has it")
+        return "; no list of sums beside it has it"
     if dump.size_bytes > SUMMED_BYTES and not wanted.verify_inputs:
-        return Finding(state=OK, subject=kind, text=f"{text}; not read for its sum (--verify-inputs does)")
+        return "; not read for its sum (--verify-inputs does)"
     check_sum(dump, stated, wanted.tell)
-    return Finding(state=OK, subject=kind, text=f"{text}, {stated.partition(':')[0].upper()} as listed")
+    return f", {stated.partition(':')[0].upper()} as listed"
+
+
+def _check_wiki(kind: str, dump: Dump, code: str, ignore_siteinfo: bool) -> None:
+    """By what stands at the dump's head, as the build does; where a header does not say it, by the file's name.
+
+    Raises: UsageError for another wiki's; DamagedInput for what is no dump.
+    """
+    from leia_beam.stage_articles import read_siteinfo
+    from leia_beam.stage_langlinks import check_langlinks
+
+    if kind == LANGLINKS:
+        check_langlinks(dump, code)
+    elif not ignore_siteinfo and read_siteinfo(dump, code) is None:
+        named = _DUMP_OF.match(dump.name)
+        if named is not None and named.group(1) != code:
+            raise UsageError(f"{dump.path}: by its name a dump of {named.group(1)}, not of {code}; give --wiki")
 
 
 def _tokenizer(where: str) -> Iterator[Finding]:

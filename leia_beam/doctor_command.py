@@ -79,6 +79,7 @@ def _build_findings(chosen: argparse.Namespace) -> Iterator[Finding]:
         workers=chosen.workers,
         is_local=chosen.runner == "local",
         verify_inputs=chosen.verify_inputs,
+        ignore_siteinfo=chosen.ignore_siteinfo,
         strict_dates=chosen.strict_dates,
         tell=chosen.console.progress,
     )

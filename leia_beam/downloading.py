@@ -76,7 +76,7 @@ class _Download:
     def run(self) -> LockedFile:
         algorithm, listed = self._digests.listed
         if self._is_there_unnoted():
-            return self._note(size_bytes=self._digests.size, sha256=self._digests.hex()["sha256"], done=True)
+            return self._note_done(self._digests.hex()["sha256"])
         for again in (False, True):
             self._bring_part()
             found = self._digests.hex()
@@ -91,7 +91,7 @@ class _Download:
     def _is_there_unnoted(self) -> bool:
         """Whether the whole file is in its place: the lock was lost, or the end came between the renaming and the note."""
         path = self._folder / self._file.name
-        if not path.is_file() or self._file.size_bytes not in (None, path.stat().st_size):
+        if not path.is_file() or self._file.listed_bytes not in (None, path.stat().st_size):
             return False
         self._digests.forget()
         with _disk(path):
@@ -106,7 +106,11 @@ class _Download:
                 os.fsync(stream.fileno())
             os.replace(self._part, path)
             _sync_folder(self._folder)
-        return self._note(size_bytes=self._digests.size, sha256=found["sha256"], done=True)
+        return self._note_done(found["sha256"])
+
+    def _note_done(self, sha256: str) -> LockedFile:
+        """All came and has the sum that is listed, so its size is known too."""
+        return self._note(size_bytes=self._digests.size, size_is_listed=True, sha256=sha256, done=True)
 
     def _note(self, **changed: Any) -> LockedFile:
         self._file = replace(self._file, **changed)
@@ -173,7 +177,7 @@ class _Download:
                 self._throw_away()
             _check_head(file, head, total)
             self._note(
-                size_bytes=file.size_bytes if total is None else total,
+                size_bytes=file.listed_bytes if total is None else total,
                 etag=head.etag,
                 last_modified=head.last_modified,
             )
@@ -252,9 +256,9 @@ def _check_head(file: LockedFile, head: Head, total: int | None) -> None:
             f"{file.url}: a web page came in place of {file.name} ({head.content_type}): a proxy, a login, or the mirror's "
             "own error page; look at the address in a browser, or give another --mirror"
         )
-    if file.size_bytes is not None and total is not None and total != file.size_bytes:
+    if file.listed_bytes is not None and total is not None and total != file.listed_bytes:
         raise DamagedInput(
-            f"{file.url}: has {total:,} bytes, {file.size_bytes:,} are listed; the mirror is not up to date, or the file "
+            f"{file.url}: has {total:,} bytes, {file.listed_bytes:,} are listed; the mirror is not up to date, or the file "
             "was replaced: give another --mirror, or --update"
         )
 

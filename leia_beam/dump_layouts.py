@@ -255,6 +255,7 @@ def _job_files(lists: Lists, wiki: str, when: str, job: dict[str, Any], kind: st
             path=f"{folder}/{name}",
             url="",
             size_bytes=facts["size"] if isinstance(facts.get("size"), int) else None,
+            size_is_listed=isinstance(facts.get("size"), int),
             sums=sums[name],
             sums_from=lists.origin,
         )

@@ -2,7 +2,8 @@
 
 `latest` is looked up once and noted here as its date, so that the same command goes on with the same files, and a build can
 say what it was made from. Dumps of several wikis may share a folder, and with it one Wikidata dump. A file counts as
-there once it is `done`: its sums were found to be as listed.
+there once it is `done`: its sums were found to be as listed. Files that come in place of others that are done stand under
+`pending` until the last of them is done, so that a build has a whole dump at any time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ _SUM_LENGTHS = {"sha256": 64, "sha1": 40, "md5": 32}
 class LockedFile:
     """One dump file. `date` is the dump's, as 2026-01-01; `area` and `path` say where every mirror has it.
 
-    `sums` are those that were listed for it, `sha256` is that of what came, once it is done. `etag` and `last_modified` are
-    those of the bytes that came so far, by which a download goes on only with the same file.
+    `sums` are those that were listed for it, `sha256` is that of what came, once it is done. `size_bytes` counts only where
+    `size_is_listed`, beside the sums or because all came and their sum was right; else it is what a server said, which may
+    be wrong. `etag` and `last_modified` are those of the bytes that came so far, by which a download goes on only with the
+    same file.
     """
 
     kind: str
@@ -45,6 +48,7 @@ class LockedFile:
     path: str
     url: str
     size_bytes: int | None = None
+    size_is_listed: bool = False
     sums: Mapping[str, str] = field(default_factory=dict)
     sums_from: str = ""
     etag: str = ""
@@ -72,6 +76,16 @@ class LockedFile:
         return next(((name, self.sums[name]) for name in _SUM_LENGTHS if name in self.sums), None)
 
     @property
+    def listed_bytes(self) -> int | None:
+        """The size that the file must have; None where only its sum tells."""
+        return self.size_bytes if self.size_is_listed else None
+
+    @property
+    def content(self) -> tuple[str, str, tuple[str, str] | None]:
+        """What tells it from other files, and from another version of itself."""
+        return (self.kind, self.name, self.strongest_sum)
+
+    @property
     def origin(self) -> dict[str, str]:
         """What a manifest says of it: no address, no path, no time."""
         return {"date": self.date, "layout": self.layout, **self.all_sums}
@@ -84,28 +98,59 @@ class LockedFile:
 
 @dataclass(frozen=True, slots=True)
 class DumpLock:
-    """All files of a folder, by kind and wiki, in the order of their names."""
+    """All files of a folder, by kind and wiki, in the order of their names; `pending` come in place of some of them."""
 
     files: tuple[LockedFile, ...] = ()
+    pending: tuple[LockedFile, ...] = ()
 
     def of(self, kind: str, wiki: str) -> list[LockedFile]:
         """The files of one kind, of one wiki."""
         return [file for file in self.files if (file.kind, file.wiki) == (kind, wiki)]
 
+    def pending_of(self, kind: str, wiki: str) -> list[LockedFile]:
+        """Those that come in place of them."""
+        return [file for file in self.pending if (file.kind, file.wiki) == (kind, wiki)]
+
     def named(self, name: str) -> LockedFile | None:
         """The file of a name."""
-        return next((file for file in self.files if file.name == name), None)
+        return next((file for file in (*self.files, *self.pending) if file.name == name), None)
 
     def with_files(self, files: Iterable[LockedFile]) -> DumpLock:
-        """With these files in place of all others of the same kinds and wikis."""
-        new = list(files)
-        replaced = {(file.kind, file.wiki) for file in new}
-        kept = [file for file in self.files if (file.kind, file.wiki) not in replaced]
-        return DumpLock(tuple(sorted([*kept, *new], key=lambda file: (file.kind, file.wiki, _natural(file.name)))))
+        """With these files in place of all others of the same kinds and wikis: at once, or once they are done."""
+        groups: dict[tuple[str, str], list[LockedFile]] = {}
+        for file in files:
+            groups.setdefault((file.kind, file.wiki), []).append(file)
+        waiting = {group for group, new in groups.items() if _waits(self.of(*group), new)}
+        now = [file for group, new in groups.items() if group not in waiting for file in new]
+        later = [file for group in waiting for file in groups[group]]
+        replaced = {group for group, new in groups.items() if _names(self.of(*group)) != _names(new)}
+        return DumpLock(
+            _in_order([*(file for file in self.files if (file.kind, file.wiki) not in groups.keys() - waiting), *now]),
+            _in_order([*(file for file in self.pending if (file.kind, file.wiki) not in replaced), *later]),
+        )
 
     def with_file(self, changed: LockedFile) -> DumpLock:
-        """With one file changed."""
+        """With one file changed; where it was the last that its group waited for, the group takes its place."""
+        pending = self.pending_of(changed.kind, changed.wiki)
+        if changed.name in {file.name for file in pending}:
+            return self.with_files(changed if file.name == changed.name else file for file in pending)
         return replace(self, files=tuple(changed if file.name == changed.name else file for file in self.files))
+
+
+def _waits(old: Sequence[LockedFile], new: Sequence[LockedFile]) -> bool:
+    """Whether files must be done before they replace others: those are whole, and are not overwritten by these."""
+    before = {file.name: file.content for file in old}
+    overwritten = any(before.get(file.name, file.content) != file.content for file in new)
+    is_whole = bool(old) and all(file.done for file in old)
+    return _names(old) != _names(new) and is_whole and not overwritten and not all(file.done for file in new)
+
+
+def _names(files: Iterable[LockedFile]) -> set[str]:
+    return {file.name for file in files}
+
+
+def _in_order(files: Iterable[LockedFile]) -> tuple[LockedFile, ...]:
+    return tuple(sorted(files, key=lambda file: (file.kind, file.wiki, _natural(file.name))))
 
 
 def _natural(name: str) -> list[Any]:
@@ -116,6 +161,8 @@ def _natural(name: str) -> list[Any]:
 def lock_bytes(lock: DumpLock) -> bytes:
     """The lock as it stands on disk."""
     content = {"format": FORMAT, "version": VERSION, "files": [asdict(file) for file in lock.files]}
+    if lock.pending:
+        content["pending"] = [asdict(file) for file in lock.pending]
     return (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -130,16 +177,18 @@ def parse_lock(content: bytes, where: str) -> DumpLock:
             raise DamagedInput(
                 f"{where}: of format {read['format']!r} {read['version']!r}, this reads {FORMAT} {VERSION}"
             )
-        known = {each.name for each in fields(LockedFile)}
-        return DumpLock(
-            tuple(
-                LockedFile(**{name: value for name, value in entry.items() if name in known}) for entry in read["files"]
-            )
-        )
+        return DumpLock(tuple(map(_file_of, read["files"])), tuple(map(_file_of, read.get("pending", ()))))
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise DamagedInput(
             f"{where}: not a lock that leia-beam fetch wrote ({error}); remove it and fetch again"
         ) from error
+
+
+def _file_of(entry: Mapping[str, Any]) -> LockedFile:
+    """A file as the lock has it; what a later version may add is passed over."""
+    known = {each.name for each in fields(LockedFile)}
+    file = LockedFile(**{name: value for name, value in entry.items() if name in known})
+    return replace(file, size_is_listed=True) if file.done else file  # earlier locks do not say so
 
 
 def read_lock(folder: str | Path) -> DumpLock | None:

@@ -179,6 +179,8 @@ def plan_lines(plan: FetchPlan, folder: Path) -> list[str]:
         size = "size unknown" if file.size_bytes is None else amount(file.size_bytes, "bytes")
         part = present_bytes(folder, file)
         there = "there" if is_there(folder, file) else f"{amount(part, 'bytes')} there" if part else ""
+        if file.size_bytes is not None and not file.size_is_listed:
+            there = f"{there}, size as the server says" if there else "size as the server says"
         lines.append(f"{file.kind:<10} {file.date}  {file.name:<60} {size:>12}  {there}".rstrip())
     needed, free = needed_bytes(plan, folder), free_bytes(str(folder))
     lines.append(f"to come: {amount(needed, 'bytes')}, free in {folder}: {amount(free, 'bytes')}")

@@ -113,15 +113,17 @@ def plan_fetch(wanted: Wanted, source: Source, folder: Path, console: Console, *
     page_date = ""
     for kind in sorted(wanted.kinds, key=(PAGES, WIKIDATA, LANGLINKS).index):
         wiki = WIKIDATA_WIKI if kind == WIKIDATA else wanted.wiki
-        there = lock.of(kind, wiki)
+        there, pending = lock.of(kind, wiki), lock.pending_of(kind, wiki)
         if there and not update:
             _check_same(kind, there, wanted, folder)
+            if pending:
+                console.say(f"note: the update to {names_of(pending)} is not whole; --update goes on with the newest")
             of_kind = there
         else:
             console.say(f"{kind:<10} looking for {wiki} on {lists.mirror.host}")
             of_kind = list(_find(kind, wanted, lists, page_date or _date_of_pages(lock, wanted)).files)
-            kept = {(file.name, file.strongest_sum): file for file in there}
-            of_kind = [kept.get((file.name, file.strongest_sum), file) for file in of_kind]
+            kept = {file.content: file for file in (*there, *pending)}
+            of_kind = [kept.get(file.content, file) for file in of_kind]
             superseded += [file.name for file in there if file.name not in {each.name for each in of_kind}]
         if kind == PAGES:
             page_date = of_kind[0].date
@@ -169,8 +171,8 @@ def fetch(plan: FetchPlan, source: Source, folder: Path, console: Console) -> Du
 def _as_it_is_now(plan: FetchPlan, folder: Path) -> FetchPlan:
     """The plan with what another fetch has put into the lock since it was made."""
     lock = read_lock(folder) or DumpLock()
-    done = {(file.kind, file.wiki, file.name, file.strongest_sum): file for file in lock.files if file.done}
-    files = tuple(done.get((file.kind, file.wiki, file.name, file.strongest_sum), file) for file in plan.files)
+    done = {(file.wiki, file.content): file for file in (*lock.files, *lock.pending) if file.done}
+    files = tuple(done.get((file.wiki, file.content), file) for file in plan.files)
     return replace(plan, files=files, lock=lock.with_files(files))
 
 
@@ -339,7 +341,7 @@ def _located(file: LockedFile, mirror: Mirror, http: Http) -> LockedFile:
         if url != file.url:
             file = replace(file, etag="", last_modified="")
         is_page = head.content_type.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-        size = head.size_bytes if file.size_bytes is None and not is_page else file.size_bytes  # of a login page, say
+        size = file.listed_bytes if file.size_is_listed or is_page else head.size_bytes  # of a login page, say
         return replace(file, url=url, size_bytes=size, done=False)
     raise UsageError(
         f"{mirror.urls(file.area, file.path)[0]}: not there (404); the mirror has not got it yet, or has removed it: give "

@@ -234,13 +234,16 @@ def _card(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 
 
 def _clean(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
-    from leia_beam.clean import find_leftovers, remove
+    from contextlib import nullcontext
+
+    from leia_beam.clean import find_leftovers, no_build_running, remove
     from leia_beam.terminal_text import printable
 
-    found = find_leftovers(options.output)
-    for leftover in found:
-        print(f"{printable(str(leftover.path))}  {leftover.size_bytes:,} bytes  {leftover.reason}")
-    if not options.dry_run:
-        remove(found)
+    with nullcontext() if options.dry_run else no_build_running(options.output):
+        found = find_leftovers(options.output)
+        for leftover in found:
+            print(f"{printable(str(leftover.path))}  {leftover.size_bytes:,} bytes  {leftover.reason}")
+        if not options.dry_run:
+            remove(found)
     outcome = "would be removed" if options.dry_run else "removed"
     print(f"{len(found):,} files, {sum(each.size_bytes for each in found) / 1e6:,.1f} MB {outcome}")

@@ -208,7 +208,7 @@ def add_tokenizer(parser: argparse.ArgumentParser) -> None:
         metavar="KIND[,KIND…]",
         type=names,
         default=("no-link",),
-        help="articles left out: no-link, disambiguation, list, duplicate (an earlier article has the same text); or none",
+        help="articles left out: no-link, disambiguation, list, duplicate (one before, which stays, has the same text); or none",
     )
     group.add_argument(
         "--min-length", metavar="N", type=not_negative, default=0, help="leave out articles of fewer tokens"

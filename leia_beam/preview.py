@@ -1,7 +1,8 @@
 """From a build's shards to single articles as people see them: text, the names beside their links, links without one.
 
 Where the stages before lie beside the shards, text and links are the stage `articles`' own, and a link without a name
-has its reason. Shards that were copied away are decoded with the tokenizer that came with them.
+has its reason; what --max-length cut off is not shown. Shards that were copied away are decoded with the tokenizer that came
+with them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from leia_beam.alignment import BEYOND_MAXIMUM, SPLIT, cuts_of
 from leia_beam.article_filters import REASONS
 from leia_beam.article_rows import Article, read_articles
 from leia_beam.errors import DamagedInput, UsageError
@@ -28,6 +30,8 @@ from leia_beam.manifest import MANIFEST_NAME, Manifest, StageFile, read_manifest
 from leia_beam.mentions import later_mentions
 from leia_beam.records import Anchor
 from leia_beam.siteinfo import siteinfo_from_json, wiki_with
+from leia_beam.tokenization import EncodingOptions, TextEncoder
+from leia_beam.tokenizer_identity import find_tokenizer
 
 NOT_ALIGNED = "not aligned to tokens"
 MAX_SUGGESTIONS = 3
@@ -60,6 +64,8 @@ class ShownArticle:
     token_count: int
     segments: Sequence[Segment]
     tokens: Sequence[tuple[int, str]] | None = None
+    characters_cut: int = 0
+    """How much of the article's text the shards do not hold, for its length; 0 too where that is not known."""
 
     @property
     def names(self) -> int:
@@ -97,7 +103,7 @@ class Preview:
         if self.manifest.stage != "shards":
             raise UsageError(f"{folder}: holds the stage {self.manifest.stage}, not shards; give a build's folder")
         self._files = self.manifest.files_of("train")
-        self._links = _Links(root, self.manifest) if _is_made_from(root, self.manifest) else None
+        self._links = _Links(root, self._shards, self.manifest) if _is_made_from(root, self.manifest) else None
         path = self._shards / self.manifest.details["tokenizer"]["path"]
         if not path.is_file():
             raise DamagedInput(f"{path}: missing, but the manifest lists it; copy the shards' whole folder")
@@ -158,7 +164,11 @@ class Preview:
 
     def _show(self, file: StageFile, number: int, with_tokens: bool) -> ShownArticle:
         row = _row(self._shards / file.path, number)
-        segments = self._links.segments(file.unit, row) if self._links is not None else self._decoded(row)
+        cut = 0
+        if self._links is not None:
+            segments, cut = self._links.segments(file.unit, row)
+        else:
+            segments = self._decoded(row)
         pieces = None
         if with_tokens:
             pieces = [(token_id, self._piece(token_id)) for token_id in row["input_ids"]]
@@ -171,6 +181,7 @@ class Preview:
             token_count=len(row["input_ids"]),
             segments=segments,
             tokens=pieces,
+            characters_cut=cut,
         )
 
     def _piece(self, token_id: int) -> str:
@@ -221,7 +232,7 @@ def _is_made_from(root: Path, shards: Manifest) -> bool:
 class _Links:
     """The links of a build's articles, with their names or reasons."""
 
-    def __init__(self, root: Path, shards: Manifest):
+    def __init__(self, root: Path, shards_folder: Path, shards: Manifest):
         self._root, self._options = root, shards.options
         articles, entities = read_manifest(root / "articles"), read_manifest(root / "entities")
         self._files = articles.files_of("articles")
@@ -229,15 +240,24 @@ class _Links:
         wiki = wiki_with(entities.options["wiki"], siteinfo_from_json(articles.options["siteinfo"]))
         self._lookup = EntityLookup(str(root / "entities"))
         self._linker = Linker(self._lookup, wiki, entities.options["name_wikis"], rules)
+        self._encoder = None
+        if self._options["rows"]["max_length"] is not None:
+            encoding = EncodingOptions(**self._options["encoding"])
+            self._encoder = TextEncoder(find_tokenizer(str(shards_folder / "tokenizer")), encoding)
 
-    def segments(self, unit: int, row: Mapping[str, Any]) -> list[Segment]:
-        """The article's text, cut at its links."""
+    def segments(self, unit: int, row: Mapping[str, Any]) -> tuple[list[Segment], int]:
+        """The article's text as far as the shards hold it, cut at its links; and the number of characters beyond."""
         article = self._article(unit, row["page_id"])
         edges = dict(zip(row["entity_ordinals"], row["entity_edges"], strict=True))
-        text, segments, at = article.text, [], 0
-        for ordinal, anchor, link in self._all_links(article):
+        links = self._all_links(article)
+        end = self._end_of(article, links, row)
+        text, segments, at = article.text[:end], [], 0
+        for ordinal, anchor, link in links:
+            if anchor.start_char >= end:
+                break
             edge = edges.get(ordinal)
             shown = text[anchor.start_char : anchor.end_char]
+            reason = BEYOND_MAXIMUM if anchor.end_char > end else NOT_ALIGNED
             segments.append(Segment(text=text[at : anchor.start_char]))
             segments.append(
                 Segment(
@@ -248,12 +268,26 @@ class _Links:
                     name_language=link.name_language if edge is not None else None,
                     qid=link.qid,
                     edge=edge,
-                    reason=None if edge is not None else link.reason or NOT_ALIGNED,
+                    reason=None if edge is not None else link.reason or reason,
                 )
             )
             at = anchor.end_char
         segments.append(Segment(text=text[at:]))
-        return [segment for segment in segments if segment.text]
+        return [segment for segment in segments if segment.text], len(article.text) - end
+
+    def _end_of(
+        self, article: Article, links: Sequence[tuple[int, Anchor, LinkedAnchor]], row: Mapping[str, Any]
+    ) -> int:
+        """The character of the article at which its row ends: it is encoded again as the stage did."""
+        if self._encoder is None:
+            return len(article.text)
+        spans = [(anchor.start_char, anchor.end_char) for _, anchor, link in links if link.name is not None]
+        cuts = cuts_of(article.text, spans) if self._options["rows"]["alignment"] == SPLIT else ()
+        offsets = self._encoder.encode(article.text, cuts).offsets
+        kept = len(row["input_ids"]) - len(self._encoder.document_start_ids) - len(self._encoder.document_end_ids)
+        if kept >= len(offsets):
+            return len(article.text)
+        return int(offsets[kept - 1][1]) if kept else 0
 
     def _all_links(self, article: Article) -> list[tuple[int, Anchor, LinkedAnchor]]:
         """(ordinal, anchor, what it comes to) of links and, where they were asked for, of later mentions."""

@@ -90,6 +90,7 @@ def _facts(article: ShownArticle) -> str:
         article.qid or "no item",
         f"{article.token_count:,} tokens",
         f"{article.names:,} of {links:,} links with a name",
+        *([f"{article.characters_cut:,} characters beyond the maximal length"] if article.characters_cut else []),
         *article.flags,
     ]
     return " · ".join(facts)

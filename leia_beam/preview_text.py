@@ -23,6 +23,8 @@ def article_lines(article: ShownArticle, is_coloured: bool, characters: int | No
     yield f"{article.token_count:,} tokens, {article.names:,} names, links without a name: {len(unnamed):,}{flags}"
     yield ""
     yield "".join(_text(article, painted, characters))
+    if article.characters_cut:
+        yield f"({article.characters_cut:,} characters more are beyond the maximal length, in no shard)"
     if unnamed:
         yield ""
         yield "links without a name:"

@@ -42,7 +42,7 @@ from leia_beam.entity_names import (
 )
 from leia_beam.holdout import Holdout
 from leia_beam.lookup import Status, build_trie, write_arrow, write_lookup_rows
-from leia_beam.manifest import read_manifest
+from leia_beam.manifest import Manifest, read_manifest
 from leia_beam.plans import StagePlan, identity_of, upstream
 from leia_beam.schema import DUPLICATES, ENTITIES, HELD_OUT_NAMES
 from leia_beam.siteinfo import SiteInfo, wiki_with
@@ -75,6 +75,17 @@ ENDS = UNRESOLVED
 OWN_ITEM, TARGET_ITEM = "own", "target"
 NO_SECTIONS, SECTIONS_AS_ARTICLES = "refuse", "article"
 NAME_MISSING, REFUSE_MISSING = "name", "refuse"
+
+
+LINKS_FROM = "links_from"
+"""Where the manifest of the titles says what the stage of the links was made from, which may lie in any folder."""
+
+
+def links_origin(links: Manifest) -> dict[str, Any]:
+    """The stage of the links between wikis, with its dumps as its manifest has them."""
+    parts = ("verified_sums", "fetched")
+    known = {part: links.details[part] for part in parts if part in links.details}
+    return {"stage": links.stage, "inputs": [dict(entry) for entry in links.inputs], **known}
 
 
 def default_bucket_count(titles: int) -> int:
@@ -111,7 +122,8 @@ class TitlesStage:
 
     @cached_property
     def plan(self) -> StagePlan:
-        links = stage_manifest(self.storage, self.sitelinks_folder).stage
+        made = stage_manifest(self.storage, self.sitelinks_folder)
+        links = made.stage
         return StagePlan(
             stage="titles",
             identity=identity_of(
@@ -130,6 +142,7 @@ class TitlesStage:
                 VERSIONS,
             ),
             unit_count=self.bucket_count,
+            details={LINKS_FROM: links_origin(made)},
         )
 
     def units(self) -> list[Unit]:

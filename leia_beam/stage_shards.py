@@ -122,7 +122,9 @@ class ShardsStage:
         wiki = wiki_with(self.wiki_code, self.siteinfo)
         repeated: Mapping[int, frozenset[int]] = {}
         if DUPLICATE in self.rows.filters.drop:
-            repeated = repeated_texts(self.storage, self.articles_folder, self.entities_folder, entities_sha256)
+            repeated = repeated_texts(
+                self.storage, self.articles_folder, self.entities_folder, entities_sha256, self.rows.filters, lookup
+            )
         maker = RowMaker(
             wiki_code=self.wiki_code,
             encoder=open_encoder(self.tokenizer, self.encoding),

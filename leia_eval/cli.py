@@ -120,6 +120,10 @@ def _run(options: Options) -> None:
     required = ("tasks",) if options.dry_run else ("tasks", "model", "output")
     _require(options, required, "run")
     prompts = prompt_options(options)
+    if options.check:
+        _require(options, ("tasks", "model", "output"), "run")
+        _check_conditions(options)
+        return
     if options.dry_run:
         if options.data_dir is not None:
             runner.go_offline()
@@ -137,6 +141,18 @@ def _run(options: Options) -> None:
 
     print(run_markdown(results), end="")
     print(f"\nResults: {options.output / 'results.json'}, page: {options.output / 'report.html'}")
+
+
+def _check_conditions(options: Options) -> None:
+    import json
+
+    from leia_eval.conditions import check_results, conditions, differences
+
+    found = conditions(prompt_options(options), model_options(options))
+    differing = differences(found, options.output)
+    if not options.overwrite:
+        check_results(differing, options.output)
+    print(json.dumps({**found, "differing": differing}, ensure_ascii=False, sort_keys=True))
 
 
 def _compare(options: Options) -> None:

@@ -76,6 +76,11 @@ def _add_run(commands: _Commands) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace the results of another run in --output")
     group.add_argument("--dry-run", action="store_true", help="print three full prompts a task; loads no model")
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="print as JSON what scores depend on beside the model, and whether those in --output do; scores nothing",
+    )
     add_output_of_progress(group)
     group = run.add_argument_group("prompts and items")
     group.add_argument(
@@ -109,7 +114,9 @@ def _add_run(commands: _Commands) -> None:
     group.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder of answers, shared by runs (default: OUTPUT/cache)"
     )
-    add_recipe_options(run, RecipeUse(section=EVALUATION, derive=derived.for_run, has_arms=True)).add_argument(
+    add_recipe_options(
+        run, RecipeUse(section=EVALUATION, names=derived.NAMES_OF_RUN, derive=derived.for_run, has_arms=True)
+    ).add_argument(
         "--training-seed", type=int, metavar="N", help="the seed of the arm's training (default: the recipe's first)"
     )
 

@@ -10,6 +10,7 @@ from leia_beam.recipe_use import Chosen
 
 CHECKPOINT = "checkpoint-final"
 
+NAMES_OF_RUN = {"check": ""}
 NAMES_OF_COMPARE = {"output": "report", "seed": "bootstrap_seed"}
 NAMES_OF_CONTAMINATION = {"output": "contamination", "n": "contamination_n"}
 """What options are called in a recipe whose name `run` or `compare` has for something else."""

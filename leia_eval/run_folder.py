@@ -107,10 +107,10 @@ def write_run(
     return results
 
 
-def read_run(folder: Path) -> StoredRun:
-    """A finished run.
+def read_results(folder: Path) -> Json:
+    """What results.json of a finished run holds.
 
-    Raises: UsageError where there is none, DamagedInput where a file is not what results.json says.
+    Raises: UsageError where there is none or it is of another format, DamagedInput where it is damaged.
     """
     path = folder / RESULTS
     if not path.is_file():
@@ -121,6 +121,15 @@ def read_run(folder: Path) -> StoredRun:
     lacking = [part for part in ("model", "options", "tasks", "versions") if part not in results]
     if lacking:
         raise DamagedInput(f"{path} is damaged (no {lacking[0]!r}); run the evaluation again")
+    return results
+
+
+def read_run(folder: Path) -> StoredRun:
+    """A finished run.
+
+    Raises: UsageError where there is none, DamagedInput where a file is not what results.json says.
+    """
+    results, path = read_results(folder), folder / RESULTS
     samples = {}
     for task in results["tasks"]:
         file = folder / "samples" / f"{task['name']}.jsonl"

@@ -157,6 +157,16 @@ def score_task(task: PreparedTask, answers: Sequence[Answer]) -> list[scoring.Ro
     return [_score_item(task, index, of_item[index]) for index in sorted(of_item)]
 
 
+def scored_options(prompts: PromptOptions, model: ModelOptions) -> Json:
+    """The options that decide the scores of a given model on given data."""
+    return {
+        "profile": prompts.profile, "shots": prompts.shots, "seed": prompts.seed,
+        "limit": prompts.limit, "limit_seed": None if prompts.limit is None else prompts.limit_seed,
+        "pmi": prompts.pmi, "batch_size": model.batch_size, "device": model.device, "dtype": model.dtype,
+        "backend": model.backend, "untrained_seed": model.untrained_seed,
+    }  # fmt: skip
+
+
 def go_offline() -> None:
     """Keeps the Hugging Face libraries off the network; they read these when they are first imported."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -341,12 +351,7 @@ def _key(prompts: PromptOptions, model: ModelOptions, tasks: Sequence[PreparedTa
             identity.weights_sha256, identity.config_sha256, identity.tokenizer_sha256, identity.settings_sha256
         ],
         "tasks": {task.entry.name: [task.items.sha256, task.prompts_sha256] for task in tasks},
-        "options": {
-            "profile": prompts.profile, "shots": prompts.shots, "seed": prompts.seed,
-            "limit": prompts.limit, "limit_seed": None if prompts.limit is None else prompts.limit_seed,
-            "pmi": prompts.pmi, "batch_size": model.batch_size, "device": model.device, "dtype": model.dtype,
-            "backend": model.backend, "untrained_seed": model.untrained_seed,
-        },
+        "options": scored_options(prompts, model),
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from leia_train.markers import CheckpointTokenizer
+    from leia_train.tensor_files import TensorFiles
 
 OptimizerState = Mapping[int, Mapping[str, "Tensor"]]
 """An optimizer's tensors by the number of their weight and by name."""
@@ -211,6 +212,22 @@ def step_checkpoints(output: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
+def training_tensors(checkpoint: Checkpoint, names: Sequence[str]) -> Iterator[tuple[int, str, TensorFiles, str]]:
+    """The optimizer's state: the number of a weight among `names`, the key of one of its tensors, and where that is by name."""
+    from leia_train.tensor_files import TensorFiles
+
+    if is_distributed(checkpoint.path):
+        files = TensorFiles((checkpoint.path / DISTRIBUTED).glob("*.safetensors"))
+        numbers = {f"optimizer.{name}": number for number, name in enumerate(names)}
+    else:
+        files = TensorFiles([checkpoint.path / _OPTIMIZER])
+        numbers = {f"optimizer.{number}": number for number in range(len(names))}
+    for name in files.names():
+        prefix, _, key = name.rpartition(".")
+        if prefix in numbers:
+            yield numbers[prefix], key, files, name
+
+
 def load_training(
     checkpoint: Checkpoint,
     optimizer: Optimizer,
@@ -223,24 +240,15 @@ def load_training(
     `ranges`: the rows (half-open) of the model's weights that `weights` are, where they are not all of them. Not with
     load_state_dict, which casts float32 moments of bfloat16 weights to bfloat16.
     """
-    from leia_train.tensor_files import TensorFiles
-
-    if is_distributed(checkpoint.path):
-        files = TensorFiles((checkpoint.path / DISTRIBUTED).glob("*.safetensors"))
-        numbers = {f"optimizer.{name}": number for number, name in enumerate(names)}
-    else:
-        files = TensorFiles([checkpoint.path / _OPTIMIZER])
-        numbers = {f"optimizer.{number}": number for number in range(len(names))}
     mine = {weight for group in optimizer.param_groups for weight in group["params"]}
-    for name in files.names():
-        prefix, _, key = name.rpartition(".")
-        weight = weights[numbers[prefix]] if prefix in numbers else None
-        if weight is None or weight not in mine:
+    for number, key, files, name in training_tensors(checkpoint, names):
+        weight = weights[number]
+        if weight not in mine:
             continue
         if ranges is None or not files.shape(name):
             tensor = files.whole(name)
         else:
-            tensor = files.rows(name, *ranges[numbers[prefix]])
+            tensor = files.rows(name, *ranges[number])
         # A copy: what is mapped from a file is aligned otherwise than new memory, and rounds otherwise on the CPU.
         device = "cpu" if key == "step" and not optimizer.defaults.get("fused") else weight.device
         optimizer.state[weight][key] = tensor.to(device, copy=True)

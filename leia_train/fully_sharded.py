@@ -11,11 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 
+from leia_train import sharding
 from leia_train.checkpoints import Checkpoint, load_training
 from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.optimizer import make_optimizer, ordered_weights
+from leia_train.parallelism import Held
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharded_checkpoints import Training, save_model, save_parts
 from leia_train.sharded_model import empty_loss, fill_model
@@ -26,6 +28,7 @@ class FullySharded:
     """`parallelism.Parallelism` with weights in parts."""
 
     sharded = True
+    held: Held = sharding
     token_loss: TokenLoss
     optimizer: Optimizer
 
@@ -91,7 +94,8 @@ class FullySharded:
 
     def clip(self, limit: float) -> float:
         """The norm is of all processes' parts."""
-        return clip_together(self.token_loss.parameters(), limit)
+        weights = self.token_loss.parameters()
+        return clip_together([local(weight.grad) for weight in weights if weight.grad is not None], limit)
 
     def update(self, learning_rate: float) -> None:
         """Each process moves its own rows."""

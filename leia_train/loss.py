@@ -82,7 +82,8 @@ class TokenLoss(nn.Module):
         return torch.cat(parts)
 
     def _vocabulary_size(self) -> int:
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        output = self.model.get_output_embeddings()  # whose weight is empty where DeepSpeed has not gathered it
+        return int(getattr(output, "out_features", None) or output.weight.shape[0])
 
     def _losses(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
         logits = self.model.get_output_embeddings()(states_NH)

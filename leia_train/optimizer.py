@@ -7,6 +7,7 @@ weights are either rounded up or down at random in proportion (right on average)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -14,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from leia_train import sharding
 from leia_train.config import OptimizationConfig
-from leia_train.sharding import is_sharded, local, local_rows
+from leia_train.parallelism import Held
 
 
-def ordered_weights(model: nn.Module) -> list[nn.Parameter]:
+def ordered_weights(model: nn.Module, held: Held = sharding) -> list[nn.Parameter]:
     """The weights that are trained, in the optimizer's order: matrices first, then norms and biases."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    return sorted(trained, key=lambda weight: weight.ndim < 2)
+    return sorted(trained, key=lambda weight: len(held.shape_of(weight)) < 2)
 
 
 def make_optimizer(
@@ -32,16 +34,17 @@ def make_optimizer(
     rounding: str = "stochastic",
     mine: Collection[nn.Parameter] | None = None,
     wholes: Mapping[nn.Parameter, tuple[tuple[int, ...], int]] | None = None,
+    held: Held = sharding,
 ) -> Optimizer:
     """AdamW with weight decay on matrices, not on norms and biases; `mine` are those that this process moves, or all.
 
     `wholes`: of weights that are rows of larger ones, the shape of those and the first row.
     """
-    ordered = ordered_weights(model)
+    ordered = ordered_weights(model, held)
     kept = ordered if mine is None else [weight for weight in ordered if weight in mine]
     groups = [
-        {"params": [weight for weight in kept if weight.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in kept if weight.ndim < 2], "weight_decay": 0.0},
+        {"params": [weight for weight in kept if len(held.shape_of(weight)) >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in kept if len(held.shape_of(weight)) < 2], "weight_decay": 0.0},
     ]
     betas = (config.beta1, config.beta2)
     if weights == "bfloat16":
@@ -140,55 +143,54 @@ class MarkerRows:
     Adam divides a gradient by its size, so a larger one changes nothing; the rows' own rate stretches their step instead.
     """
 
-    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...]):
-        self.weights = [weight for weight in weights if weight.ndim == 2]
-        self.ids = torch.tensor(marker_ids)
+    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...], held: Held = sharding):
+        self.held = held
+        self.weights = [weight for weight in weights if len(held.shape_of(weight)) == 2]
+        self.ids = marker_ids
         self.start = self._now()
 
-    def _here(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the markers have their row in this process, and where in its part of a weight."""
-        first, last = local_rows(weight)
-        here = (self.ids >= first) & (self.ids < last)
-        return here, (self.ids[here] - first).to(local(weight).device)
+    def _pieces(self, weight: Tensor) -> list[tuple[int, Tensor]]:
+        """What this process has of each row, and the column in which that begins."""
+        return [self.held.row_piece(weight, row) for row in self.ids]
 
     def _now(self) -> Tensor:
         """The rows of all matrices, one after the other, in float32 on the CPU; of those in parts, on every process."""
         found = []
         for weight in self.weights:
-            here, rows = self._here(weight)
-            part = local(weight.detach())
-            table = torch.zeros((len(self.ids), weight.shape[1]), device=part.device)
-            table[here.to(part.device)] = part[rows].float()
-            if is_sharded(weight):
+            pieces = self._pieces(weight)
+            table = torch.zeros((len(self.ids), self.held.shape_of(weight)[1]), device=pieces[0][1].device)
+            for row, (first, piece) in zip(table, pieces, strict=True):
+                row[first : first + len(piece)] = piece.float()
+            if self.held.is_sharded(weight):
                 torch.distributed.all_reduce(table)
             found.append(table.cpu())
         return torch.cat(found)
 
-    def stretch_step(self, before: list[Tensor], factor: float) -> None:
+    def stretch_step(self, before: list[list[Tensor]], factor: float) -> None:
         """Make the rows' step from `before` longer by a factor."""
         with torch.no_grad():
-            for weight, old in zip(self.weights, before, strict=True):
-                part, rows = local(weight.detach()), self._here(weight)[1]
-                part[rows] = (old + (part[rows].float() - old) * factor).to(part.dtype)
+            for weight, olds in zip(self.weights, before, strict=True):
+                for (_, piece), old in zip(self._pieces(weight), olds, strict=True):
+                    piece.copy_(old + (piece.float() - old) * factor)
+        self.held.written(self.weights)
 
-    def copies(self) -> list[Tensor]:
-        """The rows as they are in this process, to stretch a step from."""
-        return [local(weight.detach())[self._here(weight)[1]].float() for weight in self.weights]
+    def copies(self) -> list[list[Tensor]]:
+        """What this process has of the rows, to stretch a step from."""
+        return [[piece.to(torch.float32, copy=True) for _, piece in self._pieces(weight)] for weight in self.weights]
 
     def movement(self) -> float:
         """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
-        typical = torch.stack([_spread(weight) for weight in self.weights])
+        typical = torch.stack([self._spread(weight) for weight in self.weights])
         moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
         return float((moved / typical.clamp_min(1e-12)).max())
 
-
-def _spread(weight: Tensor) -> Tensor:
-    """The standard deviation of a weight's numbers, on the CPU."""
-    part = local(weight.detach()).float()
-    if not is_sharded(weight):
-        return part.std().cpu()
-    sums = torch.stack([part.sum(dtype=torch.float64), (part.double() ** 2).sum()])
-    torch.distributed.all_reduce(sums)
-    total, squares = sums.tolist()
-    count = weight.numel()
-    return torch.tensor(max((squares - total**2 / count) / (count - 1), 0.0) ** 0.5)
+    def _spread(self, weight: Tensor) -> Tensor:
+        """The standard deviation of a weight's numbers, on the CPU."""
+        part = self.held.numbers(weight).float()
+        if not self.held.is_sharded(weight):
+            return part.std().cpu()
+        sums = torch.stack([part.sum(dtype=torch.float64), (part.double() ** 2).sum()])
+        torch.distributed.all_reduce(sums)
+        total, squares = sums.tolist()
+        count = math.prod(self.held.shape_of(weight))
+        return torch.tensor(max((squares - total**2 / count) / (count - 1), 0.0) ** 0.5)

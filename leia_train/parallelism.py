@@ -1,7 +1,7 @@
 """What the trainer asks of the way in which processes share a model: one protocol, of which each way is a file.
 
 `replicated`: every process has all weights (one process alone, or DistributedDataParallel). `fully_sharded`: each has a part
-of every weight, by FSDP2. The loop, the evaluation and the checkpoints know nothing else of them.
+of every weight, by FSDP2; `zero3`: the same by DeepSpeed. The loop, the evaluation and the checkpoints know nothing else of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -20,6 +20,31 @@ if TYPE_CHECKING:
     from leia_train.loss import TokenLoss
     from leia_train.markers import CheckpointTokenizer
     from leia_train.shard_folders import BuildTokenizer
+
+
+class Held(Protocol):
+    """What a process has of a model's tensors: the modules `sharding` (all of them, or rows) and `zero3_parts`."""
+
+    def is_sharded(self, tensor: Tensor, /) -> bool:
+        """Whether each process has a part of it."""
+
+    def shape_of(self, tensor: Tensor, /) -> tuple[int, ...]:
+        """Of the whole tensor."""
+
+    def numbers(self, tensor: Tensor, /) -> Tensor:
+        """What this process has of it, without a copy."""
+
+    def row_piece(self, weight: Tensor, row: int, /) -> tuple[int, Tensor]:
+        """What this process has of a row of a matrix, without a copy, and the column in which that begins."""
+
+    def whole(self, tensor: Tensor, /) -> Tensor:
+        """All numbers, on every process: a call that all make together."""
+
+    def fill(self, tensor: Tensor, read: Callable[[int, int], Tensor], /) -> None:
+        """Set what this process has to what is read of the whole tensor's rows (half-open; those of a scalar are 0 to 1)."""
+
+    def written(self, weights: Iterable[Tensor], /) -> None:
+        """Say that what this process has was changed: a call that all make together."""
 
 
 class Parallelism(Protocol):
@@ -31,6 +56,10 @@ class Parallelism(Protocol):
     @property
     def sharded(self) -> bool:
         """Whether each process has a part of the weights: also forward passes are calls of all together then."""
+
+    @property
+    def held(self) -> Held:
+        """What this process has of the model's tensors."""
 
     @property
     def token_loss(self) -> TokenLoss:

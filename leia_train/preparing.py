@@ -34,6 +34,7 @@ from leia_train.shard_folders import open_shards
 from leia_train.sharding import Sharding, layers_of
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
+from leia_train.zero3 import Zero3, ZeroSettings
 
 Report = Callable[[str], None]
 _MANY_PAIRS_BYTES = 1 << 30
@@ -83,7 +84,7 @@ def prepare(
     stop: StopRequest,
     report: Report,
     progress: Tell,
-    sharding: Sharding | None = None,
+    sharding: Sharding | ZeroSettings | None = None,
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
     output = Path(config.run.output)
@@ -100,7 +101,7 @@ def prepare(
     _settle_loss(config, accelerator, parallelism, build.vocabulary_size, tokenizer, report)
     marker_rows = None
     if tokenizer.marker_ids is not None:
-        marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids)
+        marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids, parallelism.held)
     parallelism.begin(checkpoint)
     if checkpoint is not None:
         more = load_more(checkpoint)
@@ -137,13 +138,18 @@ def to_keep(run: Run) -> dict[str, torch.Tensor]:
 
 
 def _parallelism(
-    config: TrainConfig, accelerator: Accelerator, sharding: Sharding | None, report: Report
+    config: TrainConfig, accelerator: Accelerator, sharding: Sharding | ZeroSettings | None, report: Report
 ) -> Parallelism:
     """How the processes share the model."""
     if sharding is not None and accelerator.num_processes == 1:
-        report("warning: --shard-model: one process holds the whole model; give --nproc, or a launcher's processes")
+        asked = "--shard-model" if isinstance(sharding, Sharding) else "DeepSpeed"
+        report(f"warning: {asked}: one process holds the whole model; give --nproc, or a launcher's processes")
         sharding = None
-    return Replicated(config, accelerator) if sharding is None else FullySharded(config, accelerator, sharding)
+    if sharding is None:
+        return Replicated(config, accelerator)
+    if isinstance(sharding, Sharding):
+        return FullySharded(config, accelerator, sharding)
+    return Zero3(config, accelerator, sharding)
 
 
 def _checkpoint(accelerator: Accelerator, output: Path, report: Report) -> Checkpoint | None:

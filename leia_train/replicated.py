@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from leia_train import sharding
 from leia_train.checkpoints import Checkpoint, OptimizerState, load_training, save_checkpoint
 from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
@@ -23,6 +24,7 @@ from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model
 from leia_train.optimizer import make_optimizer, ordered_weights
 from leia_train.packing import IGNORED
+from leia_train.parallelism import Held
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import names_of
@@ -33,6 +35,7 @@ class Replicated:
     """`parallelism.Parallelism` with whole weights."""
 
     sharded = False
+    held: Held = sharding
     token_loss: TokenLoss
     model: Any
     optimizer: Optimizer

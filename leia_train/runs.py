@@ -71,7 +71,7 @@ _CODE_MODULES = (
         "schedule",
         "sharded_model",
     ),
-    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates"),
+    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates", "zero3", "zero3_parts"),
 )
 
 
@@ -123,7 +123,7 @@ def sees_lock(output: Path, holder: str) -> bool:
 def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code: bool = False) -> None:
     """Refuse a folder of something else, or of a run with other options or code, before anything is written to it.
 
-    Raises: OtherBuild; UsageError with what differs.
+    Raises: OtherBuild with what differs; UsageError for a file.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output}: is a file; give a folder")
@@ -142,13 +142,13 @@ def check_output(output: Path, identity: Mapping[str, Any], *, accept_other_code
     if names == [CODE]:
         if accept_other_code:
             return
-        raise UsageError(
+        raise OtherBuild(
             f"--output {output}: holds a run that other code began (code {before.get(CODE)} -> {identity.get(CODE)}); "
             "go on with that version, or give --accept-other-code: rows or updates may differ from here on"
         )
     if names:
         changes = ", ".join(f"{name} {before.get(name)!r} -> {identity.get(name)!r}" for name in names)
-        raise UsageError(
+        raise OtherBuild(
             f"--output {output}: holds a run with other options ({changes}); give its options or another folder"
         )
 

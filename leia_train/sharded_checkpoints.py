@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from leia_beam.errors import LeiaError, UsageError
+from leia_train import sharding
 from leia_train.checkpoints import (
     DISTRIBUTED,
     TEMPORARY_PREFIX,
@@ -36,8 +37,9 @@ from leia_train.checkpoints import (
 )
 from leia_train.files import disk_errors
 from leia_train.markers import CheckpointTokenizer
+from leia_train.parallelism import Held
 from leia_train.processes import fail_together, on_main, summed
-from leia_train.sharding import Parts, like, local, named_tensors, names_of, whole
+from leia_train.sharding import Parts, like, named_tensors, names_of
 from leia_train.tensor_files import MAX_FILE_BYTES, TensorWriter
 
 _PART_BYTES = 1 << 28
@@ -65,22 +67,91 @@ def save_parts(
 
     def write(folder: Path) -> None:
         with _quiet():
-            save(state, storage_writer=_writer(folder / DISTRIBUTED, state, accelerator.num_processes))
+            save(state, storage_writer=_writer(folder, state, accelerator.num_processes))
+
+    return save_distributed(output, name, model, tokenizer, (training.step, training.more), accelerator, write)
+
+
+def save_distributed(
+    output: Path,
+    name: str,
+    model: Any,
+    tokenizer: CheckpointTokenizer,
+    training: tuple[int, Mapping[str, Tensor]],
+    accelerator: Accelerator,
+    write: Callable[[Path], None],
+    held: Held = sharding,
+) -> Path:
+    """The same, after `training` (step, what else is kept), where each process writes its files into a folder by `write`."""
+    step, more = training
 
     def finish(folder: Path, final: Path) -> None:
-        _write_configuration(folder, model)
+        _write_configuration(folder, model, held)
         write_tokenizer(folder, tokenizer)
-        write_step(folder, training.step)
-        write_more(folder, training.more)
+        write_step(folder, step)
+        write_more(folder, more)
         finish_folder(folder, final)
 
     with _folder(output, name, accelerator) as (temporary, final):
-        _together(accelerator, lambda: write(temporary))
+        _together(accelerator, lambda: write(temporary / DISTRIBUTED))
         own = len(list((temporary / DISTRIBUTED).glob(f"shard-{accelerator.process_index + 1:05d}-*")))
         expected = int(summed(accelerator, [own])[0])
         on_main(accelerator, lambda: _check_seen(temporary / DISTRIBUTED, expected))
         on_main(accelerator, lambda: finish(temporary, final))
     return output / name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gathered:
+    """A tensor that all processes gather together, on their devices, and let go of."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    sharded: bool
+    gather: Callable[[], Tensor]
+
+
+def write_rows(folder: Path, tensors: Mapping[str, Gathered], accelerator: Accelerator) -> None:
+    """Write this process's rows of each tensor, one gathered after the other; of what is not in parts the first process's.
+
+    A process goes on gathering with the others after it failed, so that none waits.
+    """
+    folder.mkdir(exist_ok=True)
+    process, processes = accelerator.process_index, accelerator.num_processes
+    ranges = {name: _rows(tensor, process, processes) for name, tensor in tensors.items()}
+    kinds = {
+        name: (tensor.dtype, (last - first, *tensor.shape[1:]) if tensor.shape else ())
+        for name, tensor in tensors.items()
+        for first, last in (ranges[name],)
+        if first < last
+    }
+    begins = {
+        name: (ranges[name][0], *[0] * (len(tensors[name].shape) - 1))[: len(tensors[name].shape)] for name in kinds
+    }
+    writer = TensorWriter(folder, kinds, process=process, begins=begins)
+    failure: BaseException | None = None
+    for name in sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize):
+        tensor = tensors[name].gather()
+        if name not in kinds or failure is not None:
+            continue
+        first, last = ranges[name]
+        try:
+            writer.put(name, tensor[first:last] if tensor.ndim else tensor)
+        except BaseException as error:  # noqa: BLE001, raised below once the others have given their parts
+            failure = error
+    if failure is not None:
+        writer.abandon()
+        raise failure
+    writer.close()
+
+
+def _rows(tensor: Gathered, process: int, processes: int) -> tuple[int, int]:
+    """Which rows a process writes (half-open); of a scalar 0 to 1."""
+    rows = tensor.shape[0] if tensor.shape else 1
+    if not tensor.sharded or not tensor.shape:
+        return (0, rows) if process == 0 else (0, 0)
+    size = -(-rows // processes)
+    return min(process * size, rows), min((process + 1) * size, rows)
 
 
 def save_model(
@@ -90,13 +161,14 @@ def save_model(
     tokenizer: CheckpointTokenizer,
     accelerator: Accelerator,
     max_bytes: int = MAX_FILE_BYTES,
+    held: Held = sharding,
 ) -> Path:
     """Write a model in Hugging Face's form, weight by weight: a call that all processes make together."""
     with _folder(output, name, accelerator) as (temporary, final):
-        _together(accelerator, lambda: _write_whole(temporary, model, accelerator, max_bytes))
+        _together(accelerator, lambda: _write_whole(temporary, model, accelerator, max_bytes, held))
 
         def finish() -> None:
-            _write_configuration(temporary, model)
+            _write_configuration(temporary, model, held)
             write_tokenizer(temporary, tokenizer)
             finish_folder(temporary, final)
 
@@ -104,24 +176,24 @@ def save_model(
     return output / name
 
 
-def converted(model: Any) -> bool:
+def converted(model: Any, held: Held = sharding) -> bool:
     """Whether transformers saves a model's weights under other names, or in other shapes, than they have in memory."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    shapes = {name: torch.empty(tuple(value.shape), device="meta") for name, value in named_tensors(model).items()}
+    shapes = {name: torch.empty(held.shape_of(value), device="meta") for name, value in named_tensors(model).items()}
     return set(revert_weight_conversion(model, dict(shapes))) != set(shapes)
 
 
-def _write_whole(folder: Path, model: Any, accelerator: Accelerator, max_bytes: int) -> None:
+def _write_whole(folder: Path, model: Any, accelerator: Accelerator, max_bytes: int, held: Held) -> None:
     """The weights' files. The first process goes on gathering with the others after it failed, so that none waits."""
     tensors = named_tensors(model)
-    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    kinds = {name: (held.numbers(tensor).dtype, held.shape_of(tensor)) for name, tensor in tensors.items()}
     writer = TensorWriter(folder, kinds, max_bytes)
-    stacked = converted(model)
+    stacked = converted(model, held)
     kept: dict[str, Tensor] = {}
     failure: BaseException | None = None
     for name in writer.order:
-        tensor = whole(tensors[name])
+        tensor = held.whole(tensors[name])
         if not accelerator.is_main_process or failure is not None:
             continue
         try:
@@ -160,10 +232,10 @@ def _writer(folder: Path, state: Mapping[str, Tensor], processes: int) -> Huggin
     return HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
 
 
-def _write_configuration(folder: Path, model: Any) -> None:
+def _write_configuration(folder: Path, model: Any, held: Held) -> None:
     """config.json and generation_config.json as save_pretrained writes them, and the code of a model that brings its own."""
     config = model.config
-    config.dtype = str(local(next(model.parameters())).dtype).removeprefix("torch.")
+    config.dtype = str(held.numbers(next(model.parameters())).dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
         from transformers.dynamic_module_utils import custom_object_save

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from leia_train import sharding
 from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import DISTRIBUTED, Checkpoint, is_distributed
 from leia_train.config import TINY_LLAMA, TrainConfig
@@ -32,9 +33,10 @@ from leia_train.model import (
     set_to_mean,
     unfilled_model,
 )
+from leia_train.parallelism import Held
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
-from leia_train.sharding import fill, is_sharded, local, local_rows, named_tensors
+from leia_train.sharding import named_tensors
 from leia_train.tensor_files import TensorFiles, model_files
 
 
@@ -74,6 +76,7 @@ def fill_model(
     tokenizer: CheckpointTokenizer,
     checkpoint: Checkpoint | None,
     accelerator: Accelerator,
+    held: Held = sharding,
 ) -> None:
     """Set the parts that this process holds, as training begins with them or as a checkpoint has them.
 
@@ -85,10 +88,10 @@ def fill_model(
         files = TensorFiles((folder / DISTRIBUTED).glob("*.safetensors") if parts else model_files(folder))
         names = {name: f"model.{name}" if parts else name for name in named_tensors(model)}
         growing = () if checkpoint is not None else _new_rows(model, config, build, tokenizer)
-        if parts or _has_all(files, model, {id(weight) for weight in growing}):
-            _fill_from_files(model, files, names, growing, tokenizer)
+        if parts or _has_all(files, model, {id(weight) for weight in growing}, held):
+            _fill_from_files(model, files, names, growing, tokenizer, held)
             return
-    _fill_from_first(model, config, build, tokenizer, checkpoint, accelerator)
+    _fill_from_first(model, config, build, tokenizer, checkpoint, accelerator, held)
 
 
 def _new_rows(
@@ -100,13 +103,13 @@ def _new_rows(
     return tuple(embedding_weights(model))
 
 
-def _has_all(files: TensorFiles, model: Any, growing: set[int]) -> bool:
+def _has_all(files: TensorFiles, model: Any, growing: set[int], held: Held) -> bool:
     """Whether the files have every weight by its name, in its shape but for rows that it gets."""
     names = set(files.names())
     for name, weight in named_tensors(model).items():
         if name not in names:
             return False
-        there, wanted = files.shape(name), tuple(weight.shape)
+        there, wanted = files.shape(name), held.shape_of(weight)
         if there != wanted and not (id(weight) in growing and there[1:] == wanted[1:] and there[0] <= wanted[0]):
             return False
     return True
@@ -118,27 +121,28 @@ def _fill_from_files(
     names: Mapping[str, str],
     growing: tuple[Tensor, ...],
     tokenizer: CheckpointTokenizer,
+    held: Held,
 ) -> None:
     """Set the weights from files, in which they have other names."""
     grow = {id(weight) for weight in growing}
     for name, weight in named_tensors(model).items():
         if id(weight) not in grow:
-            _fill_from(files, names[name], weight)
+            _fill_from(files, names[name], weight, held)
             continue
         stored = files.whole(names[name]).float()
-        table = torch.zeros((weight.shape[0], *stored.shape[1:]))
+        table = torch.zeros((held.shape_of(weight)[0], *stored.shape[1:]))
         table[: len(stored)] = stored
         del stored
         assert tokenizer.marker_ids is not None
         set_to_mean(nn.Parameter(table), tokenizer.marker_ids, tokenizer.real_ids)
-        fill(weight, lambda first, last, table=table: table[first:last])  # type: ignore[misc]
+        held.fill(weight, lambda first, last, table=table: table[first:last])  # type: ignore[misc]
 
 
-def _fill_from(files: TensorFiles, name: str, weight: Tensor) -> None:
-    if not weight.ndim:
-        local(weight).copy_(files.whole(name))
-        return
-    fill(weight, lambda first, last: files.rows(name, first, last))
+def _fill_from(files: TensorFiles, name: str, weight: Tensor, held: Held) -> None:
+    def read(first: int, last: int) -> Tensor:
+        return files.rows(name, first, last) if files.shape(name) else files.whole(name)
+
+    held.fill(weight, read)
 
 
 def _fill_from_first(
@@ -148,6 +152,7 @@ def _fill_from_first(
     tokenizer: CheckpointTokenizer,
     checkpoint: Checkpoint | None,
     accelerator: Accelerator,
+    held: Held,
 ) -> None:
     """The first process has the whole model in its main memory; each weight goes to all, one at a time."""
     settings = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
@@ -156,12 +161,10 @@ def _fill_from_first(
     )
     there = {} if loaded is None else named_tensors(loaded.model)
     for name, weight in named_tensors(model).items():
-        here = local(weight)
         if loaded is None:
-            sent = torch.empty(tuple(weight.shape), dtype=weight.dtype, device=here.device)
+            sent = torch.empty(held.shape_of(weight), dtype=weight.dtype, device=accelerator.device)
         else:
-            sent = there[name].detach().to(here.device, weight.dtype, copy=True)
+            sent = there[name].detach().to(accelerator.device, weight.dtype, copy=True)
         torch.distributed.broadcast(sent, src=0)
-        first, last = local_rows(weight)
-        with torch.no_grad():
-            here.copy_(sent[first:last] if is_sharded(weight) else sent)
+        rows = sent if sent.ndim else sent[None]
+        held.fill(weight, lambda first, last, rows=rows: rows[first:last])  # type: ignore[misc]

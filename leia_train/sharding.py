@@ -33,7 +33,7 @@ from leia_beam.errors import UsageError
 from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
 
-_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+_FSDP = "ACCELERATE_USE_FSDP"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +51,6 @@ def asked_sharding(config: TrainConfig) -> Sharding | None:
 
     Raises: UsageError for what this trainer does not do.
     """
-    if os.environ.get(_DEEPSPEED, "false").lower() == "true":
-        raise UsageError(
-            "accelerate was told to use DeepSpeed, which this trainer does not run; FSDP2 shards the same as ZeRO-3 (weights, "
-            "gradients, optimizer): give --shard-model, or accelerate a file like recipes/accelerate/fsdp2-8gpu.yaml"
-        )
     if os.environ.get(_FSDP, "false").lower() != "true":
         return Sharding() if config.run.shard_model else None
     version = os.environ.get("FSDP_VERSION", "1")
@@ -152,6 +147,23 @@ def local_rows(weight: Tensor) -> tuple[int, int]:
     return first, last
 
 
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """Of the whole tensor."""
+    return tuple(tensor.shape)
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """What this process has of it, without a copy."""
+    return local(tensor.detach())
+
+
+def row_piece(weight: Tensor, row: int) -> tuple[int, Tensor]:
+    """What this process has of a row of a matrix, without a copy, and the column in which that begins: all of it or nothing."""
+    first, last = local_rows(weight)
+    part = local(weight.detach())
+    return 0, part[row - first] if first <= row < last else part.new_empty(0)
+
+
 def like(weight: Tensor, part: Tensor) -> Tensor:
     """A tensor in parts as a weight is, of which `part` are this process's rows."""
     if isinstance(part, DTensor) or not isinstance(weight, DTensor) or part.ndim != weight.ndim:
@@ -170,7 +182,11 @@ def fill(weight: Tensor, read: Callable[[int, int], Tensor]) -> None:
     """Set this process's rows to what is read of them."""
     first, last = local_rows(weight)
     with torch.no_grad():
-        local(weight).copy_(read(first, last) if weight.ndim else read(0, 1))
+        local(weight).copy_(read(first, last) if weight.ndim else read(0, 1).reshape(()))
+
+
+def written(weights: Iterable[Tensor]) -> None:
+    """Say that rows were changed: nothing else has them."""
 
 
 class Parts(nn.Module):
@@ -206,9 +222,8 @@ class Parts(nn.Module):
             weight.grad = None
 
 
-def clip_together(weights: Iterable[Tensor], limit: float) -> float:
-    """Shorten the gradients, in parts over the processes, to a norm; the norm they had."""
-    gradients = [local(weight.grad) for weight in weights if weight.grad is not None]
+def clip_together(gradients: Sequence[Tensor], limit: float) -> float:
+    """Shorten the gradients, of which each process has a part, to a norm; the norm they had."""
     own = torch.nn.utils.get_total_norm(gradients).double() ** 2
     torch.distributed.all_reduce(own)
     norm = own.sqrt().float()

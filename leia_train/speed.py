@@ -7,29 +7,37 @@ Recomputation is not counted, and of experts those alone that a token is sent to
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from leia_train import sharding
 from leia_train.gpus import gpu_named
+from leia_train.parallelism import Held
 
 
-def flops_per_token(model: Any, length: float) -> float:
+def flops_per_token(model: Any, length: float, held: Held = sharding) -> float:
     """Operations for one token, forward and backward.
 
     `length` is the mean over tokens of the length of the document, or row, in which the token sees others.
     """
-    looked_up = model.get_input_embeddings().weight.numel() if not _tied(model) else 0
+    looked_up = _count(held, model.get_input_embeddings().weight) if not _tied(model) else 0
     config = model.config
     experts, used = getattr(config, "num_experts", None) or 0, getattr(config, "num_experts_per_tok", None) or 0
     share = used / experts if experts and used else 1.0
     weights = -looked_up + sum(
-        parameter.numel() * (share if ".experts." in name else 1) for name, parameter in model.named_parameters()
+        _count(held, weight) * (share if ".experts." in name else 1) for name, weight in model.named_parameters()
     )
     heads = getattr(config, "num_attention_heads", 0)
     width = heads * (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1))
     attention = 6 * getattr(config, "num_hidden_layers", 0) * width * length
     return float(6 * weights + attention)
+
+
+def _count(held: Held, weight: Tensor) -> int:
+    return math.prod(held.shape_of(weight))
 
 
 def _tied(model: Any) -> bool:

@@ -101,8 +101,8 @@ def training_state(run: StudyRun, config: TrainConfig) -> str:
         identity |= source_fingerprints(config.data)
         try:
             check_output(run.folder, identity, accept_other_code=config.run.accept_other_code)
-        except UsageError as error:
-            raise OtherBuild(f"{run.name}: {error}") from error
+        except (OtherBuild, UsageError) as error:
+            raise OtherBuild(str(error)) from error
     status = read_status(run.folder)
     if status.get("status") == FINISHED and is_whole(run.folder / FINAL_NAME, sums=False):
         return FINISHED

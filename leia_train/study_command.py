@@ -1,7 +1,8 @@
 """`leia-train study`: from a recipe to trained, scored and compared arms, doing only what is missing.
 
 FOLDER/report/study.json notes with which values and of which model each run was scored, so that nothing is scored twice; it
-may be removed, which costs a scoring from the answers that leia-eval keeps.
+may be removed, which costs a scoring from the answers that leia-eval keeps. `--arms` and `--seeds` say what is done now: the
+report is of all runs of the recipe that are trained and scored, so that a part of a study never replaces the whole.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import importlib.util
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from leia_beam.configuration import Options, parse
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
@@ -22,7 +23,7 @@ from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.recipe import CORPUS, EVALUATION, Recipe
 from leia_train.checkpoints import COMPLETE_NAME, FINAL_NAME
 from leia_train.command_line import make_config, make_parser
-from leia_train.config import StudyConfig, TrainConfig
+from leia_train.config import StudyConfig
 from leia_train.files import sha256_of, write_json
 from leia_train.launcher import is_launched
 from leia_train.runs import STATUS_NAME
@@ -34,7 +35,10 @@ _RESULTS = "results.json"
 _TRAINING_PAGE = "training.html"
 _PAGES = ("comparison.html", "comparison.md", "comparison.json")
 
+_SCORED_AGAIN = "; in a study --set evaluation.overwrite=true scores again what differs"
+
 Report = Callable[[str], None]
+_Found = TypeVar("_Found")
 
 
 def run_study(options: Options, chosen: StudyConfig, *, report: Report) -> int:
@@ -69,10 +73,15 @@ class _Study:
     loudness: Sequence[str]
     """How those that take long are told what to say."""
     runs: Sequence[StudyRun]
+    """Those that were chosen."""
+    others: Sequence[StudyRun]
+    """Those of the recipe that were not, and that its report may hold all the same."""
+    left_out: Sequence[str]
+    """Why others that were scored are not in the report."""
     training: dict[str, str]
     """By run, FINISHED or what is there."""
-    scoring: Mapping[str, str]
-    """By run, the values that it is scored with."""
+    scoring: dict[str, dict[str, Any]]
+    """By run, what `leia-eval run --check` says of it."""
     notes: dict[str, Any]
     report_folder: Path
     contamination: Path | None
@@ -92,28 +101,57 @@ class _Study:
         )  # is its primary endpoint known?
         seen = recipe.section(EVALUATION).get("contamination")
         notes_path = Path(folder.texts[0]) / NOTES_NAME
-        return cls(
+        study = cls(
             recipe=recipe,
             flags=flags,
             loudness=loudness,
             runs=runs,
-            training={run.name: training_state(run, _config_of(run, flags)) for run in runs if run.folder is not None},
-            scoring={run.name: _scoring_values(run, flags) for run in runs},
+            others=(),
+            left_out=(),
+            training=_of_each(runs, lambda run: _training_of(run, flags), "trained"),
+            scoring=_of_each(runs, lambda run: _scoring_of(run, flags), "scored", _SCORED_AGAIN),
             notes=_read_notes(notes_path),
             report_folder=notes_path.parent,
             contamination=None if seen is None else Path(seen.texts[0]),
         )
+        return study.with_others([run for run in study_runs(recipe, StudyConfig()) if run not in runs])
+
+    def with_others(self, others: Sequence[StudyRun]) -> _Study:
+        """With those of other runs that are trained and scored as the recipe has them today."""
+        kept, left_out = [], []
+        for run in others:
+            if not _has_scores(run):
+                continue
+            try:
+                found = replace(
+                    self,
+                    training={**self.training, run.name: _training_of(run, self.flags)},
+                    scoring={**self.scoring, run.name: _scoring_of(run, self.flags)},
+                )
+            except (OtherBuild, UsageError) as error:
+                left_out.append(f"{run.name}: {error}")
+                continue
+            if found.is_scored(run):
+                self = found
+                kept.append(run)
+            else:
+                left_out.append(f"{run.name}: nothing says that its scores are of the model that is there")
+        return replace(self, others=kept, left_out=left_out)
 
     def is_scored(self, run: StudyRun) -> bool:
         """Whether a run's scores are there and of the model that is there, with the values of today."""
         if run.folder is not None and self.training[run.name] != FINISHED:
             return False
-        return _has_scores(run) and self.notes["scored"].get(run.name) == self.key_of(run)
+        if not _has_scores(run) or self.scoring[run.name]["differing"]:
+            return False
+        return bool(self.notes["scored"].get(run.name) == self.key_of(run))
 
     def key_of(self, run: StudyRun) -> str:
         """What the scores of a run depend on."""
         weights = "" if run.folder is None else sha256_of(run.folder / FINAL_NAME / COMPLETE_NAME)
-        return _sha256(f"{weights}\n{self.scoring[run.name]}")
+        scoring = self.scoring[run.name]
+        values = [weights, scoring["model"], scoring["options"], sorted(scoring["tasks"])]
+        return _sha256(json.dumps(values, sort_keys=True))
 
     def lines(self) -> Iterator[str]:
         """What is there and what is to be done."""
@@ -124,7 +162,14 @@ class _Study:
         yield from self._corpus_lines()
         if self.contamination is not None:
             yield f"test items in the corpus are looked for: {self.contamination}"
+        for reason in self.left_out:
+            yield f"warning: not in the report: {reason}"
+        if self.others:
+            yield f"in the report too: {self._names_of_others()}"
         yield f"report: {self.report_folder}" if len(self.arms()) > 1 else "one arm alone: nothing to compare"
+
+    def _names_of_others(self) -> str:
+        return ", ".join(run.name for run in self.others)
 
     def _corpus_lines(self) -> Iterator[str]:
         """What stands against the corpus: that it is not there, or that the recipe would make another one today."""
@@ -144,10 +189,14 @@ class _Study:
         except LeiaError:
             return  # its dumps may be gone, which a finished corpus does not need
 
+    def reported(self) -> list[StudyRun]:
+        """The runs that the report is of, in the recipe's order."""
+        return [run for run in study_runs(self.recipe, StudyConfig()) if run in self.runs or run in self.others]
+
     def arms(self) -> dict[str, list[StudyRun]]:
-        """The runs by arm, in the recipe's order."""
+        """The runs of the report by arm, in the recipe's order."""
         found: dict[str, list[StudyRun]] = {arm: [] for arm in self.recipe.arms}
-        for run in self.runs:
+        for run in self.reported():
             found.setdefault(run.arm, []).append(run)
         return {arm: runs for arm, runs in found.items() if runs}
 
@@ -182,6 +231,7 @@ class _Study:
                 ["leia_eval", "run", *self.flags, *self.loudness, *_arm_flags(run, "--training-seed")],
                 f"the scoring of {run.name}",
             )
+            self.scoring[run.name]["differing"] = []
             self._note("scored", run.name, self.key_of(run))
             report(f"{run.name}: {', '.join(_scores_of(run))}")
         self._draw_training(report)
@@ -190,7 +240,7 @@ class _Study:
 
     def _draw_training(self, report: Report) -> None:
         """One page of all trained runs' curves."""
-        runs = [run.folder for run in self.runs if run.folder is not None]
+        runs = [run.folder for run in self.reported() if run.folder is not None]
         key = _sha256("\n".join(f"{run} {sha256_of(run / STATUS_NAME)}" for run in runs))
         if not runs or (self.training_page.is_file() and self.notes["drawn"].get("key") == key):
             return
@@ -208,13 +258,23 @@ class _Study:
         if self.contamination is None:
             return
         words = ["leia_eval", "contamination", *self.flags]
-        manifest = self._manifest_of_shards()
-        key = _sha256(f"{manifest}\n{_values(output_of([*words, '--print-config'], 'contamination'))}")
-        if self.contamination.is_file() and self.notes["contamination"].get("key") == key:
+        key = _sha256(
+            f"{self._manifest_of_shards()}\n{_values(output_of([*words, '--print-config'], 'contamination'))}"
+        )
+        noted, data = self.notes["contamination"], self._data()
+        if self.contamination.is_file() and noted.get("key") == key and data in (None, noted.get("data")):
             return
         report("looking for test items in the corpus")
         run_step([*words, *self.loudness], "the search for test items")
         self._note("contamination", "key", key)
+        self._note("contamination", "data", data or "")
+
+    def _data(self) -> str | None:
+        """What the items are that are looked for; None where their files are not there, which a finished search does not need."""
+        tasks = [self.scoring[run.name]["tasks"] for run in self.runs]
+        if any(sums["items"] is None for of_run in tasks for sums in of_run.values()):
+            return None
+        return _sha256("\n".join(sorted({json.dumps(of_run, sort_keys=True) for of_run in tasks})))
 
     def _manifest_of_shards(self) -> str:
         corpus = self.recipe.corpus_folder()
@@ -228,7 +288,7 @@ class _Study:
         words = ["leia_eval", "compare", *self.flags]
         words += [f"{arm}={','.join(str(run.scores) for run in runs)}" for arm, runs in arms.items()]
         words += ["--output", str(self.report_folder)]
-        sums = [sha256_of(run.scores / _RESULTS) for run in self.runs]
+        sums = [sha256_of(run.scores / _RESULTS) for run in self.reported()]
         sums += [] if self.contamination is None else [sha256_of(self.contamination)]
         key = _sha256("\n".join([*sums, _values(output_of([*words, "--print-config"], "compare"))]))
         pages = [self.report_folder / name for name in _PAGES]
@@ -250,7 +310,9 @@ class _Study:
             yield f"{run.name}: {model}scores {run.scores / 'report.html'}"
         if self.contamination is not None:
             yield f"test items in the corpus: {self.contamination}"
-        if any(run.folder is not None for run in self.runs):
+        if self.others:
+            yield f"in the report too: {self._names_of_others()}"
+        if any(run.folder is not None for run in self.reported()):
             yield f"curves of the trainings: {self.training_page}"
         if len(self.arms()) > 1:
             yield from _primary_line(self.report_folder / _PAGES[2])
@@ -289,13 +351,43 @@ def _arm_flags(run: StudyRun, seed_flag: str) -> list[str]:
     return ["--arm", run.arm, *([] if run.seed is None else [seed_flag, str(run.seed)])]
 
 
-def _config_of(run: StudyRun, flags: Sequence[str]) -> TrainConfig:
-    return make_config(parse(make_parser(), ["train", *flags, *_arm_flags(run, "--seed")]))
+def _of_each(
+    runs: Sequence[StudyRun], find: Callable[[StudyRun], _Found], what: str, hint: str = ""
+) -> dict[str, _Found]:
+    """What is found of each run, by its name.
+
+    Raises: OtherBuild that names all runs whose folders hold something else, with what the first one's holds.
+    """
+    found: dict[str, _Found] = {}
+    refused: dict[str, OtherBuild] = {}
+    for run in runs:
+        try:
+            found[run.name] = find(run)
+        except OtherBuild as error:
+            refused[run.name] = error
+    if refused:
+        first, *more = refused
+        others = f"; also {what} otherwise: {', '.join(more)}" if more else ""
+        raise OtherBuild(f"{first}: {refused[first]}{hint}{others}")
+    return found
 
 
-def _scoring_values(run: StudyRun, flags: Sequence[str]) -> str:
-    words = ["leia_eval", "run", *flags, *_arm_flags(run, "--training-seed"), "--print-config"]
-    return _values(output_of(words, f"the configuration of {run.name}"))
+def _training_of(run: StudyRun, flags: Sequence[str]) -> str:
+    """How far a run's training is; nothing of one that is scored as it is."""
+    if run.folder is None:
+        return ""
+    config = make_config(parse(make_parser(), ["train", *flags, *_arm_flags(run, "--seed")]))
+    return training_state(run, config)
+
+
+def _scoring_of(run: StudyRun, flags: Sequence[str]) -> dict[str, Any]:
+    """What `leia-eval run --check` says of a run.
+
+    Raises: OtherBuild where its scores were made otherwise than the recipe would today.
+    """
+    words = ["leia_eval", "run", *flags, *_arm_flags(run, "--training-seed"), "--check"]
+    found: dict[str, Any] = json.loads(output_of(words, f"the configuration of {run.name}"))
+    return found
 
 
 def _values(config: str) -> str:

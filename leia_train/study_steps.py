@@ -1,7 +1,8 @@
 """From a step of a study to a process of its own, so that its memory is given back, and to the end of it.
 
 A step's process is in a process group of its own: Ctrl-C on the terminal reaches the study alone, which tells the process
-once, as its launcher would be told, and waits until it has saved what it has. A second Ctrl-C ends it at once.
+once, as its launcher would be told, and waits until it has saved what it has. A second Ctrl-C ends it at once. That it was
+interrupted the study says, in one line for both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from leia_beam.console import STEP_VARIABLE
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
 from leia_beam.termination import termination_as_interrupt
 
@@ -24,7 +26,8 @@ def run_step(words: Sequence[str], what: str) -> None:
 
     Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
     """
-    process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, process_group=0)
+    command, environment = [sys.executable, "-m", *words], {**os.environ, STEP_VARIABLE: what}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, env=environment)
     with termination_as_interrupt():
         try:
             code = process.wait()

@@ -1,7 +1,7 @@
 """From tensors to safetensors files and back, a tensor or some of its rows at a time.
 
 `TensorFiles` reads what lies whole (Hugging Face's form) or in pieces (torch.distributed.checkpoint's, whose files say where
-each piece begins); `TensorWriter` writes Hugging Face's form from tensors that come one by one, so that no process ever
+each piece begins); `TensorWriter` writes either form from tensors that come one by one, so that no process ever
 holds a whole model. Nothing is unpickled.
 """
 
@@ -139,8 +139,12 @@ class TensorWriter:
         folder: Path,
         kinds: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
         max_bytes: int = MAX_FILE_BYTES,
+        process: int | None = None,
+        begins: Mapping[str, tuple[int, ...]] | None = None,
     ):
-        self._folder, self._kinds = folder, dict(kinds)
+        """With `process`, what it has of each tensor, as torch's distributed form has it; `begins`: the first index of each
+        piece in every dimension."""
+        self._folder, self._kinds, self._begins, self._process = folder, dict(kinds), begins or {}, process
         # Numbers of the same width beside each other, so that each tensor begins at a multiple of its own.
         self.order = sorted(kinds, key=lambda name: -kinds[name][0].itemsize)
         groups: list[list[str]] = []
@@ -151,15 +155,17 @@ class TensorWriter:
                 groups.append([])
                 room = max_bytes - self._size(name)
             groups[-1].append(name)
-        single = len(groups) == 1
-        self._groups = {
-            "model.safetensors" if single else f"model-{number:05d}-of-{len(groups):05d}.safetensors": group
-            for number, group in enumerate(groups, start=1)
-        }
+        self._groups = {self._file_name(number, len(groups)): group for number, group in enumerate(groups, start=1)}
         self._place = {name: file for file, group in self._groups.items() for name in group}
         self._put: list[str] = []
         self._stream: IO[bytes] | None = None
         self._stack = ExitStack()
+
+    def _file_name(self, number: int, of: int) -> str:
+        name = f"model-{number:05d}-of-{of:05d}.safetensors"
+        if self._process is not None:
+            return f"shard-{self._process + 1:05d}-{name}"
+        return "model.safetensors" if of == 1 else name
 
     def _size(self, name: str) -> int:
         dtype, shape = self._kinds[name]
@@ -183,6 +189,9 @@ class TensorWriter:
     def _begin(self, file: str) -> None:
         self._stack.close()
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        if self._process is not None:
+            pieces = {name: {_BEGINS: self._begins[name]} for name in self._groups[file]}
+            header["__metadata__"] |= {_PIECES: json.dumps(pieces), "DCP_VERSION": "1.0"}
         begin = 0
         for name in self._groups[file]:
             dtype, shape = self._kinds[name]
@@ -199,7 +208,7 @@ class TensorWriter:
         self._stack.close()
         if self._put != self.order:
             raise ValueError(f"{len(self.order) - len(self._put)} tensors were not put")
-        if len(self._groups) > 1:
+        if len(self._groups) > 1 and self._process is None:
             metadata = {
                 "total_parameters": sum(torch.Size(shape).numel() for _, shape in self._kinds.values()),
                 "total_size": sum(map(self._size, self.order)),

@@ -48,6 +48,7 @@ from leia_train.speed import flops_per_token, peak_tflops, utilisation
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
+from leia_train.zero3 import ZeroSettings, asked_zero
 
 Report = Callable[[str], None]
 Result = TypeVar("Result")
@@ -72,7 +73,7 @@ def train(
     Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
     LeiaError.
     """
-    sharding = asked_sharding(config)
+    sharding = asked_zero(config) or asked_sharding(config)
     accelerator = make_accelerator(config)
     try:
         report, progress = _on_main_alone(accelerator, report), _on_main_alone(accelerator, progress)
@@ -108,7 +109,7 @@ def _on_main_alone(accelerator: Accelerator, say: Callable[[Told], None]) -> Cal
 def _train(
     config: TrainConfig,
     accelerator: Accelerator,
-    sharding: Sharding | None,
+    sharding: Sharding | ZeroSettings | None,
     report: Report,
     progress: Tell,
     log_to: Callable[[Path], None],
@@ -181,8 +182,9 @@ def _loop(run: Run, loader: RowLoader) -> None:
     """Do the steps that are left; stop after the one in which a signal came."""
     watch, pace = SpikeWatch(run.config.run.spike), Rate(run.steps, run.step)
     settings = run.config.run
-    alone = flops_per_token(run.bare_model, 0)
-    seen = flops_per_token(run.bare_model, 1) - alone
+    held = run.parallelism.held
+    alone = flops_per_token(run.bare_model, 0, held)
+    seen = flops_per_token(run.bare_model, 1, held) - alone
     peak = peak_tflops(run.accelerator.device)
     run.parallelism.model.train()
     if 0 < run.step < run.steps:

@@ -1,20 +1,17 @@
 """One launcher at a time for a stage of a build in a local folder; a second one is told who is there.
 
 Two would not damage the bytes: a unit's files are its own whoever writes them. But the second could clear the folder of
-the first, and both would do all the work. The lock is the operating system's, so it goes with a launcher that is killed,
-also while its cluster works on. An object store has no locks: there both launchers end with the same bytes.
+the first, and both would do all the work. The lock goes with a launcher that is killed, also while its cluster works on. An
+object store has no locks: there both launchers end with the same bytes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import platform
 from types import TracebackType
 
-from leia_beam.errors import MissingResource
 from leia_beam.sources import is_remote
-from leia_beam.storage import environment_errors
+from leia_beam.stage_locks import lock_path, take_lock
 
 
 class StageLock:
@@ -24,29 +21,11 @@ class StageLock:
     """
 
     def __init__(self, output: str, stage: str):
-        self._path = None if is_remote(output) else f"{output.rstrip('/')}/_run/{stage}.lock"
+        self._path = None if is_remote(output) else lock_path(output, stage)
         self._handle: int | None = None
 
     def __enter__(self) -> StageLock:
-        if self._path is None:
-            return self
-        with environment_errors(self._path):
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 200, 0).decode("utf-8", "replace").strip() or "another process"
-            os.close(handle)
-            raise MissingResource(
-                f"{self._path}: {holder} is at work on this stage; wait for its end and run the same command again"
-            ) from error
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return self
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
-        self._handle = handle
+        self._handle = None if self._path is None else take_lock(self._path)
         return self
 
     def __exit__(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -200,6 +202,23 @@ def test_an_html_page_saved_as_a_dump(recipe: Path, capsys: pytest.CaptureFixtur
     code, found = _of_build(recipe, capsys, "--pages", str(old))
     assert code == 0 and found["dates"][0] == "warning" and "days apart" in found["dates"][1]
     assert _of_build(recipe, capsys, "--pages", str(old), "--strict-dates")[0] == 5
+
+
+def test_a_dump_of_another_wiki_than_the_recipes(
+    recipe: Path, sample: Sample, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """By its header, whatever its file is called; by its name where the header does not say it."""
+    spanish = tmp_path / "jawiki-20260101-pages-articles-multistream.xml.bz2"
+    shutil.copy(sample.pages("eswiki"), spanish)
+    code, found = _of_build(recipe, capsys, "--pages", str(spanish))
+    assert code == 5 and found["--pages"][0] == "problem"
+    assert "this is a dump of eswiki, not of jawiki; give --wiki eswiki" in found["--pages"][1]
+    assert _of_build(recipe, capsys, "--pages", str(spanish), "--ignore-siteinfo")[0] == 0
+    silent = tmp_path / "eswiki-20260101-pages-articles.xml.bz2"
+    content = bz2.decompress(spanish.read_bytes())
+    silent.write_bytes(bz2.compress(re.sub(rb"<siteinfo>.*?</siteinfo>", b"", content, flags=re.DOTALL)))
+    code, found = _of_build(recipe, capsys, "--pages", str(silent))
+    assert code == 5 and "by its name a dump of eswiki, not of jawiki" in found["--pages"][1]
 
 
 def test_a_tokenizer_that_is_not_there(

@@ -6,12 +6,13 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from leia_beam import downloading, fetching
 from leia_beam.cli import main
 from leia_beam.console import Console
-from leia_beam.dump_lock import DumpLock, LockedFile, read_lock, write_lock
+from leia_beam.dump_lock import DumpLock, LockedFile, fetched_paths, read_lock, write_lock
 from leia_beam.dump_mirrors import mirror_at
 from leia_beam.errors import DamagedInput, MissingResource, UsageError
 from leia_beam.fetching import FetchPlan, Source, Wanted, _as_it_is_now, fetch, plan_fetch
@@ -475,6 +476,25 @@ def test_a_mirror_that_lacks_the_file_or_has_another(
     assert f"has 9 bytes, {BIG_BYTES:,} are listed" in _error(capsys)
 
 
+@pytest.mark.parametrize("length", ["12", "99999999"])
+def test_a_size_that_the_server_alone_says_is_not_believed(
+    server: MirrorServer, mirror_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: str
+) -> None:
+    """Lists of sums have no sizes: a wrong one in the answer to HEAD is shown as the server's, and the sum decides."""
+    lie = Answer(headers={"Content-Length": length})
+    server.faults.append(_at("-all.json.gz", lie, method="HEAD", times=9))
+    wanted = [*_arguments(server, tmp_path / "dumps", "--fetch-only", "wikidata")]
+    assert main([*wanted, "--dry-run"]) == 0
+    assert "size as the server says" in capsys.readouterr().out
+    assert main(wanted) == 0
+    assert _same(tmp_path / "dumps", mirror_folder, WIKIDATA)
+    lock = read_lock(tmp_path / "dumps")
+    assert lock is not None and lock.files[0].size_bytes == (tmp_path / "dumps" / WIKIDATA).stat().st_size
+    (tmp_path / "dumps" / "dumps.lock.json").unlink()
+    server.sent.clear()
+    assert main(wanted) == 0 and server.bytes_of(WIKIDATA) == 0, "the whole file is known by its sum"
+
+
 def test_a_server_that_knows_no_head(server: MirrorServer, mirror_folder: Path, tmp_path: Path) -> None:
     """Some object stores behind a mirror's name: the file's answer is begun and left."""
     server.faults.append(_at(BIG, Answer(status=405), method="HEAD", times=9))
@@ -738,33 +758,73 @@ def test_a_killed_fetch_costs_no_byte_twice(
     assert _same(tmp_path, mirror_folder, BIG)
 
 
+NEWER = "20260201"
+NEWER_CONTENT = b"BZh9 newer" * 100
+
+
+@pytest.fixture
+def newer(mirror_folder: Path) -> Iterator[Callable[[], str]]:
+    """Puts a newer dump on the mirror, until the test ends; its name."""
+
+    def put() -> str:
+        name = BIG.replace(DATE, NEWER)
+        write(mirror_folder / "swwiki" / NEWER / name, NEWER_CONTENT)
+        facts = {"size": len(NEWER_CONTENT), "sha1": hashlib.sha1(NEWER_CONTENT).hexdigest()}
+        jobs = {"articlesmultistreamdump": {"status": "done", "updated": "", "files": {name: facts}}}
+        write_status(mirror_folder, "swwiki", NEWER, jobs)
+        return name
+
+    yield put
+    shutil.rmtree(mirror_folder / "swwiki" / NEWER, ignore_errors=True)
+
+
+def test_an_update_that_is_interrupted_leaves_the_old_dump_in_the_lock(
+    server: MirrorServer, newer: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A build has the old one until the new one is whole; the same command goes on with what came of it."""
+    assert main(_big(server, tmp_path, "--quiet")) == 0
+    old = read_lock(tmp_path)
+    assert old is not None
+    name = newer()
+    server.faults += [_at(name, Answer(cut_after=700)), _at(name, Answer(status=403), times=99)]
+    capsys.readouterr()
+    assert main(_big(server, tmp_path, "--update")) != 0
+    assert name in _error(capsys) and (tmp_path / f"{name}.part").stat().st_size == 700
+    lock = read_lock(tmp_path)
+    assert lock is not None and lock.files == old.files and [file.name for file in lock.pending] == [name]
+    assert fetched_paths(str(tmp_path), "pages", "swwiki") == [str(tmp_path / BIG)]
+    assert main(_big(server, tmp_path)) == 0  # without --update, the old one is what is wanted
+    assert f"note: the update to {name} is not whole; --update goes on" in capsys.readouterr().err
+    server.faults.clear()
+    server.sent.clear()
+    assert main(_big(server, tmp_path, "--update")) == 0
+    assert server.bytes_of(name) == len(NEWER_CONTENT) - 700
+    assert fetched_paths(str(tmp_path), "pages", "swwiki") == [str(tmp_path / name)]
+    lock = read_lock(tmp_path)
+    assert lock is not None and lock.pending == ()
+
+
 def test_latest_stays_what_it_was(
-    server: MirrorServer, mirror_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: MirrorServer,
+    newer: Callable[[], str],
+    mirror_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A newer dump changes nothing for the same command; --update takes it, a date that is another is refused."""
     assert main(_big(server, tmp_path, "--quiet")) == 0
-    newer = "20260201"
-    name = BIG.replace(DATE, newer)
-    content = b"BZh9 newer" * 100
-    write(mirror_folder / "swwiki" / newer / name, content)
-    facts = {"size": len(content), "sha1": hashlib.sha1(content).hexdigest()}
-    jobs = {"articlesmultistreamdump": {"status": "done", "updated": "", "files": {name: facts}}}
-    write_status(mirror_folder, "swwiki", newer, jobs)
-    try:
-        assert main(_big(server, tmp_path, "--quiet")) == 0
-        assert not (tmp_path / name).exists()
-        capsys.readouterr()
-        assert main(_big(server, tmp_path, "--date", newer)) == 6
-        assert "holds swwiki of 20260101" in (line := _error(capsys)) and "--update to replace it" in line
-        server.sent.clear()
-        assert main(_big(server, tmp_path, "--update")) == 0
-        assert (tmp_path / name).read_bytes() == content
-        assert f"{BIG} is of another date and no longer needed" in capsys.readouterr().err
-        assert server.bytes_of(BIG) == 0
-    finally:
-        for path in (mirror_folder / "swwiki" / newer).iterdir():
-            path.unlink()
-        (mirror_folder / "swwiki" / newer).rmdir()
+    name = newer()
+    assert main(_big(server, tmp_path, "--quiet")) == 0
+    assert not (tmp_path / name).exists()
+    capsys.readouterr()
+    assert main(_big(server, tmp_path, "--date", NEWER)) == 6
+    assert "holds swwiki of 20260101" in (line := _error(capsys)) and "--update to replace it" in line
+    server.sent.clear()
+    assert main(_big(server, tmp_path, "--update")) == 0
+    assert (tmp_path / name).read_bytes() == NEWER_CONTENT
+    assert f"{BIG} is of another date and no longer needed" in capsys.readouterr().err
+    assert server.bytes_of(BIG) == 0
+    shutil.rmtree(mirror_folder / "swwiki" / NEWER)
     assert main(_big(server, tmp_path, "--quiet")) == 0
 
 

@@ -18,6 +18,8 @@ PACKAGES = ("leia_beam", "leia_train", "leia_eval", "pipelines")
 
 
 CUDA_EXTRAS = ("flash", "liger")
+APART = ("deepspeed",)
+"""Pinned, and tested in an environment by itself (`make test-deepspeed`)."""
 
 
 def _pins() -> dict[str, str]:
@@ -42,9 +44,9 @@ def test_each_dependency_is_pinned_within_its_range() -> None:
 
 
 def test_all_is_every_extra_that_installs_without_cuda() -> None:
-    """`all` names the others."""
+    """`all` names the others, but for what is kept apart."""
     (everything,) = PROJECT["optional-dependencies"]["all"]
-    assert set(Requirement(everything).extras) == set(PROJECT["optional-dependencies"]) - {"all", *CUDA_EXTRAS}
+    assert set(Requirement(everything).extras) == set(PROJECT["optional-dependencies"]) - {"all", *CUDA_EXTRAS, *APART}
 
 
 def test_the_base_needs_no_torch() -> None:
@@ -85,7 +87,7 @@ def test_ci_and_hooks_run_what_the_makefile_has() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     called = re.findall(r"^make ([\w-]+)$", script, re.MULTILINE)
-    assert called == ["test", "packaging", "test-runners"] and set(called) <= _targets(makefile)
+    assert called == ["test", "test-deepspeed", "packaging", "test-runners"] and set(called) <= _targets(makefile)
     assert re.search(r"^test: .*\blint\b", makefile, re.MULTILINE)
     lint = makefile.partition("\nlint: ")[2].partition("\n\n")[0]
     assert "ruff check" in lint and "ruff format --check" in lint and "mypy" in lint

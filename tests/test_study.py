@@ -61,14 +61,15 @@ primary: {{arm: leia, against: plain, metric: acc, groups: [leia_sample]}}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, sample: Sample) -> Iterator[Path]:
-    """A folder with a recipe and its corpus, which is the working folder of these tests."""
+    """A folder with a recipe, its data and its corpus, which is the working folder of these tests."""
     made = tmp_path_factory.mktemp("study")
+    shutil.copytree(SAMPLE_SOURCES / "eval", made / "data")
     (made / "recipe.yaml").write_text(
         RECIPE.format(
             pages=sample.pages("jawiki"),
             wikidata=sample.wikidata,
             tokenizer=sample.tokenizer,
-            data=SAMPLE_SOURCES / "eval",
+            data="data",
         )
     )
     before = Path.cwd()
@@ -160,12 +161,31 @@ def test_a_changed_recipe_is_refused_before_anything_is_done(first_seed: tuple[i
     assert (
         "plain-1: --output work/training/plain-1: holds a run with other options (learning_rate 0.001 -> 0.002)" in err
     )
-    code, _, err = study("--set", "evaluation.limit=5", "--seeds", "1")
-    assert (
-        code == 6
-        and "holds the results of another run" in err
-        and "the scoring of plain-1 ended with exit code 6" in err
-    )
+    assert err.endswith("also trained otherwise: leia-1\n")
+    code, _, err = study("--set", "evaluation.limit=5")
+    assert code == 6 and err.count("\n") == 1
+    assert "plain-1: --output work/evaluation/plain-1 holds the results of another run (limit 6 there, 5 now)" in err
+    assert err.endswith("--set evaluation.overwrite=true scores again what differs; also scored otherwise: leia-1\n")
+    assert times() == before
+
+
+def test_changed_data_are_refused_before_anything_is_done(first_seed: tuple[int, str, str]) -> None:
+    """Scores of two data sets are never compared: by the file's sum, for all runs; what is not there is no reason."""
+    before = times()
+    data = Path("data/jawiki.jsonl")
+    content = data.read_bytes()
+    try:
+        data.write_bytes(b"".join(content.splitlines(keepends=True)[1:]))
+        code, out, err = study()
+        assert code == 6 and out == "" and err.count("\n") == 1
+        assert "plain-1: " in err and "(leia_sample_ja of other items)" in err
+        assert err.endswith("also scored otherwise: leia-1\n")
+        code, out, _ = study("--dry-run", "--arms", "leia", "--set", "evaluation.overwrite=true")
+        assert code == 0 and out.count("leia-1  training: finished; scores: to do") == 1
+        data.unlink()
+        assert study("--seeds", "1")[0] == 0
+    finally:
+        data.write_bytes(content)
     assert times() == before
 
 
@@ -184,7 +204,8 @@ def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(first_seed: tup
     assert process.returncode == 75, err
     lines = [line for line in err.splitlines() if "interrupted in the training of plain-2" in line]
     assert len(lines) == 1 and "2 of 4 runs are trained and scored, and what was begun is kept" in lines[0]
-    assert "Traceback" not in err and out == ""
+    assert "Traceback" not in err and "SIGTERM" not in err and out == ""
+    assert [line for line in err.splitlines() if "interrupted" in line] == lines, "its step leaves that to the study"
     assert json.loads(Path("work/training/plain-2/_status.json").read_bytes())["status"] == "interrupted"
     assert "plain-2  training: goes on after step" in study("--dry-run")[1]
     finished = {path: time for path, time in times().items() if {"plain-1", "leia-1"} & set(path.parts)}
@@ -195,6 +216,11 @@ def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(first_seed: tup
     assert comparison["arms"] == {"plain": ["plain[1]", "plain[2]"], "leia": ["leia[1]", "leia[2]"]}
     assert comparison["primary"]["seeds"] == [2, 2]
     assert {path: time for path, time in times().items() if path in finished} == finished
+    before = times()
+    code, out, err = study("--seeds", "1")  # a part of the study leaves the report of the whole
+    assert code == 0 and times() == before
+    assert "in the report too: plain-2, leia-2" in out.splitlines() and "report: work/report" in err.splitlines()
+    assert "plain-2" in Path("work/report/training.html").read_text()
 
 
 def test_a_damaged_or_missing_note_costs_a_scoring_from_kept_answers(first_seed: tuple[int, str, str]) -> None:
@@ -204,6 +230,7 @@ def test_a_damaged_or_missing_note_costs_a_scoring_from_kept_answers(first_seed:
     code, _, err = study("--seeds", "1", "--arms", "plain")
     assert code == 0, err
     assert "scoring plain-1 (1 of 1)" in err and "one arm alone: nothing to compare" in err
+    assert "warning: not in the report: leia-1: nothing says that its scores are of the model that is there" in err
     assert Path("work/evaluation/plain-1/results.json").read_bytes() == results
 
 

@@ -48,6 +48,21 @@ def test_the_provenance_names_dumps_stages_and_tokenizer(build: Path) -> None:
     assert "aligned to tokens" in text and f"| articles | {shards.rows_of('train'):,} |" in text
 
 
+def test_the_provenance_names_the_wikidata_dump_of_a_finished_folder(
+    sample: Sample, build: Path, tmp_path: Path
+) -> None:
+    """`--wikidata FOLDER`: the folder lies anywhere, or is gone; its dump is named as if it had been read here."""
+    there = next(line for line in card(build).splitlines() if line.startswith("| dump of sitelinks |"))
+    assert Path(sample.wikidata).name in there
+    shutil.copytree(build / "sitelinks", tmp_path / "shared")
+    arguments = sample.build_arguments("jawiki", tmp_path / "build")
+    arguments[arguments.index("--wikidata") + 1] = str(tmp_path / "shared")
+    assert main([*arguments, "--quiet"]) == 0
+    shutil.rmtree(tmp_path / "shared")
+    assert not (tmp_path / "build/sitelinks").exists()
+    assert there in card(tmp_path / "build").splitlines()
+
+
 def test_shards_that_were_copied_away_have_a_card(build: Path, tmp_path: Path) -> None:
     """It says less of where they come from."""
     shutil.copytree(build / "shards", tmp_path / "away")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from leia_beam.clean import QUIET_S, find_leftovers, remove
+from leia_beam.clean import QUIET_S, find_leftovers, no_build_running, remove
 from leia_beam.cli import main
-from leia_beam.errors import UsageError
+from leia_beam.errors import MissingResource, UsageError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.validate import validate
+from pipelines.lock import StageLock
 from tests.build_files import kept_files
 from tests.conftest import Sample
 
@@ -67,6 +68,21 @@ def test_what_is_left_over_is_removed_and_nothing_else(build: Path, capsys: pyte
     output = capsys.readouterr().out
     assert all(name in output for name in left) and "6 files, 0.0 MB removed" in output
     assert kept_files(build) == before and validate(build).violations == []
+
+
+@pytest.mark.parametrize("given", ["", "shards", "entities/_titles"])
+def test_nothing_is_removed_while_a_build_runs(build: Path, capsys: pytest.CaptureFixture[str], given: str) -> None:
+    """Exit 5, and who is at work; when the build has ended the same command removes, and a build is told in turn."""
+    left = build / (given or "shards") / "data/x-00000-of-00160-deadbeef.parquet"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"x")
+    with StageLock(str(build), "shards"):
+        assert main(["clean", str(build / given), "--dry-run"]) == 0
+        assert main(["clean", str(build / given)]) == 5
+        assert f"shards.lock: process {os.getpid()} on" in capsys.readouterr().err and left.exists()
+    with no_build_running(build / given), pytest.raises(MissingResource, match="is at work on this stage"):
+        StageLock(str(build), "shards").__enter__()
+    assert main(["clean", str(build / given)]) == 0 and not left.exists()
 
 
 def test_a_half_copied_file_that_may_be_in_use_stays(build: Path) -> None:

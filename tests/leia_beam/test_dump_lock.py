@@ -36,6 +36,7 @@ def _file(name: str = "jawiki-20260101-pages-articles.xml", **changed: Any) -> L
         "path": f"jawiki/20260101/{name}",
         "url": f"https://x/{name}",
         "size_bytes": 3,
+        "size_is_listed": True,
         "sums": {"sha1": "a" * 40},
         "sha256": "b" * 64,
         "done": True,
@@ -92,6 +93,27 @@ def test_parts_stand_in_the_order_of_their_numbers() -> None:
     lock = DumpLock((_file("old.bz2"), _file("es.bz2", wiki="eswiki"))).with_files([_file(name) for name in names])
     assert [file.name for file in lock.of("pages", "jawiki")] == names[::-1]
     assert [file.name for file in lock.of("pages", "eswiki")] == ["es.bz2"]
+
+
+def test_whole_files_stay_until_the_last_of_those_in_their_place_is_done(tmp_path: Path) -> None:
+    """A newer dump waits under `pending`, in the file on disk too; what is not whole, or is written over, is replaced at once."""
+    new = [_file(f"new-{n}.bz2", date="2026-02-01", done=False, sha256="") for n in (1, 2)]
+    before = DumpLock((_file("old.bz2"), _file("es.bz2", wiki="eswiki")))
+    lock = before.with_files(new)
+    write_lock(tmp_path, lock)
+    assert read_lock(tmp_path) == lock and fetched_paths(str(tmp_path), "pages", "jawiki") == [f"{tmp_path}/old.bz2"]
+    assert lock.pending == tuple(new) and lock.files == before.with_files(before.files).files
+    lock = lock.with_file(replace(new[0], done=True, sha256="b" * 64))
+    assert lock.of("pages", "jawiki") == [_file("old.bz2")] and lock.named("new-1.bz2") == lock.pending[0]
+    assert lock.with_files(before.of("pages", "jawiki")) == lock  # the old ones are fetched again: what came stays
+    assert lock.with_files([_file("newest.bz2", done=False)]).pending == (_file("newest.bz2", done=False),)
+    lock = lock.with_file(replace(new[1], done=True, sha256="b" * 64))
+    assert [file.name for file in lock.of("pages", "jawiki")] == ["new-1.bz2", "new-2.bz2"] and lock.pending == ()
+    assert [file.name for file in lock.of("pages", "eswiki")] == ["es.bz2"]
+    half = DumpLock((_file("old.bz2"), _file("old-2.bz2", done=False)))
+    assert half.with_files(new) == DumpLock(tuple(new))
+    again = _file("old.bz2", done=False, sums={"sha1": "c" * 40})
+    assert before.with_files([again, *new]).of("pages", "jawiki") == [*new, again]
 
 
 def test_a_build_takes_whole_dumps_alone(tmp_path: Path) -> None:

@@ -100,6 +100,28 @@ def test_shards_alone_show_the_same_text_and_names(build: Path, tmp_path: Path) 
     assert compared > 100
 
 
+@pytest.mark.parametrize("alignment", ["edge", "split"])
+def test_an_article_that_was_cut_is_shown_as_far_as_the_shards_hold_it(
+    sample: Sample, tmp_path: Path, alignment: str
+) -> None:
+    """As the tokens have it: text, names, and no link that lies beyond; how much is left out is said."""
+    options = ["--max-length", "40", "--align", alignment, "--link-later-mentions", "--eos", "--quiet"]
+    assert main([*sample.build_arguments("jawiki", tmp_path / "build"), *options]) == 0
+    texts = {row["page_id"]: row["text"] for row in rows_of(tmp_path / "build", "articles", "articles")}
+    shutil.copytree(tmp_path / "build/shards", tmp_path / "away")
+    everything, cut = Choice(random=10**6), 0
+    pairs = zip(Preview(tmp_path / "build").articles(everything), Preview(tmp_path / "away").articles(everything))
+    for whole, alone in pairs:
+        shown = "".join(segment.text for segment in whole.segments)
+        assert shown == "".join(segment.text for segment in alone.segments)
+        assert len(shown) + whole.characters_cut == len(texts[whole.page_id])
+        assert [s.name for s in whole.segments if s.name] == [s.name for s in alone.segments if s.name]
+        cut += whole.characters_cut > 0
+        said = "\n".join(article_lines(whole, False, None))
+        assert (f"{whole.characters_cut:,} characters more are beyond" in said) == (whole.characters_cut > 0)
+    assert cut > 50
+
+
 def test_articles_are_chosen_by_title_by_chance_and_by_coverage(build: Path) -> None:
     """The same ones for a seed; the most and the fewest names a token."""
     preview = Preview(build)

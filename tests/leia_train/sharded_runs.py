@@ -1,9 +1,10 @@
 """A program that is several processes of many runs, one after the other: `python sharded_runs.py RUNS.json`.
 
 Each run is {"processes", "arguments", "rendezvous", "at", "copy", "environment"}: RANK says which process this is; those that
-a run has no place for wait for the next. `at` is [step, process, "stop" or "die"]: the process is told to stop during that
-step, or is killed when it puts the checkpoint after that step in its place. `copy` is [from, to, checkpoint]: a run's folder
-that is copied first, with that checkpoint alone. Each run's end is a line "exit code N".
+a run has no place for wait for the next. `at` is [step, process, "stop", "die" or "poison"]: the process is told to stop
+during that step, is killed when it puts the checkpoint after that step in its place, or has NaN for its loss in that step.
+`copy` is [from, to, checkpoint]: a run's folder that is copied first, with that checkpoint alone. Each run's end is a line
+"exit code N".
 """
 
 import json
@@ -38,6 +39,14 @@ def stopping(at):
             update(run, rate)
 
         return patch.object(updates, "apply_update", stop)
+    if how == "poison":
+        loss = updates.micro_batch_loss
+
+        def poisoned(run, rows, count):
+            part = loss(run, rows, count)
+            return part * float("nan") if run.step + 1 == step else part
+
+        return patch.object(updates, "micro_batch_loss", poisoned)
     finish = sharded_checkpoints.finish_folder
 
     def die(temporary, final):
@@ -57,6 +66,22 @@ def copy(source, target, checkpoint):
     (Path(target) / "_status.json").unlink(missing_ok=True)
 
 
+def forget_deepspeed():
+    """What DeepSpeed keeps of the processes and the precision of the run before."""
+    if "deepspeed" not in sys.modules:
+        return
+    from deepspeed.comm import comm
+    from deepspeed.runtime import torch_autocast
+    from deepspeed.utils import groups
+    from torch.distributed import ProcessGroup
+
+    comm.cdb = None
+    torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
+    for name, value in list(vars(groups).items()):
+        if isinstance(value, ProcessGroup):
+            setattr(groups, name, None)
+
+
 def do_all(runs):
     """Each run that this process has a place in, one after the other."""
     for run in runs:
@@ -73,6 +98,7 @@ def do_all(runs):
             os.environ.update({**launched, **run.get("environment", {})})
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+        forget_deepspeed()
         with stopping(run.get("at", [0, -1, ""])):
             code = main(run["arguments"])
         print(f"exit code {code}", flush=True)

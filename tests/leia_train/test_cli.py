@@ -176,12 +176,12 @@ def test_an_output_of_something_else_exits_6(arguments, capsys, tmp_path):
     assert error_of(capsys, *arguments())[0] == 6
 
 
-def test_an_output_of_a_run_with_other_options_exits_2_with_what_differs(arguments, capsys):
+def test_an_output_of_a_run_with_other_options_exits_6_with_what_differs(arguments, capsys):
     """Seed and probability are named with both values; what does not change the weights may change."""
     assert main(arguments("--steps", 1, "--warmup", 0)) == 0
     capsys.readouterr()
     code, line = error_of(capsys, *arguments("--steps", 1, "--warmup", 0, "--seed", 7, "--probability", 0.25))
-    assert code == 2 and "(probability 0.5 -> 0.25, seed 42 -> 7)" in line
+    assert code == 6 and "(probability 0.5 -> 0.25, seed 42 -> 7)" in line
     assert main(arguments("--steps", 1, "--warmup", 0, "--save-every", 5, "--micro-batch", 1, "--keep", 3)) == 0
 
 

@@ -79,7 +79,7 @@ def test_a_run_that_other_code_began_is_not_gone_on_with_unless_told(arguments, 
     assert main(arguments("--steps", 1, "--warmup", 0)) == 0
     with monkeypatch.context() as patch:
         patch.setattr(train, "code_fingerprint", lambda: "0" * 16)
-        assert main(arguments("--steps", 1, "--warmup", 0)) == 2
+        assert main(arguments("--steps", 1, "--warmup", 0)) == 6
         said = capsys.readouterr().err
         assert f"(code {runs.code_fingerprint()} -> {'0' * 16})" in said and "--accept-other-code" in said
         assert main(arguments("--steps", 1, "--warmup", 0, "--accept-other-code")) == 0
@@ -94,7 +94,7 @@ def test_other_shards_are_refused_on_resume(arguments, capsys, tmp_path, tokeniz
 
     assert main(arguments("--steps", 1, "--warmup", 0)) == 0
     other = write_shards(tmp_path / "other", tokenizer_folder, make_articles(tokenizer_folder, 19))
-    assert main(arguments("--steps", 1, "--warmup", 0, "--shards", other)) == 2
+    assert main(arguments("--steps", 1, "--warmup", 0, "--shards", other)) == 6
     assert "data_fingerprint" in capsys.readouterr().err
 
 

@@ -150,19 +150,9 @@ def runs(tmp_path_factory, shards, tied, experts):
         return [str(folder / of), str(folder / name), HALF]
 
     parts = "--shard-model"
-    of_tied = (
-        "--model",
-        tied,
-        "--steps",
-        4,
-        "--save-every",
-        2,
-        "--activation-checkpointing",
-        "full",
-        "--loss-chunk",
-        8,
-    )
-    of_tied += ("--activation-offload", "--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits")
+    of_tied = ("--model", tied, "--steps", 4, "--save-every", 2, "--loss-chunk", 8)
+    of_tied += ("--activation-checkpointing", "full", "--activation-offload")
+    of_tied += ("--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits")
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
     of_experts += ("--activation-checkpointing", "selective", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16", "--weights", "bfloat16")
@@ -409,12 +399,3 @@ def test_layers_and_resharding_are_taken_from_accelerates_configuration(monkeypa
     assert [type(layer).__name__ for layer in layers_of(model, Sharding())] == ["LlamaDecoderLayer"] * 3
     with pytest.raises(UsageError, match="its layers are not known \\(Other\\); name their class as fsdp_transformer"):
         layers_of(model, Sharding(layers=("Other",)))
-
-
-def test_deepspeed_is_refused_with_a_line_that_names_fsdp2(monkeypatch):
-    """accelerate's loader takes the recipe; before accelerate asks for the package, which need not be there."""
-    args, defaults = launched_by(RECIPES / "accelerate/zero3-8gpu.yaml", monkeypatch)
-    assert isinstance(defaults, ClusterConfig) and args.use_deepspeed and args.num_processes == 8
-    assert os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
-    with pytest.raises(UsageError, match=r"DeepSpeed, which this trainer does not run; FSDP2 .*fsdp2-8gpu\.yaml"):
-        asked_sharding(config_of())

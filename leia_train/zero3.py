@@ -1,0 +1,287 @@
+"""A part of every weight in each process, by DeepSpeed's ZeRO-3: weights, gradients and the optimizer's state alike.
+
+DeepSpeed's engine itself, as FSDP2 itself in `fully_sharded`: accelerate's configuration is read and then taken out of the
+environment. The engine gathers weights around each module, sums gradients and moves parts; all else is this trainer's own:
+precision, learning rate, norm, clipping, checkpoints. Weights are float32. In bfloat16 the matrices of linear layers are
+gathered in it, and their gradients summed in it (DeepSpeed's torch_autocast; FSDP2 sums in float32).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from leia_beam.errors import MissingResource, UsageError
+from leia_train import zero3_parts
+from leia_train.checkpoints import Checkpoint, training_tensors
+from leia_train.config import TrainConfig
+from leia_train.loss import TokenLoss
+from leia_train.markers import CheckpointTokenizer
+from leia_train.optimizer import make_optimizer, ordered_weights
+from leia_train.parallelism import Held
+from leia_train.shard_folders import BuildTokenizer
+from leia_train.sharded_checkpoints import Gathered, save_distributed, save_model, write_rows
+from leia_train.sharded_model import empty_loss, fill_model
+from leia_train.sharding import clip_together, named_tensors, names_of
+
+_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
+_FSDP2 = "FSDP2 (--shard-model) shards the same"
+_TUNING = (
+    "allgather_sequential",
+    "contiguous_gradients",
+    "overlap_comm",
+    "reduce_bucket_size",
+    "reduce_scatter",
+    "round_robin_gradients",
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+    "stage3_model_persistence_threshold",
+    "stage3_param_persistence_threshold",
+    "stage3_prefetch_bucket_size",
+    "sub_group_size",
+)
+"""What of a DeepSpeed configuration's zero_optimization changes when and how much is exchanged, and is handed on."""
+_OURS = (
+    "bf16",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "steps_per_print",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "zero_optimization",
+)
+"""What else such a file may have: all but the last are this trainer's own options."""
+_SAVING = ("stage", "stage3_gather_16bit_weights_on_model_save")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroSettings:
+    """What DeepSpeed is told beyond the stage."""
+
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+
+
+def asked_zero(config: TrainConfig) -> ZeroSettings | None:
+    """What accelerate's configuration asks of DeepSpeed; it is taken out of the environment. None where it asks nothing.
+
+    Raises: UsageError for what is not done here; MissingResource where DeepSpeed is not installed.
+    """
+    if os.environ.get(_DEEPSPEED, "false").lower() != "true":
+        return None
+    for given, name, instead in (
+        (config.run.shard_model, "--shard-model", "it is FSDP2's; leave out one of the two"),
+        (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({_FSDP2})"),
+        (config.model.liger, "--liger", "leave it out"),
+        (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {_FSDP2}"),
+    ):
+        if given:
+            raise UsageError(f"{name} with DeepSpeed: not supported here; {instead}")
+    settings = _settings(os.environ.get(_FILE, "none"))
+    if importlib.util.find_spec("deepspeed") is None:
+        raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {_FSDP2}")
+    del os.environ[_DEEPSPEED]  # accelerate would else wrap the model itself
+    return settings
+
+
+def _settings(file: str) -> ZeroSettings:
+    """From what accelerate's launcher told the process, and the DeepSpeed configuration that it may name.
+
+    Raises: UsageError.
+    """
+    if file == "none":
+        told: dict[str, Any] = {
+            "stage": int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")),
+            "offload_optimizer": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")},
+            "offload_param": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none")},
+        }
+        where = "accelerate's DeepSpeed configuration"
+    else:
+        where = file
+        try:
+            content = json.loads(Path(file).read_text())
+            told = dict(content["zero_optimization"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file}: no DeepSpeed configuration with a zero_optimization ({error})") from error
+        for name, value in content.items():
+            if name not in _OURS and not (isinstance(value, dict) and value.get("enabled") in (False, "auto")):
+                raise UsageError(f"{where}: {name} is not supported here; leave it out")
+    if told.get("stage") != 3:
+        raise UsageError(f"{where}: zero_stage {told.get('stage')} is not supported here; give 3")
+    for name in ("offload_optimizer", "offload_param"):
+        device = (told.pop(name, None) or {}).get("device", "none")
+        if device not in ("none", None):
+            raise UsageError(f"{where}: {name}_device {device} is not supported here; give none")
+    unknown = sorted(set(told) - {*_TUNING, *_SAVING})
+    if unknown:
+        raise UsageError(f"{where}: zero_optimization.{unknown[0]} is not supported here; leave it out")
+    return ZeroSettings(tuning={name: told[name] for name in _TUNING if told.get(name, "auto") != "auto"})
+
+
+class Zero3:
+    """`parallelism.Parallelism` with weights in DeepSpeed's parts."""
+
+    sharded = True
+    held: Held = zero3_parts
+    token_loss: TokenLoss
+    model: Any
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, settings: ZeroSettings):
+        self._config = config
+        self._accelerator = accelerator
+        self._deepspeed = _imported(accelerator.device)
+        self._told = {
+            "train_micro_batch_size_per_gpu": 1,  # not used: the loop cuts the batch
+            "managed_gradient_accumulation": False,  # a step ends where `update` is called
+            "gradient_clipping": 0.0,  # clipped here, where the norm is told before the weights move
+            "zero_allow_untested_optimizer": True,
+            "zero_optimization": {"stage": 3, "memory_efficient_linear": False, **settings.tuning},
+            "torch_autocast": {"enabled": config.model.dtype == "bfloat16", "dtype": "bfloat16"},
+        }
+
+    def load(
+        self,
+        build: BuildTokenizer,
+        tokenizer: CheckpointTokenizer,
+        checkpoint: Checkpoint | None,
+        report: Callable[[str], None],
+    ) -> TokenLoss:
+        """No process ever has the whole model. The engine is made here: without its hooks there is no forward pass."""
+        config, accelerator = self._config, self._accelerator
+        loss = self.token_loss = empty_loss(config, build, tokenizer, checkpoint, report)
+        self._partition(loss)
+        fill_model(loss.model, config, build, tokenizer, checkpoint, accelerator, self.held)
+        self._weights = ordered_weights(loss, self.held)
+        self._optimizer = make_optimizer(loss, config.optimization, held=self.held)
+        self.model = self._deepspeed.initialize(
+            model=loss, optimizer=self._optimizer, config=self._told, dist_init_required=False
+        )[0]
+        report(f"each of {accelerator.num_processes} processes holds a part of the weights (DeepSpeed ZeRO-3)")
+        return loss
+
+    def _partition(self, loss: TokenLoss) -> None:
+        """Give each weight of the meta device its part in each process, one after the other; what is shared stays shared."""
+        made: dict[nn.Parameter, nn.Parameter] = {}
+        device = self._accelerator.device
+        for part in loss.modules():
+            for name, weight in part._parameters.items():
+                if weight is None:
+                    continue
+                if weight not in made:
+                    alone = nn.Module()
+                    alone.weight = nn.Parameter(torch.zeros_like(weight, device=device), weight.requires_grad)
+                    self._deepspeed.zero.Init(module=alone, config_dict_or_path=self._told, dtype=torch.float32)
+                    made[weight] = alone.weight
+                part._parameters[name] = made[weight]
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = buffer.to(device)
+
+    def without_backward(self) -> AbstractContextManager[None]:
+        """The engine lets go of what it gathered itself."""
+        return nullcontext()
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """AdamW is there already; of a checkpoint its state."""
+        if checkpoint is None:
+            return
+        for flat in self.model.optimizer.fp32_partitioned_groups_flat:
+            self._optimizer.state[flat] = {
+                "step": torch.zeros((), device=flat.device if flat.is_cuda else "cpu"),
+                "exp_avg": torch.zeros_like(flat),
+                "exp_avg_sq": torch.zeros_like(flat),
+            }
+        for number, key, files, name in training_tensors(checkpoint, names_of(self.token_loss.model, self._weights)):
+            weight = self._weights[number]
+            state = self._state(weight)[key]
+            if key == "step":
+                state.copy_(files.whole(name))
+            else:
+                own = zero3_parts.own_numbers(weight, partial(files.rows, name))
+                state[: len(own)].copy_(own)
+
+    def _state(self, weight: Any) -> dict[str, Tensor]:
+        """AdamW's state of a weight: the count of steps, and the moments of what this process has, padding too."""
+        zero = self.model.optimizer
+        group, first, size = zero.grad_position[zero.get_param_id(weight)]
+        state = self._optimizer.state.get(zero.fp32_partitioned_groups_flat[group], {})
+        return {key: value[first : first + size] if value.ndim else value for key, value in state.items()}
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Those of each micro-batch are summed over processes at once."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """The engine takes the mean over the processes."""
+        self.model.backward(loss * self._accelerator.num_processes)
+
+    def clip(self, limit: float) -> float:
+        """The norm is of all processes' parts; the engine moves the weights by what is left of the gradients here."""
+        from deepspeed.utils import safe_get_local_grad
+
+        return clip_together([safe_get_local_grad(weight) for weight in self._weights], limit)
+
+    def update(self, learning_rate: float) -> None:
+        """Each process moves its own parts."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.model.step()
+
+    def local_weights(self) -> Sequence[Tensor]:
+        """This process's numbers of each."""
+        return [zero3_parts.numbers(weight) for weight in self._weights]
+
+    def save_checkpoint(
+        self, output: Path, name: str, tokenizer: CheckpointTokenizer, step: int, more: Mapping[str, Tensor]
+    ) -> None:
+        """Each process writes some rows of each weight, which are gathered one after the other: FSDP2's form."""
+        model = self.token_loss.model
+        tensors = {
+            f"model.{key}": self._gathered(tensor, zero3_parts.numbers(tensor))
+            for key, tensor in named_tensors(model).items()
+        }
+        for weight, key in zip(self._weights, names_of(model, self._weights), strict=True):
+            for kind, part in self._state(weight).items():
+                tensors[f"optimizer.{key}.{kind}"] = self._gathered(weight, part)
+        write = partial(write_rows, tensors=tensors, accelerator=self._accelerator)
+        save_distributed(output, name, model, tokenizer, (step, more), self._accelerator, write, self.held)
+
+    def _gathered(self, tensor: Any, part: Tensor) -> Gathered:
+        """A tensor of a weight's shape, of which this process has a part; a scalar, or a buffer, is whole."""
+        if not zero3_parts.is_sharded(tensor) or not part.ndim:
+            return Gathered(dtype=part.dtype, shape=tuple(part.shape), sharded=False, gather=lambda: part)
+        shape, padded = zero3_parts.shape_of(tensor), tensor.ds_tensor.ds_numel
+
+        def gather() -> Tensor:
+            whole_part = part.new_zeros(padded)
+            whole_part[: len(part)] = part
+            return zero3_parts.whole_of(tensor, whole_part)
+
+        return Gathered(dtype=part.dtype, shape=shape, sharded=True, gather=gather)
+
+    def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
+        """The first process writes one weight after the other, each gathered for it."""
+        save_model(output, name, self.token_loss.model, tokenizer, self._accelerator, held=self.held)
+
+
+def _imported(device: torch.device) -> Any:
+    """DeepSpeed on the training's device, in the training's processes, without its notes between our lines."""
+    os.environ["DS_ACCELERATOR"] = device.type
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    return deepspeed
