@@ -1,9 +1,10 @@
 """From a model to one that the processes hold together: of every weight each has some rows, gathered layer by layer.
 
 torch's FSDP2 itself, without accelerate's wrapping of it: that gathers the output embeddings by themselves, outside of the
-chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's weights are
-gathered in the type of the computation; the embeddings (and the last norm) in their own type, so that what flows from layer
-to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in float32.
+chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's matrices are
+gathered in the type of the computation; the embeddings and the norms (but for compiled layers) in their own type, so that
+what flows from layer to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in
+float32.
 """
 
 from __future__ import annotations
@@ -91,7 +92,10 @@ def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator:
     ]
     for layer in layers:
         if config.model.compile:
-            layer.compile()
+            layer.compile()  # of one piece: norms with hooks of their own would break it up
+        elif computed is not None and config.model.weights == "float32":
+            for norm in norms_of(layer):
+                fully_shard(norm, mesh=mesh, mp_policy=policies[1], reshard_after_forward=False)
         fully_shard(layer, mesh=mesh, mp_policy=policies[0], reshard_after_forward=sharding.reshard)
     fully_shard(loss, mesh=mesh, mp_policy=policies[1])
     register_fsdp_forward_method(loss, "within")
@@ -108,6 +112,12 @@ def layers_of(model: Any, sharding: Sharding) -> list[nn.Module]:
             "fsdp_transformer_layer_cls_to_wrap in accelerate's configuration"
         )
     return found[::-1]
+
+
+def norms_of(layer: nn.Module) -> list[nn.Module]:
+    """The modules of a layer that have vectors alone, as norms do."""
+    own = {module: list(module.parameters(recurse=False)) for module in layer.modules() if module is not layer}
+    return [module for module, weights in own.items() if weights and all(weight.ndim < 2 for weight in weights)]
 
 
 def _materialise(module: nn.Module, device: torch.device) -> None:

@@ -141,6 +141,7 @@ class Zero3:
     def __init__(self, config: TrainConfig, accelerator: Accelerator, settings: ZeroSettings):
         self._config = config
         self._accelerator = accelerator
+        os.environ.setdefault("LOCAL_RANK", str(accelerator.local_process_index))  # DeepSpeed asks for no other name
         self._deepspeed = _imported(accelerator.device)
         self._told = {
             "train_micro_batch_size_per_gpu": 1,  # not used: the loop cuts the batch

@@ -103,7 +103,7 @@ def test_a_model_in_deepspeeds_parts_trains_as_a_whole_one(runs, name):
 @needs_deepspeed
 def test_bfloat16_in_deepspeeds_parts_is_that_of_one_process_up_to_rounding(runs):
     """The linear layers compute and sum their gradients in it; weights and the final model are float32."""
-    same(runs[0] / "rounded one", runs[0] / "rounded two", limit=5e-3)
+    same(runs[0] / "rounded one", runs[0] / "rounded two", limit=1e-4, of_norms=2e-3, of_weights=4e-3)
     weights = load_file(runs[0] / "rounded two/checkpoint-final/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert "lm_head.weight" not in weights
