@@ -15,7 +15,7 @@ DEEPSPEED := build/deepspeed
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,japanese,docs,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,japanese,lora,docs,dev]'
 	$(BIN)/python -m pip check
 	touch $@
 

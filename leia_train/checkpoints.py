@@ -3,7 +3,8 @@
 A checkpoint is written into a folder of a temporary name; `_COMPLETE`, with the SHA-256 of every file, is its last file;
 then the folder is renamed. A folder without it, or whose files are not what it says, is passed over. Model and optimizer
 are safetensors and the rest is JSON: nothing is unpickled. The model lies in Hugging Face form at the top of the folder,
-so every checkpoint is also a model; what only a resume needs is in `training/`. Processes that hold a model in parts write
+so every checkpoint is also a model; what only a resume needs is in `training/`. Where adapters are trained, those to resume
+from hold the adapter in PEFT's form in the model's place. Processes that hold a model in parts write
 its weights and the optimizer's state into `distributed/` instead, in torch's distributed form (sharded_checkpoints.py).
 """
 
@@ -58,8 +59,11 @@ def save_checkpoint(
     tokenizer: CheckpointTokenizer,
     training: tuple[OptimizerState, int] | None,
     more: Mapping[str, Tensor] | None = None,
+    write: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a checkpoint under its name; with `training` (state, step) a run can go on from it, and finds `more`.
+
+    `write` puts model and tokenizer into a folder, where that is not done as transformers does.
 
     Raises: MissingResource where the disk is full; what was there before is still there then.
     """
@@ -68,7 +72,10 @@ def save_checkpoint(
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
         try:
             temporary.chmod(0o755)
-            _write_model(temporary, model, tokenizer)
+            if write is None:
+                _write_model(temporary, model, tokenizer)
+            else:
+                write(temporary)
             if training is not None:
                 _write_training(temporary, *training)
                 write_more(temporary, more or {})

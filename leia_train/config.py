@@ -27,6 +27,7 @@ SCHEDULES = ("cosine", "linear", "constant", "wsd")
 TRACKERS = ("auto", "none", "tensorboard", "wandb", "trackio")
 FORMS = ("rows", "axolotl", "text")
 FILE_FORMATS = ("parquet", "jsonl")
+EXPORT_FORMS = ("model", "adapter")
 EXPORT_DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
 EVAL_PROFILES = ("standard", "reference")
@@ -223,11 +224,21 @@ class ModelConfig:
         "type of the computation; weights and optimizer stay float32", default="float32", choices=DTYPES
     )
     weights: str = option(
-        "type of the weights; bfloat16 saves half of their memory and needs --rounding",
+        "type of the weights; bfloat16 saves half of their memory and needs --rounding, but not with --lora",
         default="float32",
         choices=DTYPES,
     )
     rounding: str = option("how bfloat16 weights are updated", default="stochastic", choices=ROUNDINGS)
+    lora: int = option(
+        "rank of adapters (LoRA) that are trained with the markers' rows in place of all weights; 0 for none", default=0
+    )
+    lora_alpha: int = option("scale of the adapters, which is divided by the rank; 0 for twice the rank", default=0)
+    lora_dropout: float = option("share of an adapter's inputs that are left out at random (0 to 1)", default=0.0)
+    lora_targets: tuple[str, ...] = option(
+        "layers that get an adapter, like q_proj v_proj; none for all linear ones but the output embeddings",
+        default=(),
+        metavar="LAYER",
+    )
     loss_chunk: int = option(
         "tokens whose logits are in memory at once; 0 for as many as fit 256 MiB, or 1/64 of a GPU's memory", default=0
     )
@@ -267,8 +278,18 @@ class ModelConfig:
         _check_choice("activation-checkpointing", way, CHECKPOINTINGS)
         either = "selective or full with --activation-offload, which moves blocks' inputs alone"
         _check(way != "none" or not self.activation_offload, "activation-checkpointing", way, either)
+        self._check_lora()
         both = self.weights == "float32" or self.dtype == "bfloat16"
         _check(both, "weights", self.weights, "float32 unless --dtype is bfloat16 too")
+
+    def _check_lora(self) -> None:
+        _check(self.lora >= 0, "lora", self.lora, "0 or above")
+        _check(self.lora_alpha >= 0, "lora-alpha", self.lora_alpha, "0 or above")
+        _check(0 <= self.lora_dropout < 1, "lora-dropout", self.lora_dropout, "from 0 to below 1")
+        for name in ("alpha", "dropout", "targets"):
+            value = getattr(self, f"lora_{name}")
+            given = list(value) if isinstance(value, tuple) else value
+            _check(bool(self.lora) or not value, f"lora-{name}", given, "left out without --lora")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -386,6 +407,9 @@ class TrainConfig:
     optimization: OptimizationConfig
     run: RunConfig
 
+    def __post_init__(self) -> None:
+        _check(not (self.model.lora and self.run.shard_model), "lora", self.model.lora, NOT_IN_PARTS)
+
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run before: all that changes the weights, but no paths of shards.
 
@@ -393,11 +417,13 @@ class TrainConfig:
         machine): the size of a micro-batch, the kernels, recomputation.
         """
         content = {**self.data.identity(), **asdict(self.model), **asdict(self.optimization)}
-        for name in _ROUNDING_ALONE:
+        for name in (*_ROUNDING_ALONE, *(() if self.model.lora else _OF_LORA)):
             del content[name]
-        return content
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
 
 
+NOT_IN_PARTS = "0 for a model in parts; each process holds the whole frozen model, --weights bfloat16 halves it"
+_OF_LORA = ("lora", "lora_alpha", "lora_dropout", "lora_targets")
 _ROUNDING_ALONE = (
     *("micro_batch", "attention", "loss_chunk", "activation_checkpointing", "activation_offload", "compile", "liger"),
     "trust_remote_code",
@@ -440,6 +466,9 @@ class ExportConfig:
 
     checkpoint: str = option("a run's folder (its final or newest checkpoint) or a checkpoint's", required=True)
     output: str = option("folder of the model", required=True)
+    form: str = option(
+        "a whole model, or what --lora trained alone, as PEFT reads it", default="model", choices=EXPORT_FORMS
+    )
     dtype: str = option(
         "type of the weights; but for float32 it is said how much of what was learnt rounding takes",
         default="float32",
@@ -448,6 +477,7 @@ class ExportConfig:
     base: str = option("the model that training began with; empty for the one that the run notes", default="")
 
     def __post_init__(self) -> None:
+        _check_choice("form", self.form, EXPORT_FORMS)
         _check_choice("dtype", self.dtype, EXPORT_DTYPES)
 
 

@@ -15,7 +15,13 @@ from leia_beam.recipe_use import Chosen
 
 NAMES_OF_STUDY = {"arms": "", "seeds": "", "dry_run": ""}
 NAMES_OF_BAKE = {"output": "baked"}
-NAMES_OF_EXPORT = {"checkpoint": "output", "output": "exported", "dtype": "export_dtype", "base": "export_base"}
+NAMES_OF_EXPORT = {
+    "checkpoint": "output",
+    "output": "exported",
+    "form": "export_form",
+    "dtype": "export_dtype",
+    "base": "export_base",
+}
 NAMES_OF_EXPOSURES = {"run": "output", "output": "exposures", "step": "exposures_step"}
 NAMES_OF_REPORT = {"runs": "reported", "output": "training_report", "exposures": "report_exposures"}
 """What options are called in a recipe whose name `train` has for something else."""

@@ -23,7 +23,7 @@ from leia_train.config import TINY_LLAMA, TrainConfig
 if TYPE_CHECKING:
     import torch
 
-_OPTIONAL = ("flash-attn", "wandb", "trackio")
+_OPTIONAL = ("peft", "flash-attn", "wandb", "trackio")
 _GIB = 1 << 30
 _IMPORTED = ("torch", "transformers", "accelerate", "pyarrow", "numpy", "tokenizers")
 """Without these there is nothing to look with."""
@@ -36,6 +36,8 @@ def examine(config: TrainConfig | None = None) -> Iterator[Finding]:
     extras = ["train"]
     if config is not None and config.run.eval_tasks:
         extras.append("eval")
+    if config is not None and config.model.lora:
+        extras.append("lora")
     packages = list(package_findings(extras, _OPTIONAL))
     yield from packages
     if any(finding.state == PROBLEM and finding.subject in _IMPORTED for finding in packages):
@@ -247,12 +249,12 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
             yield Finding(state=WARNING, subject="--model", text=warning)
     model: Any = planned_model(config, build, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    yield Finding(
-        state=OK, subject="--model", text=f"{config.model.model}: {type(model).__name__}, {weights:,} weights"
-    )
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    among = "" if trained == weights else f", {trained:,} of them trained"
+    text = f"{config.model.model}: {type(model).__name__}, {weights:,} weights{among}"
+    yield Finding(state=OK, subject="--model", text=text)
     yield from _memory(config, model, weights)
-    state = _STATE_BYTES * weights
-    to_write = _WEIGHT_BYTES * weights * (config.run.keep + 2) + state * (config.run.keep + 1)
+    to_write = _WEIGHT_BYTES * weights + (_WEIGHT_BYTES + _STATE_BYTES) * trained * (config.run.keep + 1)
     what = f"{config.run.keep} checkpoints, one more while it is written, and the final model"
     yield disk_finding(config.run.output, to_write, what, "give another --output, or --keep 1")
 

@@ -1,7 +1,8 @@
 """From a run and a kind of GPU to whether it fits, what would make it fit, and about how long it takes.
 
 One table of rates, measured once (benchmarks/README.md, bench_step.py: a Llama of 1.2 B on an H200): the share of the GPU's
-peak that a micro-batch reaches, forward and backward. It is taken for other GPUs and models too, which it was not measured on.
+peak that a micro-batch reaches, forward and backward. It is taken for other GPUs and models too, and for adapters, whose fewer
+operations are counted: on none of these it was measured.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def _go_together(flags: set[str], config: TrainConfig) -> bool:
 
 def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """What can be changed, the cheapest first: a flag, and the values of each section."""
-    if config.run.nproc > 1 and not config.run.shard_model:
+    if config.model.lora and config.model.weights == "float32" and config.model.dtype == "bfloat16":
+        yield "--weights bfloat16", {"model": {"weights": "bfloat16"}}  # which costs nothing: no update is rounded
+    if config.run.nproc > 1 and not config.run.shard_model and not config.model.lora:
         if not config.run.share_optimizer:
             yield _SHARED, {"run": {"share_optimizer": True}}
         yield _SHARDED, {"run": {"shard_model": True}}
@@ -90,7 +93,7 @@ def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any
         yield _FULL, {"model": {"activation_checkpointing": "full"}}
     if not config.model.activation_offload:
         yield _OFFLOAD, {"model": {"activation_offload": True}}
-    if config.model.weights == "float32" and config.model.dtype == "bfloat16":
+    if config.model.weights == "float32" and config.model.dtype == "bfloat16" and not config.model.lora:
         yield "--weights bfloat16", {"model": {"weights": "bfloat16"}}
 
 
@@ -108,6 +111,6 @@ def training_seconds(
 ) -> float:
     """About how long the steps take; what processes tell each other, evaluations and checkpoints are not counted."""
     flops = config.optimization.batch * config.data.max_length / processes * flops_per_token(model, mean_segment)
-    weights = sum(weight.numel() for weight in model.parameters())
+    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     shares = processes if config.run.share_optimizer or config.run.shard_model else 1
     return steps * float(flops / (gpu.tflops * 1e12 * share_of_peak(config)) + weights * _UPDATE_S / shares)

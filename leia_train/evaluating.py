@@ -16,6 +16,7 @@ import torch
 from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, step_name
 from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
+from leia_train.lora import is_adapter
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
@@ -129,7 +130,7 @@ def _score_saved(run: Run, checkpoint: Path) -> dict[str, TaskScore] | None:
     """The scores of a checkpoint that is on the disk in Hugging Face's form, or of one that is written for this and removed."""
 
     def look() -> bool:
-        return is_whole(checkpoint) and not is_distributed(checkpoint)
+        return is_whole(checkpoint) and not is_distributed(checkpoint) and not is_adapter(checkpoint)
 
     if summed(run.accelerator, [float(bool(on_main(run.accelerator, look)))])[0]:
         return on_main(run.accelerator, lambda: _score(run, checkpoint))

@@ -2,7 +2,8 @@
 
 float32 keeps what was learnt. In a shorter type most of a small update rounds away: then the cosine of the rounded update
 with the true one is said, and a warning where it is below 0.95. A sharded checkpoint is put together weight by weight: no
-more than one of them is in memory.
+more than one of them is in memory. An adapter's checkpoint is put into the model that it was trained on, and summed with it in
+float32; or the adapter is given as it is.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from leia_train.checkpoints import (
 )
 from leia_train.config import TINY_LLAMA, ExportConfig, ModelConfig
 from leia_train.files import disk_errors, fsync_folder, rename_folder
+from leia_train.lora import FOLDER as ADAPTER
+from leia_train.lora import Base, changed_tensors, copy_adapter, is_adapter, put_adapter, write_merged
 from leia_train.markers import add_markers
-from leia_train.model import DTYPES, load_model, load_weights
+from leia_train.model import DTYPES, cast_weights, load_model, load_weights
 from leia_train.runs import RUN_NAME, read_run
 from leia_train.sharded_checkpoints import converted
 from leia_train.store import reopen_store
@@ -53,11 +56,18 @@ def export(config: ExportConfig, *, report: Callable[[str], None]) -> Path:
     output = Path(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OtherBuild(f"--output {output}: is not empty; give a new folder")
-    if is_distributed(checkpoint) and _in_file_order(checkpoint):
+    if config.form == "adapter":
+        write: Callable[[Path], None] = partial(_write_adapter, _adapter_of(checkpoint), config, report)
+    elif is_adapter(checkpoint):
+        adapted = _adapted(config, checkpoint)
+        if config.dtype != "float32":
+            _say_cosine(changed_tensors(adapted), config, report)
+        write = partial(_write_merged, adapted, DTYPES[config.dtype])
+    elif is_distributed(checkpoint) and _in_file_order(checkpoint):
         files = TensorFiles((checkpoint / DISTRIBUTED).glob("*.safetensors"))
         if config.dtype != "float32":
             _say_what_rounding_takes(_pairs_of_files(files), config, checkpoint, report)
-        write: Callable[[Path], None] = partial(_write_parts, checkpoint, files, DTYPES[config.dtype])
+        write = partial(_write_parts, checkpoint, files, DTYPES[config.dtype])
     else:
         model = load_weights(str(checkpoint))
         if config.dtype != "float32":
@@ -93,7 +103,7 @@ def find_checkpoint(path: Path, report: Callable[[str], None]) -> Path:
         if newest is None:
             raise UsageError(f"{path}: this run has no whole checkpoint yet")
         path = newest.path
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").is_file() and not is_adapter(path):
         raise UsageError(f"{path}: no checkpoint (no config.json); give a run's folder or a checkpoint's")
     verify_checkpoint(path)
     return path
@@ -101,6 +111,42 @@ def find_checkpoint(path: Path, report: Callable[[str], None]) -> Path:
 
 def _save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
+
+
+def _adapter_of(checkpoint: Path) -> Path:
+    """The folder of an adapter's files in a checkpoint.
+
+    Raises: UsageError for a checkpoint without one.
+    """
+    folder = checkpoint if is_adapter(checkpoint) else checkpoint / ADAPTER
+    if not is_adapter(folder):
+        raise UsageError(f"{checkpoint}: --form adapter: all weights were trained; leave it out for the model")
+    return folder
+
+
+def _write_adapter(adapter: Path, config: ExportConfig, report: Callable[[str], None], folder: Path) -> None:
+    copy_adapter(adapter, folder, DTYPES[config.dtype])
+    base = Base.noted(adapter)
+    report(f"the adapter is for {base.model} with {base.rows:,} rows of embeddings; README.md says how it gets them")
+
+
+def _adapted(config: ExportConfig, checkpoint: Path) -> Any:
+    """The model that an adapter was trained on, with the adapter in it.
+
+    Raises: UsageError where that model is not there; OtherBuild where it is another.
+    """
+    noted = Base.noted(checkpoint)
+    if config.base or not (checkpoint.parent / RUN_NAME).is_file():
+        model: Any = load_weights(config.base or noted.model)
+    else:
+        model = _base_of_run(checkpoint.parent)
+    cast_weights(model, DTYPES[noted.weights])
+    put_adapter(model, checkpoint)
+    return model
+
+
+def _write_merged(model: Any, dtype: torch.dtype, folder: Path) -> None:
+    write_merged(folder, model, dtype)
 
 
 def _in_file_order(checkpoint: Path) -> bool:
@@ -146,7 +192,11 @@ def _say_what_rounding_takes(
     base = _load_base(config, checkpoint, report)
     if base is None:
         return
-    cosine = _cosine(pairs(base), DTYPES[config.dtype])
+    _say_cosine(pairs(base), config, report)
+
+
+def _say_cosine(pairs: Iterable[tuple[Tensor, Tensor]], config: ExportConfig, report: Callable[[str], None]) -> None:
+    cosine = _cosine(pairs, DTYPES[config.dtype])
     line = f"in {config.dtype} the update has a cosine of {cosine:.4f} with the one that was learnt"
     report(line if cosine >= MIN_COSINE else f"warning: {line}: much of it rounds away; --dtype float32 keeps it")
 
@@ -161,9 +211,18 @@ def _load_base(config: ExportConfig, checkpoint: Path, report: Callable[[str], N
             "warning: no run beside this checkpoint says what it began with; give --base to learn what rounding takes"
         )
         return None
+    return _base_of_run(run)
+
+
+def _base_of_run(run: Path) -> Any:
+    """The model that a run began with, with the type of frozen weights but in float32."""
     identity = read_run(run)
     if identity["model"] != TINY_LLAMA:
-        return load_weights(identity["model"], trust_remote_code=False)
+        model = load_weights(identity["model"], trust_remote_code=False)
+        if identity.get("lora") and identity["weights"] != "float32":
+            cast_weights(model, DTYPES[identity["weights"]])
+            cast_weights(model, torch.float32)
+        return model
     build = reopen_store(run, identity["data_fingerprint"]).tokenizer
     names = {field for field in ModelConfig.__dataclass_fields__ if field in identity}
     tokenizer = add_markers(build, identity["markers"], identity["marker_text"])

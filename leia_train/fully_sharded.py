@@ -39,6 +39,11 @@ class FullySharded:
         self._parts: Parts | None = None
 
     @property
+    def described(self) -> Mapping[str, Any]:
+        """The options say all."""
+        return {}
+
+    @property
     def model(self) -> Any:
         """FSDP2 hooks into the modules themselves."""
         return self.token_loss

@@ -83,7 +83,7 @@ class TokenLoss(nn.Module):
 
     def _vocabulary_size(self) -> int:
         output = self.model.get_output_embeddings()  # whose weight is empty where DeepSpeed has not gathered it
-        return int(getattr(output, "out_features", None) or output.weight.shape[0])
+        return int(getattr(output, "out_features", None) or len(table_of(output)))
 
     def _losses(self, states_NH: Tensor, targets_N: Tensor) -> Tensor:
         logits = self.model.get_output_embeddings()(states_NH)
@@ -95,6 +95,12 @@ class TokenLoss(nn.Module):
             outside = torch.tensor(self.excluded_ids, device=logits.device)
             logits = logits.index_fill(-1, outside, float("-inf"))
         return cross_entropy(logits, targets_N, reduction="none")
+
+
+def table_of(embeddings: Any) -> nn.Parameter:
+    """The weight (V, H) of input or output embeddings, also of those that PEFT wrapped, which would make a copy of it."""
+    weight: nn.Parameter = getattr(embeddings, "original_module", embeddings).weight
+    return weight
 
 
 def default_chunk(vocabulary_size: int, gpu_bytes: int) -> int:

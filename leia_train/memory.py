@@ -1,8 +1,8 @@
 """From a model's sizes and a run's options to the memory that a process needs on its device, by what for.
 
-Weights, gradients and the optimizer's state are counted; what is kept of a layer for the backward pass is counted tensor by
-tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md, bench_step.py) and with bytes
-counted on a CPU (bench_activations.py).
+Weights are counted, and gradients and the optimizer's state of those that are trained; what is kept of a layer for the backward
+pass is counted tensor by tensor as transformers' Llama keeps it, and compared with measured peaks (benchmarks/README.md,
+bench_step.py) and with bytes counted on a CPU (bench_activations.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from leia_train.config import TrainConfig
-from leia_train.loss import default_chunk
+from leia_train.loss import default_chunk, table_of
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10
@@ -78,7 +78,7 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     attention its queries, keys, values and output; the feed-forward part four vectors of its width, two where it has no gate.
     Experts keep three, and what they take and give, each for itself, in the type of the weights, in which they are computed.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     norms = 2 * sizes.hidden * (stream + product if sizes.has_fused_norms else _FLOAT32 + stream + product)
     attention = product * (3 * sizes.heads + 4 * sizes.key_heads)
@@ -92,6 +92,11 @@ def layer_bytes(sizes: LayerSizes, config: TrainConfig) -> float:
     return kept * (_COMPILED_SHARE if config.model.compile else 1)
 
 
+def _product_bytes(config: TrainConfig) -> int:
+    """Of a number that is multiplied."""
+    return _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+
+
 def input_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
     """A layer's input for a token."""
     return sizes.hidden * (_FLOAT32 if config.model.weights == "float32" else _BFLOAT16)
@@ -99,7 +104,7 @@ def input_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
 
 def product_bytes(sizes: LayerSizes, config: TrainConfig) -> int:
     """What selective checkpointing keeps of a layer for a token besides its input: what its matrices and its attention give."""
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     attention = product * (sizes.hidden + 2 * sizes.heads + 2 * sizes.key_heads)
     if sizes.experts:
         stream = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
@@ -133,7 +138,7 @@ def host_bytes(config: TrainConfig, model: Any) -> int:
 
 def score_bytes(config: TrainConfig, model: Any) -> int:
     """What attention without a kernel keeps of each pair of a row's tokens: scores in two types, and the product's operand."""
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     pairs = config.optimization.micro_batch * config.data.max_length**2
     heads = int(getattr(model.config, "num_attention_heads", 0) or 1)
     layers = layer_sizes(model).layers if config.model.activation_checkpointing == "none" else 1
@@ -143,27 +148,35 @@ def score_bytes(config: TrainConfig, model: Any) -> int:
 def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
+    Frozen weights have neither gradients nor state; in float32 they are multiplied as copies in bfloat16, which are kept as long
+    as activations are. Where all weights are trained such copies are not counted: the peaks that were measured are within a
+    tenth without them.
     `gpu_bytes` is the memory of its GPU, or 0.
     """
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in model.parameters()) - trained
+    frozen_size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    size = _FLOAT32 if frozen else frozen_size
     sizes = layer_sizes(model)
     tokens = config.optimization.micro_batch * config.data.max_length
-    vocabulary = len(model.get_input_embeddings().weight)
+    vocabulary = len(table_of(model.get_input_embeddings()))
     parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
     shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
     chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
     parts = {
-        "weights": -(-weights * size // parts_of),
-        "gradients": -(-weights * size // parts_of),
-        "optimizer": -(-weights * 2 * _FLOAT32 // shares),
+        "weights": -(-(trained * size + frozen * frozen_size) // parts_of),
+        "gradients": -(-trained * size // parts_of),
+        "optimizer": -(-trained * 2 * _FLOAT32 // shares),
         "activations": activation_bytes(sizes, config),
         "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
     }
+    if frozen and frozen_size != _product_bytes(config):  # of layers that the backward pass is not yet through with
+        kept_of_all = config.model.activation_checkpointing == "none"
+        parts["copies"] = frozen * _BFLOAT16 // (1 if kept_of_all else max(sizes.layers, 1))
     if config.model.attention == "eager":
         parts["scores"] = score_bytes(config, model)
-    if config.model.weights == "bfloat16" and config.model.rounding == "kahan":
-        parts["rounding"] = -(-weights * _BFLOAT16 // shares)
+    if size == _BFLOAT16 and config.model.rounding == "kahan":
+        parts["rounding"] = -(-trained * _BFLOAT16 // shares)
     if parts_of > 1:
         parts["gathered"] = gathered_bytes(config, model)
     return parts
@@ -173,11 +186,11 @@ def gathered_bytes(config: TrainConfig, model: Any) -> int:
     """What is whole for a while of a model in parts: the embeddings and their gradients, and two layers (one is fetched while
     the other is computed) with one's gradients, which are summed in float32.
     """
-    product = _FLOAT32 if config.model.dtype == "float32" else _BFLOAT16
+    product = _product_bytes(config)
     size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
     weights = sum(parameter.numel() for parameter in model.parameters())
     output = model.get_output_embeddings()
-    tables = [model.get_input_embeddings().weight, *(() if output is None else (output.weight,))]
+    tables = [table_of(made) for made in (model.get_input_embeddings(), output) if made is not None]
     embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
     layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
     return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))

@@ -241,6 +241,11 @@ def _check_place(where: str) -> None:
     path = Path(where)
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise UsageError(
+                    f"--model {where}: is an adapter (LoRA), not a model; leia-train export makes one of both, as is in a "
+                    "run's checkpoint-final"
+                )
             raise UsageError(f"--model {where}: no config.json in it; give a folder in Hugging Face form")
         if (path / COMPLETE_NAME).is_file():
             verify_checkpoint(path)

@@ -143,9 +143,18 @@ class MarkerRows:
     Adam divides a gradient by its size, so a larger one changes nothing; the rows' own rate stretches their step instead.
     """
 
-    def __init__(self, weights: Iterable[Tensor], marker_ids: tuple[int, ...], held: Held = sharding):
+    def __init__(
+        self,
+        weights: Iterable[Tensor],
+        marker_ids: tuple[int, ...],
+        held: Held = sharding,
+        *,
+        beside: Iterable[Tensor] | None = None,
+    ):
+        """`beside`: where the weights are the markers' rows alone, the tables in whose place they stand."""
         self.held = held
         self.weights = [weight for weight in weights if len(held.shape_of(weight)) == 2]
+        self.beside = self.weights if beside is None else list(beside)
         self.ids = marker_ids
         self.start = self._now()
 
@@ -180,7 +189,7 @@ class MarkerRows:
 
     def movement(self) -> float:
         """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
-        typical = torch.stack([self._spread(weight) for weight in self.weights])
+        typical = torch.stack([self._spread(weight) for weight in self.beside])
         moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
         return float((moved / typical.clamp_min(1e-12)).max())
 

@@ -58,6 +58,10 @@ class Parallelism(Protocol):
         """Whether each process has a part of the weights: also forward passes are calls of all together then."""
 
     @property
+    def described(self) -> Mapping[str, Any]:
+        """What the run's description says of the model besides the options, once it is loaded."""
+
+    @property
     def held(self) -> Held:
         """What this process has of the model's tensors."""
 

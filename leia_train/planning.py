@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from leia_beam.console import Tell
-from leia_beam.errors import UsageError
+from leia_beam.errors import MissingResource, UsageError
 from leia_train.attention import candidates
 from leia_train.checkpoints import FINAL_NAME, is_whole, newest_checkpoint
 from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
 from leia_train.gpus import Gpu, gpu_here, parse_gpus
+from leia_train.lora import add_adapter
+from leia_train.lora import describe as describe_adapter
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import host_bytes, memory_bytes
 from leia_train.mixture import MixedPlan
@@ -34,6 +36,7 @@ from leia_train.speed import flops_per_token
 from leia_train.tracking import choose_tracker
 
 _GIB = 1 << 30
+_OFFERED_RANK = 16
 
 
 def describe(
@@ -134,9 +137,10 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
     """What the model is, the kernel, and the memory and time of a process."""
     model = planned_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
+    trained = f"; lora: {describe_adapter(model)}" if config.model.lora else ""
     is_cuda = config.run.device == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if is_cuda else "cpu")
-    yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}"
+    yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}{trained}"
     if gpu is None:
         choices = candidates(config.model.attention, device, config.model.dtype, compiled=config.model.compile)
         yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
@@ -150,6 +154,8 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
         yield f"main memory   {_shown(waiting)} a process: inputs of blocks, which wait there for the backward pass"
     if gpu is not None:
         yield from _fit(config, model, gpu, total)
+        if not config.model.lora and not fits(total, gpu):
+            yield from _fit_adapters(config, plan.store.tokenizer, tokenizer, gpu)
         yield from _time(config, model, gpu, plan)
     flops = flops_per_token(model, _mean_segment(plan)) * config.data.max_length * config.optimization.batch
     yield (
@@ -176,6 +182,30 @@ def _fit(config: TrainConfig, model: Any, gpu: Gpu, total_bytes: int) -> Iterato
         )
 
 
+def _fit_adapters(
+    config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer, gpu: Gpu
+) -> Iterator[str]:
+    """What adapters would take instead, where PEFT is here to count them and they fit."""
+    weights = "bfloat16" if config.model.dtype == "bfloat16" else "float32"
+    settings = replace(config.model, lora=_OFFERED_RANK, weights=weights)
+    other = replace(config, model=settings, run=replace(config.run, shard_model=False))
+    try:
+        model = planned_model(other, build, tokenizer)
+    except (MissingResource, UsageError):
+        return
+    found = cheapest_fit(other, model, gpu)
+    if fits(found.size_bytes, gpu):
+        flags = [
+            f"--lora {_OFFERED_RANK}",
+            *(["--weights bfloat16"] if weights != config.model.weights else []),
+            *found.flags,
+        ]
+        yield (
+            f"other way     {' '.join(flags)} takes about {_shown(found.size_bytes)}, and is another training: "
+            f"{describe_adapter(model)}"
+        )
+
+
 def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterator[str]:
     """About how long it takes."""
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
@@ -186,10 +216,11 @@ def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterato
         config, model, gpu, steps=steps, processes=config.run.nproc, mean_segment=_mean_segment(plan)
     )
     tokens = steps * config.optimization.batch * config.data.max_length
+    measured = f"measured at 1 B on an H200{', training all weights' if config.model.lora else ''}"
     faster = "" if config.model.compile else "; --compile is about 1.4 times as fast"
     yield (
         f"time          about {seconds / 3600:,.1f} h on {config.run.nproc} x {gpu.name}, {tokens / seconds:,.0f} tokens/s, "
-        f"at {share_of_peak(config):.0%} of the peak (measured at 1 B on an H200){faster}; what processes tell each other "
+        f"at {share_of_peak(config):.0%} of the peak ({measured}){faster}; what processes tell each other "
         "is not counted"
     )
 
@@ -212,7 +243,10 @@ def _shown(size_bytes: int) -> str:
 
 
 def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
-    """The model without its weights, with rows for the markers."""
+    """The model without its weights, with rows for the markers, and adapters where they are trained."""
     if config.model.model != TINY_LLAMA:
         check_model(config.model.model, build, tokenizer)
-    return unfilled_model(config.model.model, config.model, build, tokenizer, config.data.max_length)
+    model = unfilled_model(config.model.model, config.model, build, tokenizer, config.data.max_length)
+    if config.model.lora:
+        add_adapter(model, config.model, tokenizer.marker_ids, config.optimization.seed)
+    return model

@@ -15,10 +15,11 @@ from leia_beam.errors import MissingResource, UsageError
 from leia_train.activations import ActivationOffload, hidden_size
 from leia_train.attention import candidates, implementation_of, pair_bytes, settle
 from leia_train.checkpoints import Checkpoint, load_more, newest_checkpoint, step_name
-from leia_train.config import TrainConfig
+from leia_train.config import NOT_IN_PARTS, TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
 from leia_train.fully_sharded import FullySharded
 from leia_train.liger import apply_liger
+from leia_train.lora import trained_rows
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
 from leia_train.metrics import MetricsLog, StepMetrics
@@ -26,7 +27,7 @@ from leia_train.mixture import MixedPlan
 from leia_train.model import embedding_weights
 from leia_train.opening import OpenedData, make_plan
 from leia_train.optimizer import MarkerRows
-from leia_train.parallelism import Parallelism
+from leia_train.parallelism import Held, Parallelism
 from leia_train.processes import on_main, summed
 from leia_train.replicated import Replicated
 from leia_train.runs import StopRequest
@@ -99,9 +100,7 @@ def prepare(
     steps = plan.steps(config.optimization.steps, config.optimization.batch)
     _say_what_runs(report, plan, checkpoint, config.optimization.steps, steps, config.optimization.batch)
     _settle_loss(config, accelerator, parallelism, build.vocabulary_size, tokenizer, report)
-    marker_rows = None
-    if tokenizer.marker_ids is not None:
-        marker_rows = MarkerRows(embedding_weights(loss.model), tokenizer.marker_ids, parallelism.held)
+    marker_rows = _marker_rows(config, loss.model, tokenizer, parallelism.held)
     parallelism.begin(checkpoint)
     if checkpoint is not None:
         more = load_more(checkpoint)
@@ -129,6 +128,16 @@ def prepare(
     )
 
 
+def _marker_rows(config: TrainConfig, model: Any, tokenizer: CheckpointTokenizer, held: Held) -> MarkerRows | None:
+    """In the embeddings, or beside them where those are frozen."""
+    if tokenizer.marker_ids is None:
+        return None
+    if not config.model.lora:
+        return MarkerRows(embedding_weights(model), tokenizer.marker_ids, held)
+    rows, tables = zip(*trained_rows(model), strict=True)
+    return MarkerRows(rows, tuple(range(len(tokenizer.marker_ids))), held, beside=tables)
+
+
 def to_keep(run: Run) -> dict[str, torch.Tensor]:
     """What a checkpoint keeps besides the model and the optimizer."""
     more = {} if run.marker_rows is None else {MARKER_START: run.marker_rows.start}
@@ -140,13 +149,18 @@ def to_keep(run: Run) -> dict[str, torch.Tensor]:
 def _parallelism(
     config: TrainConfig, accelerator: Accelerator, sharding: Sharding | ZeroSettings | None, report: Report
 ) -> Parallelism:
-    """How the processes share the model."""
+    """How the processes share the model.
+
+    Raises: UsageError for adapters on a model in parts.
+    """
     if sharding is not None and accelerator.num_processes == 1:
         asked = "--shard-model" if isinstance(sharding, Sharding) else "DeepSpeed"
         report(f"warning: {asked}: one process holds the whole model; give --nproc, or a launcher's processes")
         sharding = None
     if sharding is None:
         return Replicated(config, accelerator)
+    if config.model.lora:  # which accelerate's configuration may ask for, too
+        raise UsageError(f"--lora {config.model.lora}: must be {NOT_IN_PARTS}")
     if isinstance(sharding, Sharding):
         return FullySharded(config, accelerator, sharding)
     return Zero3(config, accelerator, sharding)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim import Optimizer
 from leia_train import sharding
 from leia_train.checkpoints import Checkpoint, OptimizerState, load_training, save_checkpoint
 from leia_train.config import TrainConfig
+from leia_train.lora import Base, add_adapter, describe, read_adapter, write_alone, write_whole
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model
@@ -30,11 +32,14 @@ from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import names_of
 from leia_train.shares import Shares
 
+_LOW_RATE = 2e-5
+
 
 class Replicated:
     """`parallelism.Parallelism` with whole weights."""
 
     sharded = False
+    base: Base | None = None
     held: Held = sharding
     token_loss: TokenLoss
     model: Any
@@ -45,6 +50,11 @@ class Replicated:
         self._accelerator = accelerator
         self._shares: Shares | None = None
 
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """What an adapter is trained on, which is in no checkpoint."""
+        return {} if self.base is None else {"base": asdict(self.base)}
+
     def load(
         self,
         build: BuildTokenizer,
@@ -52,15 +62,32 @@ class Replicated:
         checkpoint: Checkpoint | None,
         report: Callable[[str], None],
     ) -> TokenLoss:
-        """Every process reads the whole model."""
-        config = self._config
-        source = config.model if checkpoint is None else replace(config.model, model=str(checkpoint.path))
+        """Every process reads the whole model, also where a checkpoint has an adapter alone."""
+        config, source = self._config, self._config.model
+        if checkpoint is not None and not source.lora:
+            source = replace(source, model=str(checkpoint.path))
         loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
         for warning in loaded.warnings:
             report(f"warning: {warning}")
         self.token_loss = self.model = TokenLoss(loaded.model)
+        if source.lora:
+            add_adapter(loaded.model, source, tokenizer.marker_ids, config.optimization.seed)
         self.token_loss.model.to(self._accelerator.device)
+        if source.lora:
+            self._settle_adapter(checkpoint, report)
         return self.token_loss
+
+    def _settle_adapter(self, checkpoint: Checkpoint | None, report: Callable[[str], None]) -> None:
+        """The adapter as a checkpoint has it, if any; what it is trained on."""
+        if checkpoint is not None:
+            read_adapter(self.token_loss.model, checkpoint.path)
+        self.base = Base.of(self.token_loss.model, self._config.model)
+        report(f"lora: {describe(self.token_loss.model)}")
+        rate = self._config.optimization.learning_rate
+        if rate < _LOW_RATE:
+            report(
+                f"warning: --learning-rate {rate:g} is one for all weights; adapters take about ten times that, 1e-4 or so"
+            )
 
     def without_backward(self) -> AbstractContextManager[None]:
         """Nothing is gathered."""
@@ -76,7 +103,7 @@ class Replicated:
         self.optimizer = make_optimizer(
             self.model,
             config.optimization,
-            weights=config.model.weights,
+            weights="float32" if config.model.lora else config.model.weights,
             rounding=config.model.rounding,
             mine=None if self._shares is None else self._shares.mine(),
         )
@@ -124,12 +151,17 @@ class Replicated:
         else:
             state = self.optimizer.state_dict()["state"]
         model = self.token_loss.model
-        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, (state, step), more))
+        write = None if self.base is None else partial(write_alone, model=model, base=self.base, tokenizer=tokenizer)
+        on_main(
+            self._accelerator,
+            lambda: save_checkpoint(output, name, model, tokenizer, (state, step), more, write),
+        )
 
     def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
-        """As transformers writes it."""
+        """As transformers writes it, or the adapter put into it."""
         model = self.token_loss.model
-        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None))
+        write = None if self.base is None else partial(write_whole, model=model, base=self.base, tokenizer=tokenizer)
+        on_main(self._accelerator, lambda: save_checkpoint(output, name, model, tokenizer, None, None, write))
 
 
 def place_gradients(model: nn.Module, accelerator: Accelerator) -> None:

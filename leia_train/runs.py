@@ -52,6 +52,7 @@ _CODE_MODULES = (
         "entity_filter",
         "fully_sharded",
         "insertion",
+        "lora",
         "loss",
         "markers",
         "mix_sources",
@@ -71,7 +72,8 @@ _CODE_MODULES = (
         "schedule",
         "sharded_model",
     ),
-    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "updates", "zero3", "zero3_parts"),
+    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "token_rows", "updates"),
+    *("zero3", "zero3_parts"),
 )
 
 
@@ -175,9 +177,9 @@ def read_run(output: Path) -> dict[str, Any]:
     return identity
 
 
-def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+def write_run(output: Path, identity: Mapping[str, Any], versions: Mapping[str, str], **more: Any) -> None:
     """Note what the run is, once all of it was checked."""
-    write_json(output / RUN_NAME, {"identity": dict(identity), "versions": dict(versions)})
+    write_json(output / RUN_NAME, {"identity": dict(identity), "versions": dict(versions), **more})
 
 
 def write_status(output: Path, status: str, step: int, checkpoint: Path, **more: Any) -> None:

@@ -86,7 +86,7 @@ def save_distributed(
     step, more = training
 
     def finish(folder: Path, final: Path) -> None:
-        _write_configuration(folder, model, held)
+        write_configuration(folder, model, held)
         write_tokenizer(folder, tokenizer)
         write_step(folder, step)
         write_more(folder, more)
@@ -168,7 +168,7 @@ def save_model(
         _together(accelerator, lambda: _write_whole(temporary, model, accelerator, max_bytes, held))
 
         def finish() -> None:
-            _write_configuration(temporary, model, held)
+            write_configuration(temporary, model, held)
             write_tokenizer(temporary, tokenizer)
             finish_folder(temporary, final)
 
@@ -232,10 +232,13 @@ def _writer(folder: Path, state: Mapping[str, Tensor], processes: int) -> Huggin
     return HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
 
 
-def _write_configuration(folder: Path, model: Any, held: Held) -> None:
-    """config.json and generation_config.json as save_pretrained writes them, and the code of a model that brings its own."""
+def write_configuration(folder: Path, model: Any, held: Held = sharding, dtype: torch.dtype | None = None) -> None:
+    """config.json and generation_config.json as save_pretrained writes them, and the code of a model that brings its own.
+
+    `dtype`: the type that config.json names, where it is not that of the model's weights.
+    """
     config = model.config
-    config.dtype = str(held.numbers(next(model.parameters())).dtype).removeprefix("torch.")
+    config.dtype = str(dtype or held.numbers(next(model.parameters())).dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
         from transformers.dynamic_module_utils import custom_object_save

@@ -155,13 +155,17 @@ def _clear(config: TrainConfig, output: Path) -> None:
 def _begin(run: Run, identity: Mapping[str, Any], tracker: str | None) -> None:
     """Note what the run is, once all of it was checked, and open its logs."""
     (run.output / STATUS_NAME).unlink(missing_ok=True)
-    write_run(run.output, identity, _versions())
+    write_run(run.output, identity, _versions(run.config), **run.parallelism.described)
     run.log = MetricsLog(run.output, run.step)
     run.tracking = Tracking(tracker, run.output, identity, run.report)
 
 
-def _versions() -> dict[str, str]:
+def _versions(config: TrainConfig) -> dict[str, str]:
     modules = {"torch": torch, "transformers": transformers, "accelerate": accelerate}
+    if config.model.lora:
+        import peft
+
+        modules["peft"] = peft
     return {name: str(module.__version__) for name, module in modules.items()}
 
 

@@ -152,6 +152,11 @@ class Zero3:
             "torch_autocast": {"enabled": config.model.dtype == "bfloat16", "dtype": "bfloat16"},
         }
 
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The options say all."""
+        return {}
+
     def load(
         self,
         build: BuildTokenizer,

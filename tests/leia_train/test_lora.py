@@ -1,0 +1,513 @@
+"""Adapters and the markers' rows are trained, nothing else; PEFT reads them; what is merged computes the same."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from interrupting import Killed, kill_at, steps, weights
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, inject_adapter_in_model
+from safetensors.torch import load_file
+from test_processes import ROOT, environment, same_training
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
+from leia_train import lora
+from leia_train.cli import main
+from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
+from leia_train.lora import Base, add_adapter, describe, fingerprint, put_adapter, read_adapter, trained_weights
+from leia_train.loss import TokenLoss
+from leia_train.memory import memory_bytes
+from leia_train.metrics import read_metrics
+from leia_train.speed import flops_per_token
+from leia_train.token_rows import use_rows_alone
+
+RESERVED = ("Ā", "ā")
+"""Two of the tokenizer's bytes that no text of the shards has."""
+KINDS = [(tied, markers) for tied in (True, False) for markers in ("special", "reserved")]
+FLAGS = ("--lora", 4, "--activation-checkpointing", "full", "--activation-offload")
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{'tied' if kind[0] else 'untied'}-{kind[1]}")
+def trained(request, tmp_path_factory, tokenizer_folder, shards):
+    """The folder of a model, a run that trained adapters on it, its markers' ids, and whether its embeddings are tied."""
+    tied, markers = request.param
+    folder = tmp_path_factory.mktemp("lora")
+    base = make_base(folder / "base", tokenizer_folder, tied)
+    flags = ["train", "--shards", shards, "--output", folder / "run", "--model", base, "--device", "cpu", "--quiet"]
+    flags += ["--max-length", 24, "--batch", 4, "--steps", 5, "--learning-rate", 1e-2, "--save-every", 2, *FLAGS]
+    flags += [
+        "--markers",
+        markers,
+        *(("--marker-text", *RESERVED) if markers == "reserved" else ()),
+        "--tracker",
+        "none",
+    ]
+    assert main([str(flag) for flag in flags]) == 0
+    ids = json.loads((folder / "run/checkpoint-final/leia_markers.json").read_text())["marker_ids"]
+    return base, folder / "run", ids, tied
+
+
+def make_base(folder, tokenizer_folder, tied, seed=3):
+    """A small Llama with the shards' tokenizer."""
+    make_llama(tied, seed).save_pretrained(folder)
+    shutil.copy(tokenizer_folder / "tokenizer.json", folder)
+    return folder
+
+
+def make_llama(tied, seed=3, rows=330):
+    """One layer; the output embeddings are the input's or others."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=rows, num_key_value_heads=1, tie_word_embeddings=tied, initializer_range=0.2, **sizes)
+    )
+
+
+def logits_of(model):
+    """Of a few tokens, markers among them."""
+    ids = torch.tensor([[0, 5, 330 % len(model.get_input_embeddings().weight), 17, 256, 257, 9]])
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+
+
+def test_only_adapters_and_the_rows_of_the_markers_change(trained):
+    """All else of the whole model is the base bit for bit; a checkpoint to resume from has nothing of the base."""
+    base, run, ids, tied = trained
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, run / "checkpoint-final"))
+    assert set(before) == set(after) and ("lm_head.weight" in after) == (not tied)
+    for name, weight in after.items():
+        if "embed_tokens" in name or "lm_head" in name:
+            others = [row for row in range(len(before[name])) if row not in ids]
+            assert torch.equal(weight[others], before[name][others]), name
+            mean = before[name][others].double().mean(dim=0).float()
+            assert all(not torch.allclose(weight[row], mean, atol=1e-3) for row in ids), name
+        else:
+            assert torch.equal(weight, before[name]) == ("proj" not in name), name
+    kept = load_file(run / "checkpoint-00000004/adapter_model.safetensors")
+    assert len(kept) == 2 * 7 + 1 + (not tied) and {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert max(tensor.numel() for tensor in kept.values()) == 4 * 32
+    assert not (run / "checkpoint-00000004/config.json").exists()
+
+
+def test_peft_loads_the_adapter_and_computes_what_the_whole_model_does(trained):
+    """In both ways of its README; PEFT's own merge gives the same weights."""
+    base, run, ids, _ = trained
+    final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
+    expected, adapter = logits_of(final), run / "checkpoint-final/adapter"
+    alone = AutoModelForCausalLM.from_pretrained(base)
+    rows = Base.noted(adapter).rows
+    assert rows == max(330, *(token + 1 for token in ids))
+    if alone.get_input_embeddings().num_embeddings < rows:
+        alone.resize_token_embeddings(rows, mean_resizing=False)
+    found = PeftModel.from_pretrained(alone, adapter)
+    torch.testing.assert_close(logits_of(found), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        logits_of(AutoPeftModelForCausalLM.from_pretrained(adapter)), expected, rtol=0, atol=1e-5
+    )
+    for name, weight in found.merge_and_unload().state_dict().items():
+        torch.testing.assert_close(weight, final.state_dict()[name], rtol=0, atol=1e-6, msg=name)
+    assert (
+        AutoTokenizer.from_pretrained(adapter).get_vocab()
+        == AutoTokenizer.from_pretrained(run / "checkpoint-final").get_vocab()
+    )
+
+
+def test_a_checkpoint_is_exported_whole_and_as_an_adapter(trained, tmp_path, capsys):
+    """The last one with a step more than the exported one; in bfloat16 with its cosine; the adapter with what it needs."""
+    base, run, _, _ = trained
+    step = run / "checkpoint-00000004"
+    assert main(["export", str(step), "--output", str(tmp_path / "whole")]) == 0
+    expected = logits_of(AutoPeftModelForCausalLM.from_pretrained(step))
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype="auto")
+    torch.testing.assert_close(logits_of(found), expected, rtol=0, atol=1e-5)
+    assert found.dtype == torch.float32
+    said = {}
+    for name, source in (("step", step), ("final", run)):
+        capsys.readouterr()
+        assert main(["export", str(source), "--output", str(tmp_path / name), "--dtype", "bfloat16"]) == 0
+        said[name] = float(re.search(r"has a cosine of (\d\.\d+)", capsys.readouterr().err)[1])
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="auto").dtype == torch.bfloat16
+    assert said["step"] == pytest.approx(said["final"], abs=0.01) and said["step"] > 0.9
+    assert (
+        main(["export", str(run), "--output", str(tmp_path / "adapter"), "--form", "adapter", "--dtype", "float16"])
+        == 0
+    )
+    rows = Base.noted(step).rows
+    assert f"the adapter is for {base} with {rows} rows of embeddings" in capsys.readouterr().err
+    assert f"must have {rows} rows" in (tmp_path / "adapter/README.md").read_text()
+    made = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
+    torch.testing.assert_close(logits_of(made), logits_of(final), rtol=0, atol=1e-2)
+    kinds = {tensor.dtype for tensor in load_file(tmp_path / "adapter/adapter_model.safetensors").values()}
+    assert kinds == {torch.float16}
+
+
+def test_an_adapter_is_exported_without_its_run_and_with_its_own_base_alone(
+    trained, tmp_path, tokenizer_folder, capsys
+):
+    """What it notes is found; another model is refused, given or found (exit 6)."""
+    _, run, _, tied = trained
+    copy = shutil.copytree(run / "checkpoint-00000004", tmp_path / "alone/checkpoint")
+    assert main(["export", str(copy), "--output", str(tmp_path / "whole")]) == 0
+    other = make_base(tmp_path / "other", tokenizer_folder, tied, seed=4)
+    for source in (copy, run / "checkpoint-00000004"):
+        assert main(["export", str(source), "--base", str(other), "--output", str(tmp_path / "x")]) == 6
+        assert "with other weights" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_a_run_says_what_is_trained_how_much_moved_and_what_on(trained):
+    """The share is of the weights that are trained; the base's fingerprint is in the run's description."""
+    _, run, _, _ = trained
+    moved = [record["moved_share"] for record in read_metrics(run) if record.get("moved_share") is not None]
+    assert len(moved) == 3 and all(0.8 < share <= 1 for share in moved)
+    described = json.loads((run / "_run.json").read_text())
+    assert described["base"] == json.loads((run / "checkpoint-00000004/leia_base.json").read_text())
+    assert described["identity"]["lora"] == 4 and "peft" in described["versions"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_rows_alone_compute_what_peft_does_with_whole_tables(tied, kind):
+    """Losses and gradients, of embeddings that are scaled too; the chunked loss is the one of the model's own logits."""
+    losses, gradients = {}, {}
+    for ours in (False, True):
+        model = make_llama(tied) if kind == "llama" else make_gemma(tied)
+        names = ["model.embed_tokens", *([] if tied else ["lm_head"])]
+        settings = LoraConfig(
+            r=2, target_modules="all-linear", trainable_token_indices={name: [7, 3] for name in names}
+        )
+        torch.manual_seed(1)
+        inject_adapter_in_model(settings, model)
+        if ours:
+            use_rows_alone(model)
+        ids = torch.tensor([[3, 7, 1, 3, 9, 7, 7, 2]])
+        for chunked in (True, False):
+            loss = TokenLoss(model, chunk_tokens=3, chunked=chunked)(ids, torch.arange(8)[None], ids)
+            model.zero_grad()
+            loss.sum().backward()
+            losses[ours, chunked] = loss.detach()
+            gradients[ours, chunked] = {n: w.grad for n, w in model.named_parameters() if w.grad is not None}
+    assert any("trainable_tokens_delta" in name for name in gradients[True, True])
+    for key, found in gradients.items():
+        torch.testing.assert_close(losses[key], losses[False, False])
+        assert set(found) == set(gradients[False, False])
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, gradients[False, False][name], msg=f"{key} {name}")
+
+
+def make_gemma(tied):
+    """A small Gemma 3, which multiplies its embeddings."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(3)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(vocab_size=40, num_key_value_heads=1, tie_word_embeddings=tied, pad_token_id=0, **sizes)
+    )
+
+
+def test_losses_fall(arguments, tmp_path, tokenizer_folder):
+    """With adapters and the markers' rows alone."""
+    base = make_base(tmp_path / "base", tokenizer_folder, tied=False)
+    flags = ("--steps", 30, "--learning-rate", 2e-2, "--batch", 8, "--max-length", 48, "--save-every", 0, "--lora", 8)
+    assert main(arguments("--model", base, *flags)) == 0
+    losses = [record["loss"] for record in read_metrics(tmp_path / "run") if "loss" in record]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("flags", [(), ("--lora-dropout", 0.3, "--marker-learning-rate", 0.1)])
+def test_a_killed_run_goes_on_bit_for_bit(arguments, tmp_path, monkeypatch, flags, tokenizer_folder):
+    """Killed at any step; dropout is drawn again as it was."""
+    base = make_base(tmp_path / "base", tokenizer_folder, tied=True)
+    given = ("--model", base, "--lora", 4, *flags)
+    whole = tmp_path / "whole"
+    assert main(arguments(*given, output=whole)) == 0
+    for killed_at in (1, 3):
+        run = tmp_path / f"run-{killed_at}"
+        with monkeypatch.context() as patch:
+            kill_at(patch, killed_at)
+            with pytest.raises(Killed):
+                main(arguments(*given, output=run))
+        assert main(arguments(*given, output=run)) == 0
+        assert steps(run) == steps(whole) and weights(run) == weights(whole)
+        last = "checkpoint-00000003/adapter_model.safetensors"
+        assert (run / last).read_bytes() == (whole / last).read_bytes()
+
+
+def test_a_run_goes_on_with_the_model_that_it_began_with_alone(arguments, tmp_path, tokenizer_folder, capsys):
+    """A model that was replaced in its folder is refused (exit 6); one with its bytes elsewhere has another name (2)."""
+    base = make_base(tmp_path / "base", tokenizer_folder, tied=False)
+    flags = ("--model", base, "--lora", 4)
+    assert main(arguments(*flags, "--steps", 4)) == 0
+    for name in ("checkpoint-00000003", "checkpoint-final"):
+        shutil.rmtree(tmp_path / "run" / name)
+    make_llama(False, seed=4).save_pretrained(base)
+    assert main(arguments(*flags)) == 6
+    said = capsys.readouterr().err
+    assert "was trained on" in said and "give the model that training began with" in said
+    make_base(base, tokenizer_folder, tied=False)
+    assert main(arguments(*flags)) == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--share-optimizer",)])
+def test_two_processes_train_as_one(arguments, tmp_path, flags):
+    """The same losses, norms and weights within 1e-6."""
+    given = ("--batch", 4, "--micro-batch", 2, "--steps", 4, "--lora", 4, "--lora-dropout", 0.2)
+    for name, more in (("one", ()), ("two", ("--nproc", 2, *flags))):
+        command = [sys.executable, "-m", "leia_train", *arguments(*given, *more, output=tmp_path / name)]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=ROOT, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+    same_training(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_frozen_bfloat16_model_has_float32_adapters(arguments, tmp_path, tokenizer_folder, fresh_accelerator):
+    """Trained by AdamW without rounding; the whole model is summed in float32, and is exported from the same base."""
+    base = make_base(tmp_path / "base", tokenizer_folder, tied=True)
+    flags = ("--model", base, "--lora", 4, "--dtype", "bfloat16", "--weights", "bfloat16", "--steps", 3)
+    assert main(arguments(*flags)) == 0
+    run = tmp_path / "run"
+    for file in ("adapter_model.safetensors", "training/optimizer.safetensors"):
+        kinds = {tensor.dtype for tensor in load_file(run / "checkpoint-00000002" / file).values()}
+        assert kinds == {torch.float32}, file
+    final, before = load_file(run / "checkpoint-final/model.safetensors"), load_file(base / "model.safetensors")
+    norm = "model.norm.weight"
+    assert torch.equal(final[norm], before[norm].bfloat16().float())
+    query = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(final[query], final[query].bfloat16().float())
+    assert main(["export", str(run / "checkpoint-00000002"), "--output", str(tmp_path / "whole")]) == 0
+    step = load_file(tmp_path / "whole/model.safetensors")
+    assert torch.equal(step[norm], final[norm]) and not torch.equal(step[query], final[query])
+    assert main(["export", str(run), "--output", str(tmp_path / "b"), "--dtype", "bfloat16"]) == 0
+
+
+def test_kernels_recomputation_and_micro_batches_change_nothing(arguments, tmp_path):
+    """Losses of eager attention and of recomputed activations are those of sdpa."""
+    found = []
+    ways = [("--activation-checkpointing", "full"), ("--activation-checkpointing", "selective", "--activation-offload")]
+    for number, flags in enumerate([(), ("--attention", "eager"), ("--micro-batch", 1), *ways]):
+        output = tmp_path / str(number)
+        assert main(arguments("--lora", 4, *flags, output=output)) == 0
+        found.append([record["loss"] for record in read_metrics(output) if "loss" in record])
+    for losses in found[1:]:
+        assert losses == pytest.approx(found[0], rel=1e-5)
+
+
+def test_adapters_are_drawn_from_the_seed_and_change_nothing_at_first():
+    """The same ones for all arms of a study; a model without markers has no rows that are trained."""
+    made = [make_llama(True) for _ in range(3)]
+    for model, seed in zip(made, (1, 1, 2)):
+        torch.manual_seed(99)
+        add_adapter(model, ModelConfig(model="m", lora=2, lora_targets=("q_proj", "v_proj")), None, seed)
+    weights = [trained_weights(model) for model in made]
+    assert list(weights[0]) == [
+        f"base_model.model.model.layers.0.self_attn.{layer}.lora_{part}.weight"
+        for layer in ("q_proj", "v_proj")
+        for part in "AB"
+    ]
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]) and torch.equal(weight, weights[2][name]) == ("lora_B" in name)
+    assert torch.equal(logits_of(made[0]), logits_of(make_llama(True)))
+
+
+def test_a_fingerprint_is_of_the_frozen_weights_without_the_markers_rows():
+    """Trained weights and the markers' rows do not change it; any other number does."""
+    found = []
+    for change in ("", "trained", "row", "norm", "embedding", "type"):
+        model = make_llama(False)
+        with torch.no_grad():
+            if change == "row":
+                model.lm_head.weight[329] += 1
+            elif change == "norm":
+                model.model.norm.weight[3] += 1e-6
+            elif change == "embedding":
+                model.model.embed_tokens.weight[1, 1] *= -1
+        if change == "type":
+            model.bfloat16()
+        add_adapter(model, ModelConfig(model="m", lora=2), (328, 329), 1)
+        if change == "trained":
+            for weight in trained_weights(model).values():
+                weight.data += 1
+        found.append(fingerprint(model))
+    assert found[0] == found[1] == found[2] and len(set(found)) == 4
+
+
+def test_a_plan_counts_what_is_trained(arguments, capsys):
+    """The numbers of the real model; gradients and AdamW's moments are of those alone; frozen weights cost 4 operations."""
+    model = make_llama(False)
+    flops = flops_per_token(model, 10)
+    every = sum(weight.numel() for weight in model.parameters())
+    add_adapter(model, ModelConfig(model="m", lora=4), (328, 329), 1)
+    trained = sum(weight.numel() for weight in trained_weights(model).values())
+    layers = {
+        "q": (16, 16),
+        "k": (16, 8),
+        "v": (16, 8),
+        "o": (16, 16),
+        "gate": (16, 32),
+        "up": (16, 32),
+        "down": (32, 16),
+    }
+    assert trained == 4 * sum(map(sum, layers.values())) + 2 * 2 * 16
+    assert describe(model).startswith(f"{trained:,} of {every + trained:,} weights are trained (")
+    assert flops_per_token(model, 10) == flops - 2 * (every - 330 * 16) + 6 * trained
+    config = TrainConfig(
+        data=DataConfig(shards=("-",)),
+        model=ModelConfig(model="m", lora=4, weights="bfloat16", dtype="bfloat16"),
+        optimization=OptimizationConfig(),
+        run=RunConfig(output="-"),
+    )
+    parts = memory_bytes(config, model, 0)
+    assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (
+        2 * every + 4 * trained,
+        4 * trained,
+        8 * trained,
+    )
+    assert "copies" not in parts
+    copied = replace(config, model=ModelConfig(model="m", lora=4, dtype="bfloat16"))
+    assert memory_bytes(copied, model, 0)["copies"] == 2 * every
+    assert main(["plan", *arguments("--lora", 4, "--lora-targets", "q_proj")[1:]]) == 0
+    lines = capsys.readouterr().out
+    assert (
+        f"lora: {4 * (16 + 16) + 4 * 16} of " in lines and "adapters of 1 layers and 64 of the markers' rows" in lines
+    )
+
+
+def test_a_plan_that_does_not_fit_offers_adapters(arguments, tmp_path, tokenizer_folder, capsys):
+    """Last, and as another training."""
+    sizes = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 30, "num_attention_heads": 64}
+    config = LlamaConfig(vocab_size=330, num_key_value_heads=8, architectures=["LlamaForCausalLM"], **sizes)
+    config.save_pretrained(tmp_path / "large")
+    shutil.copy(tokenizer_folder / "tokenizer.json", tmp_path / "large")
+    flags = ("--model", tmp_path / "large", "--dtype", "bfloat16", "--gpus", "H100")
+    assert main(["plan", *arguments(*flags)[1:]]) == 0
+    said = capsys.readouterr().out
+    assert "does not fit" in said and re.search(
+        r"other way     --lora 16 --weights bfloat16.* is another training", said
+    )
+    assert main(["plan", *arguments(*flags, "--lora", 16)[1:]]) == 0
+    assert "with --weights bfloat16 it takes about" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--lora", 4, "--shard-model"), "--lora 4: must be 0 for a model in parts"),
+        (("--lora", -1), "--lora -1: must be 0 or above"),
+        (("--lora-alpha", 4), "--lora-alpha 4: must be left out without --lora"),
+        (("--lora-targets", "q_proj"), r"--lora-targets ['q_proj']: must be left out without --lora"),
+        (("--lora", 4, "--lora-dropout", 1), "--lora-dropout 1.0: must be from 0 to below 1"),
+        (("--lora", 4, "--lora-targets", "nothing"), "--lora-targets nothing: LlamaForCausalLM cannot have these"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, flags, message, capsys):
+    """Exit 2, in one line."""
+    assert main(arguments(*flags)) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+
+
+def test_parts_that_accelerate_asks_for_are_refused_too(arguments, tmp_path):
+    """By each process, before the weights are read."""
+    env = {**environment(), "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    command = [sys.executable, "-m", "leia_train", *arguments("--lora", 4, "--nproc", 2)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 2 and "--lora 4: must be 0 for a model in parts" in done.stderr
+
+
+def test_without_peft_it_is_said_what_to_install(monkeypatch):
+    """Exit 5."""
+    monkeypatch.setattr(lora.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingResource, match=r"--lora: peft is not installed \(pip install 'leia-lm\[lora\]'\)"):
+        add_adapter(make_llama(True), ModelConfig(model="m", lora=2), None, 1)
+
+
+def test_output_embeddings_with_a_bias_are_refused_where_their_rows_are_trained():
+    """PEFT's trained tokens would leave it out."""
+    model = make_llama(False)
+    model.lm_head = torch.nn.Linear(16, 330, bias=True)
+    with pytest.raises(UsageError, match="output embeddings of LlamaForCausalLM have a bias"):
+        add_adapter(model, ModelConfig(model="m", lora=2), (1, 2), 1)
+    add_adapter(model, ModelConfig(model="m", lora=2), None, 1)
+
+
+def test_an_adapter_is_no_model_to_train(trained, arguments, capsys):
+    """It is said where there is one."""
+    _, run, _, _ = trained
+    assert main(arguments("--model", run / "checkpoint-final/adapter")) == 2
+    assert "is an adapter (LoRA), not a model; leia-train export" in capsys.readouterr().err
+
+
+def test_damaged_adapters_are_refused(trained, tmp_path):
+    """Whose note is none, or whose weights are others."""
+    base, run, _, _ = trained
+    adapter = shutil.copytree(run / "checkpoint-final/adapter", tmp_path / "adapter")
+    (adapter / "leia_base.json").write_text("{}")
+    with pytest.raises(DamagedInput, match=r"leia_base.json: does not say what"):
+        put_adapter(AutoModelForCausalLM.from_pretrained(base), adapter)
+    shutil.copy(run / "checkpoint-final/adapter/leia_base.json", adapter)
+    content = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**content, "r": 3}))
+    with pytest.raises(DamagedInput, match=r"has not the weights that adapter_config\.json beside it promises"):
+        put_adapter(AutoModelForCausalLM.from_pretrained(base), adapter)
+
+
+def test_all_weights_have_no_adapter_to_export(arguments, tmp_path, capsys):
+    """Exit 2."""
+    assert main(arguments("--steps", 1)) == 0
+    assert main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "x"), "--form", "adapter"]) == 2
+    assert "all weights were trained" in capsys.readouterr().err
+
+
+def test_layers_of_gpt2_are_adapted_and_merged_too(tmp_path):
+    """Its matrices lie the other way round."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    add_adapter(model, ModelConfig(model="m", lora=2), (38, 39), 1)
+    with torch.no_grad():
+        for weight in trained_weights(model).values():
+            weight += 0.1
+    lora.write_merged(tmp_path, model)
+    found = GPT2LMHeadModel.from_pretrained(tmp_path)
+    ids = torch.tensor([[3, 38, 5, 39, 7]])
+    torch.testing.assert_close(found(ids).logits, model.eval()(ids).logits, rtol=0, atol=1e-5)
+
+
+def test_a_mixture_of_experts_is_merged_under_the_names_of_its_files(tmp_path):
+    """transformers stacks the experts in memory; the adapters are those of the other layers."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = MixtralForCausalLM(MixtralConfig(vocab_size=40, num_key_value_heads=1, num_local_experts=2, **sizes))
+    made.save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    add_adapter(model, ModelConfig(model="m", lora=2), (38, 39), 1)
+    with torch.no_grad():
+        for weight in trained_weights(model).values():
+            weight += 0.1
+    (tmp_path / "whole").mkdir()
+    lora.write_merged(tmp_path / "whole", model)
+    assert set(load_file(tmp_path / "whole/model.safetensors")) == set(load_file(tmp_path / "base/model.safetensors"))
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    ids = torch.tensor([[3, 38, 5, 39, 7]])
+    torch.testing.assert_close(found(ids).logits, model.eval()(ids).logits, rtol=0, atol=1e-5)
+
+
+def test_an_adapter_of_another_model_is_refused(trained):
+    """By its fingerprint."""
+    _, run, _, tied = trained
+    model = make_llama(tied, seed=4)
+    with pytest.raises(OtherBuild, match=r"was trained on .* with other weights \(fingerprint [0-9a-f]{16}, here "):
+        put_adapter(model, run / "checkpoint-final/adapter")
+    assert read_adapter is lora.read_adapter
