@@ -15,6 +15,7 @@ from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_o
 from leia_beam.termination import termination_as_interrupt
 from leia_eval.command_line import PROGRAM, build_parser, model_options, prompt_options
 
+NO_MIX = "none"
 OUTPUT_FORMS = (".md", ".html", ".json")
 
 
@@ -229,9 +230,10 @@ def _contamination(options: Options) -> None:
         items = read_source(entry.source, options.data_dir, entry.name).items
         asked = [contamination.item_of(document) for document in items.documents]
         searches.append((entry, items, contamination.Search(asked, language=entry.language, n=options.n)))
+    mix = [] if options.mix == [NO_MIX] else options.mix
     results = contamination.look_for(
         [search for _, _, search in searches],
-        contamination.shard_texts(options.shards, tell=options.console.progress),
+        contamination.training_texts(options.shards, mix, options.console.progress),
     )
     options.console.clear()
     found = {}
@@ -244,6 +246,8 @@ def _contamination(options: Options) -> None:
             f"{entry.name}: {seen['items']} items; question seen {question}, answer seen {answer}; "
             f"n = {seen['n']} {seen['unit']}{made}"
         )
+        for name, share in seen.get("share_of_sources", {}).items():
+            print(f"  in {name}: question {100 * share['question']:.1f} %, answer {100 * share['answer']:.1f} %")
     if options.output is not None:
         write_file(options.output, to_json({"tasks": found}))
 

@@ -167,10 +167,21 @@ def _add_contamination(commands: _Commands) -> None:
         commands,
         "contamination",
         "find evaluation items in the training text",
-        description="Says which items' questions and answers occur in a build's shards, by n-grams.",
-        example="leia-eval contamination --shards build/ja/shards --tasks leia_jsquad --data-dir data --output seen.json",
+        description="Says which items' questions and answers occur in a build's shards, and in what is mixed with them in "
+        "training, by n-grams.",
+        example="leia-eval contamination --shards build/ja/shards --tasks leia_jsquad --data-dir data --output seen.json\n"
+        "  leia-eval contamination -c recipe.yaml",
     )
     contamination.add_argument("--shards", type=Path, metavar="DIR", help="a build, or its shards (required)")
+    contamination.add_argument(
+        "--mix",
+        nargs="+",
+        action="extend",
+        metavar="SOURCE",
+        default=[],
+        help="sources beside them as `leia-train train --mix` has them, read whole (default: those of all arms of the recipe); "
+        "none: the shards alone",
+    )
     contamination.add_argument("--tasks", type=names, metavar="A,B", help="tasks or tags, with commas (required)")
     contamination.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the data (default: from the hub)"

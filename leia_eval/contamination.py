@@ -1,4 +1,7 @@
-"""From evaluation items and a build's shards to which items the training text holds, question and answer apart.
+"""From evaluation items and what is trained on to which items the texts hold, question and answer apart.
+
+The texts are a build's shards and the sources of `leia-train train --mix`, which the trainer's own readers read. A source is
+read whole, though a run may see a part of it alone.
 
 Texts are compared by n-grams: of words, or of characters for scripts without spaces, after NFKC and case folding and
 without punctuation. A part of an item is seen when at least half of its n-grams occur somewhere in the shards; a part
@@ -11,15 +14,18 @@ counts for nothing.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leia_beam.console import Counter, Tell
 from leia_beam.errors import UsageError
+
+if TYPE_CHECKING:
+    from leia_train.text_sources import TextSource
 
 SEEN_SHARE = 0.5
 WORDS, CHARACTERS = 8, 13
@@ -158,8 +164,12 @@ class Search:
         return bool(wanted) and sum(gram in found for gram in wanted) >= SEEN_SHARE * len(wanted)
 
 
-def look_for(searches: Sequence[Search], texts: Iterable[str]) -> list[dict[str, Any]]:
-    """The result of every search, from one pass over the texts: each is cut into units once for all languages of a kind."""
+Grams = dict[bool, set[Gram]]
+"""Those that were found: True → of characters, False → of words."""
+
+
+def find_grams(searches: Sequence[Search], texts: Iterable[str]) -> Grams:
+    """The grams of the searches that texts hold, in one pass: each is cut into units once for all languages of a kind."""
     finders = {
         characters: GramFinder(
             (gram for search in searches if search.characters == characters for gram in search.grams),
@@ -170,7 +180,20 @@ def look_for(searches: Sequence[Search], texts: Iterable[str]) -> list[dict[str,
     for text in texts:
         for finder in finders.values():
             finder.read(text)
-    return [search.result(finders[search.characters].found) for search in searches]
+    return {characters: finder.found for characters, finder in finders.items()}
+
+
+def look_for(searches: Sequence[Search], texts: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
+    """The result of every search over all texts; where they are of several sources, with the shares of each by its name."""
+    found = {name: find_grams(searches, of_source) for name, of_source in texts.items()}
+    results = []
+    for search in searches:
+        grams = {name: of_source[search.characters] for name, of_source in found.items()}
+        result = search.result(set().union(*grams.values()))
+        if len(grams) > 1:
+            result["share_of_sources"] = {name: search.result(of_source)["share"] for name, of_source in grams.items()}
+        results.append(result)
+    return results
 
 
 def item_of(document: dict[str, Any]) -> Item:
@@ -211,3 +234,41 @@ def shard_texts(folder: Path, *, rows_at_once: int = 256, tell: Tell | None = No
             for batch in shard.iter_batches(rows_at_once, columns=["input_ids"]):
                 yield from tokenizer.decode_batch(batch.column(0).to_pylist(), skip_special_tokens=True)
                 progress.advance(batch.num_rows)
+
+
+def training_texts(shards: Path, mix: Sequence[str], tell: Tell | None = None) -> dict[str, Iterator[str]]:
+    """By name the texts of a build's shards and of each source beside them; two of one name are told apart by a number.
+
+    Sources that differ in their shares and settings alone are read once, those without a share not at all.
+
+    Raises: UsageError for a source that is not there, DamagedInput for an empty file.
+    """
+    from leia_train.mix_sources import MAIN, read_source
+    from leia_train.opening import is_of_shards
+    from leia_train.text_sources import open_texts
+
+    found = {MAIN: shard_texts(shards, tell=tell)}
+    seen = set()
+    for source in map(read_source, mix):
+        reads = (source.path, source.column, source.documents)
+        if not source.share or reads in seen:
+            continue
+        seen.add(reads)
+        number = sum(name.partition(" ")[0] == source.name for name in found) + 1
+        name = source.name if number == 1 else f"{source.name} {number}"
+        is_shards = is_of_shards(source)
+        found[name] = shard_texts(Path(source.path), tell=tell) if is_shards else source_texts(open_texts(source), tell)
+    return found
+
+
+def source_texts(source: "TextSource", tell: Tell | None = None) -> Iterator[str]:
+    """The documents of a source of plain text, JSON lines or Parquet."""
+    from leia_train.text_sources import read_records
+
+    progress = Counter(tell, source.name, sum(file.size_bytes for file in source.files), "bytes")
+    before = 0
+    for file in source.files:
+        for text, position in read_records(source, file):
+            progress.advance(before + position - progress.done)
+            yield text
+        before += file.size_bytes

@@ -5,14 +5,14 @@ FOLDER/evaluation/ARM-SEED                   its scores
 FOLDER/report                                the comparison of all arms
 """
 
-from leia_beam.recipe import DEFAULT_ARM, Recipe, Setting
+from leia_beam.recipe import DEFAULT_ARM, TRAINING, Recipe, Setting
 from leia_beam.recipe_use import Chosen
 
 CHECKPOINT = "checkpoint-final"
 
 NAMES_OF_RUN = {"check": ""}
 NAMES_OF_COMPARE = {"output": "report", "seed": "bootstrap_seed"}
-NAMES_OF_CONTAMINATION = {"output": "contamination", "n": "contamination_n"}
+NAMES_OF_CONTAMINATION = {"output": "contamination", "n": "contamination_n", "mix": "contamination_mix"}
 """What options are called in a recipe whose name `run` or `compare` has for something else."""
 
 
@@ -39,9 +39,17 @@ def for_compare(chosen: Chosen) -> dict[str, Setting]:
 
 
 def for_contamination(chosen: Chosen) -> dict[str, Setting]:
-    """The corpus."""
-    corpus = chosen.recipe.corpus_folder()
-    return {} if corpus is None else {"shards": corpus}
+    """The corpus, and what is mixed with it in any arm."""
+    recipe = chosen.recipe
+    mixes = [
+        recipe.section(TRAINING, arm).get("mix") for arm in recipe.arms or (DEFAULT_ARM,) if recipe.is_trained(arm)
+    ]
+    given = [mix for mix in mixes if mix is not None]
+    found = {"shards": recipe.corpus_folder()}
+    if given:
+        texts = dict.fromkeys(text for mix in given for text in mix.texts)
+        found["mix"] = Setting(value=tuple(texts), place=f"training.mix of all arms, {given[0].place}")
+    return {name: setting for name, setting in found.items() if setting is not None}
 
 
 def for_report(chosen: Chosen) -> dict[str, Setting]:

@@ -23,9 +23,10 @@ from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.recipe import CORPUS, EVALUATION, Recipe
 from leia_train.checkpoints import COMPLETE_NAME, FINAL_NAME
 from leia_train.command_line import make_config, make_parser
-from leia_train.config import StudyConfig
+from leia_train.config import StudyConfig, TrainConfig
 from leia_train.files import sha256_of, write_json
 from leia_train.launcher import is_launched
+from leia_train.opening import source_fingerprints
 from leia_train.runs import STATUS_NAME
 from leia_train.study import FINISHED, StudyRun, study_runs, training_state
 from leia_train.study_steps import output_of, run_step
@@ -276,6 +277,12 @@ class _Study:
             return None
         return _sha256("\n".join(sorted({json.dumps(of_run, sort_keys=True) for of_run in tasks})))
 
+    def _sources(self) -> str:
+        """What the files are that any arm mixes with the shards."""
+        runs = [run for run in study_runs(self.recipe, StudyConfig()) if run.folder is not None]
+        found = [source_fingerprints(_config_of(run, self.flags).data) for run in runs]
+        return "\n".join(sorted({json.dumps(of_run, sort_keys=True) for of_run in found}))
+
     def _manifest_of_shards(self) -> str:
         corpus = self.recipe.corpus_folder()
         paths = [] if corpus is None else sorted(Path(corpus.texts[0]).glob("shards/_manifest.json"))
@@ -376,8 +383,11 @@ def _training_of(run: StudyRun, flags: Sequence[str]) -> str:
     """How far a run's training is; nothing of one that is scored as it is."""
     if run.folder is None:
         return ""
-    config = make_config(parse(make_parser(), ["train", *flags, *_arm_flags(run, "--seed")]))
-    return training_state(run, config)
+    return training_state(run, _config_of(run, flags))
+
+
+def _config_of(run: StudyRun, flags: Sequence[str]) -> TrainConfig:
+    return make_config(parse(make_parser(), ["train", *flags, *_arm_flags(run, "--seed")]))
 
 
 def _scoring_of(run: StudyRun, flags: Sequence[str]) -> dict[str, Any]:

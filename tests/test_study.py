@@ -19,9 +19,11 @@ import pytest
 from leia_beam.cli import main as build
 from leia_beam.errors import Interrupted, LeiaError, OtherBuild, UsageError
 from leia_beam.recipe import Recipe, read_recipe
+from leia_train import opening
 from leia_train.cli import main
 from leia_train.config import StudyConfig
 from leia_train.study import study_runs
+from leia_train.study_command import _Study
 from leia_train.study_steps import run_step
 from tests.conftest import SAMPLE_SOURCES, Sample
 
@@ -278,6 +280,25 @@ def test_runs_are_arms_by_seeds_and_models_that_are_not_trained_once(
         names_of(recipe_of("seeds: [1]"))
     with pytest.raises(UsageError, match=r"training.output is one folder for 2 runs; leave it out and give `folder`"):
         names_of(recipe_of("folder: f\nseeds: [1, 2]\ntraining: {output: o}"))
+
+
+def test_what_is_mixed_in_any_arm_is_part_of_what_was_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another content of a source, whichever arm has it, makes the search for seen items be done again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("one")
+    recipe = recipe_of(
+        "folder: f\ntraining: {model: tiny-llama, shards: s}\narms: {leia: {}, more: {training: {mix: ['a=a.txt:0.1']}}}"
+    )
+
+    def sources() -> str:
+        opening._fingerprint_of_path.cache_clear()
+        study = _Study(**dict.fromkeys(_Study.__dataclass_fields__) | {"recipe": recipe, "flags": ["-c", "small.yaml"]})
+        return study._sources()
+
+    before = sources()
+    assert before == sources()
+    (tmp_path / "a.txt").write_text("two")
+    assert sources() != before
 
 
 def test_a_study_needs_a_recipe_and_starts_its_processes_itself(

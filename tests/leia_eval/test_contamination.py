@@ -1,10 +1,13 @@
 """Items are found in texts by n-grams, exactly as a slow search finds them."""
 
+import gzip
 import json
 import random
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +34,7 @@ def test_found_grams_are_those_of_a_slow_search(texts, wanted, n):
 
 def find_seen(items: list[Item], texts: list[str], language: str) -> dict:
     """What one search finds."""
-    (found,) = look_for([Search(items, language=language)], texts)
+    (found,) = look_for([Search(items, language=language)], {"shards": texts})
     return found
 
 
@@ -115,6 +118,77 @@ def test_several_tasks_are_looked_for_in_one_pass_and_each_has_its_own_result(bu
     assert results["leia_sample_ja,leia_sample_es"] == {**results["leia_sample_ja"], **results["leia_sample_es"]}
     assert 0 < results["leia_sample_ja"]["leia_sample_ja"]["share"]["question"] < 1
     assert results["leia_sample_es"]["leia_sample_es"]["unit"] == "words"
+
+
+LETTERS_OF_ITEMS = "いろはにほへとちりぬるをわか春夏秋冬"
+
+
+@pytest.fixture
+def items_data(tmp_path) -> Path:
+    """Six items whose questions are no wiki's."""
+    stems = ["".join(random.Random(i).choices(LETTERS_OF_ITEMS, k=40)) for i in range(6)]
+    choices = {"label": ["A", "B"], "text": ["無", "有"]}
+    items = [
+        {
+            "id": f"i{i}", "lang": "ja", "cluster": f"c{i}", "answerKey": "A",
+            "question": {"stem": stem, "choices": choices},
+        }
+        for i, stem in enumerate(stems)
+    ]  # fmt: skip
+    (tmp_path / "data").mkdir()
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    (tmp_path / "data/jawiki.jsonl").write_text(lines, encoding="utf-8")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def sources(items_data, tmp_path) -> dict[str, Path]:
+    """A source of each form, with one question in it."""
+    questions = [json.loads(line)["question"]["stem"] for line in (items_data / "jawiki.jsonl").open(encoding="utf-8")]
+    (tmp_path / "plain.txt").write_text(f"前\n\n{questions[0]}\n", encoding="utf-8")
+    with gzip.open(tmp_path / "lines.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write(json.dumps({"body": f"あ {questions[1]}。"}) + "\n")
+    pq.write_table(pa.table({"text": ["x", questions[2]]}), tmp_path / "rows.parquet")
+    return {name: tmp_path / name for name in ("plain.txt", "lines.jsonl.gz", "rows.parquet")}
+
+
+def test_mixed_sources_are_searched_too(build, items_data, sources, tmp_path, capsys):
+    """Plain text, JSON lines, Parquet and other shards: what any of them holds is seen; the share of each is told."""
+    plain, lines, rows = (str(path) for path in sources.values())
+    mix = [f"a={plain}:0.1", f"b={lines}:10%,column=body", f"c={rows}:0.1", f"d={build / 'shards'}:0.1"]
+    arguments = ["--shards", str(build), "--tasks", "leia_sample_ja", "--data-dir", str(items_data)]
+    output = ["--output", str(tmp_path / "seen.json")]
+    assert main(["contamination", *arguments, *output]) == 0
+    alone = json.loads((tmp_path / "seen.json").read_text())["tasks"]["leia_sample_ja"]
+    assert alone["seen"]["question"] == [] and "share_of_sources" not in alone
+    capsys.readouterr()
+    assert main(["contamination", *arguments, *output, "--mix", *mix, f"a={plain}:0.3", f"off={plain}:0"]) == 0
+    seen = json.loads((tmp_path / "seen.json").read_text())["tasks"]["leia_sample_ja"]
+    assert seen["seen"]["question"] == ["i0", "i1", "i2"]
+    shares = {name: share["question"] for name, share in seen["share_of_sources"].items()}
+    assert shares == {"shards": 0, "a": 1 / 6, "b": 1 / 6, "c": 1 / 6, "d": 0}
+    said = capsys.readouterr().out
+    assert "question seen 50.0 %" in said and "  in b: question 16.7 %, answer " in said
+    assert main(["contamination", *arguments, "--mix", "a=nowhere.txt:0.1"]) == 2
+    assert "--mix a: nowhere.txt: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_recipes_sources_are_those_of_all_its_arms(build, items_data, sources, tmp_path, capsys):
+    """Two shares of one source are one source; `contamination_mix: none` searches the shards alone."""
+    plain, lines, _ = sources.values()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"corpus: {{output: {build}}}\n"
+        f"training: {{mix: ['a={plain}:0.1']}}\n"
+        f"evaluation: {{tasks: leia_sample_ja, data_dir: {items_data}}}\n"
+        "arms:\n  base: {evaluation: {model: m}}\n  leia: {}\n"
+        f"  more: {{training: {{mix: ['a={plain}:0.2', 'b={lines}:0.1,column=body']}}}}\n"
+    )
+    assert main(["contamination", "-c", str(recipe)]) == 0
+    said = capsys.readouterr().out
+    assert "question seen 33.3 %" in said and said.count("  in ") == 3
+    assert main(["contamination", "-c", str(recipe), "--set", "evaluation.contamination_mix=none"]) == 0
+    assert "question seen 0.0 %" in (said := capsys.readouterr().out) and "  in " not in said
 
 
 def test_bad_input_is_a_line(build, tmp_path, capsys):
