@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Lla
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
+from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import COMPLETE_NAME, DISTRIBUTED, MARKERS_NAME, is_distributed, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
@@ -130,10 +131,7 @@ def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     """
     cast_weights(model, DTYPES[config.weights])
     own_memory(model)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-            gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+    checkpoint_blocks(model, config.activation_checkpointing)
     wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {f"torch.{config.weights}"})
     if wrong:
         raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")

@@ -16,10 +16,20 @@ from test_processes import ROOT, environment, same_training
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
+from leia_eval.checkpoints import identify_model
 from leia_train import lora
 from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
-from leia_train.lora import Base, add_adapter, describe, fingerprint, put_adapter, read_adapter, trained_weights
+from leia_train.lora import (
+    Base,
+    add_adapter,
+    describe,
+    fingerprint,
+    is_adapter,
+    put_adapter,
+    read_adapter,
+    trained_weights,
+)
 from leia_train.loss import TokenLoss
 from leia_train.memory import memory_bytes
 from leia_train.metrics import read_metrics
@@ -29,7 +39,7 @@ from leia_train.token_rows import use_rows_alone
 RESERVED = ("Ā", "ā")
 """Two of the tokenizer's bytes that no text of the shards has."""
 KINDS = [(tied, markers) for tied in (True, False) for markers in ("special", "reserved")]
-FLAGS = ("--lora", 4, "--gradient-checkpointing")
+FLAGS = ("--lora", 4, "--activation-checkpointing", "full", "--activation-offload")
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{'tied' if kind[0] else 'untied'}-{kind[1]}")
@@ -280,6 +290,8 @@ def test_a_frozen_bfloat16_model_has_float32_adapters(arguments, tmp_path, token
     for file in ("adapter_model.safetensors", "training/optimizer.safetensors"):
         kinds = {tensor.dtype for tensor in load_file(run / "checkpoint-00000002" / file).values()}
         assert kinds == {torch.float32}, file
+    adapter = load_file(run / "checkpoint-00000002/adapter_model.safetensors").values()
+    assert all(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in adapter)
     final, before = load_file(run / "checkpoint-final/model.safetensors"), load_file(base / "model.safetensors")
     norm = "model.norm.weight"
     assert torch.equal(final[norm], before[norm].bfloat16().float())
@@ -291,10 +303,33 @@ def test_a_frozen_bfloat16_model_has_float32_adapters(arguments, tmp_path, token
     assert main(["export", str(run), "--output", str(tmp_path / "b"), "--dtype", "bfloat16"]) == 0
 
 
+def test_a_learning_rate_for_all_weights_is_warned_of(arguments, capsys):
+    """The default is one; what is trained is said."""
+    assert main(arguments("--lora", 4, "--steps", 1, "--learning-rate", 5e-6)) == 0
+    said = capsys.readouterr().err
+    assert "warning: --learning-rate 5e-06 is one for all weights" in said
+    assert "lora: 1,088 of 14,064 weights are trained (7.74%): adapters of 7 layers and 64 of the markers' rows" in said
+    assert "the markers moved by at most" in said
+
+
+def test_tasks_are_scored_on_the_whole_model(arguments, tmp_path, monkeypatch):
+    """Also where the checkpoint on the disk is an adapter; and leia-eval says what that is."""
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    data = f"{ROOT}/tests/data/sample/eval"
+    flags = ("--eval-tasks", "leia_sample_ja", "--eval-tasks-data", data, "--eval-tasks-limit", 2)
+    assert main(arguments("--lora", 4, *flags, "--eval-tasks-every", 2, "--save-every", 2, "--steps", 3)) == 0
+    run = tmp_path / "run"
+    assert [record["step"] for record in read_metrics(run) if "tasks" in record] == [2, 3]
+    assert is_adapter(run / "checkpoint-00000002") and not list(run.glob(".tmp-*"))
+    with pytest.raises(UsageError, match=r"is an adapter \(LoRA\), not a model; leia-train export makes one"):
+        identify_model(run / "checkpoint-00000002")
+
+
 def test_kernels_recomputation_and_micro_batches_change_nothing(arguments, tmp_path):
     """Losses of eager attention and of recomputed activations are those of sdpa."""
     found = []
-    for number, flags in enumerate([(), ("--attention", "eager"), ("--gradient-checkpointing",), ("--micro-batch", 1)]):
+    ways = [("--activation-checkpointing", "full"), ("--activation-checkpointing", "selective", "--activation-offload")]
+    for number, flags in enumerate([(), ("--attention", "eager"), ("--micro-batch", 1), *ways]):
         output = tmp_path / str(number)
         assert main(arguments("--lora", 4, *flags, output=output)) == 0
         found.append([record["loss"] for record in read_metrics(output) if "loss" in record])
