@@ -289,5 +289,7 @@ def _imported(device: torch.device) -> Any:
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
+    # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed
