@@ -85,6 +85,7 @@ def asked_zero(config: TrainConfig) -> ZeroSettings | None:
         (config.run.shard_model, "--shard-model", "it is FSDP2's; leave out one of the two"),
         (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({_FSDP2})"),
         (config.model.liger, "--liger", "leave it out"),
+        (config.model.activation_checkpointing == "selective", "--activation-checkpointing selective", "give full"),
         (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {_FSDP2}"),
     ):
         if given:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -207,6 +208,10 @@ def test_options_that_are_not_for_deepspeed_and_a_missing_package_are_told(monke
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="--shard-model with DeepSpeed: not supported here; it is FSDP2's"):
         asked_zero(config_of(shard_model=True))
+    selective = config_of()
+    selective = replace(selective, model=replace(selective.model, activation_checkpointing="selective"))
+    with pytest.raises(UsageError, match=r"--activation-checkpointing selective with DeepSpeed: .* give full"):
+        asked_zero(selective)
     monkeypatch.setattr(zero3.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install 'leia-lm\[deepspeed\]'\); FSDP2 \(--shard-model\) shards"):
         asked_zero(config_of())
