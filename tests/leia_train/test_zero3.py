@@ -63,7 +63,7 @@ def runs(tmp_path_factory, shards, tied, experts):  # noqa: F811
     of_tied += ("--activation-checkpointing", "full", "--activation-offload")
     of_tied += ("--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits", "--clip", 0.5)
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
-    of_experts += ("--activation-checkpointing", "selective", "--activation-offload")
+    of_experts += ("--activation-checkpointing", "full", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16")
     listed = [
         {"processes": 1, "arguments": arguments("one")},
