@@ -32,11 +32,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.liger import apply_liger_kernel
 
+from leia_train.activations import ActivationOffload, checkpoint_blocks, hidden_size
 from leia_train.attention import candidates, isolation_errors
 from leia_train.config import OptimizationConfig
 from leia_train.loss import TokenLoss, step_loss
 from leia_train.optimizer import make_optimizer
 from leia_train.packing import IGNORED
+from leia_train.preparing import compile_model
 from leia_train.speed import flops_per_token, peak_tflops
 
 MODELS = {
@@ -70,7 +72,11 @@ class Way:
     rows: str = "apart"
     """Packed documents kept `apart`, packed ones that see each `other`, or one `padded` document a row."""
     chunked: bool = True
-    recompute: bool = False
+    keeps: str = "none"
+    """As --activation-checkpointing."""
+    offload: bool = False
+    masked: bool = False
+    """sdpa with transformers' mask in place of document by document."""
     compiled: bool = False
     liger: bool = False
     weights: str = "float32"
@@ -85,7 +91,14 @@ WAYS = (
     Way(name="sdpa", kernel="sdpa"),
     Way(name="padded, sdpa", kernel="sdpa", rows="padded"),
     Way(name="varlen, whole logits", kernel="varlen", chunked=False),
-    Way(name="varlen, recomputed activations", kernel="varlen", recompute=True),
+    Way(name="sdpa with a mask", kernel="sdpa", masked=True),
+    Way(name="varlen, selective checkpointing", kernel="varlen", keeps="selective"),
+    Way(name="varlen, full checkpointing", kernel="varlen", keeps="full"),
+    Way(name="varlen, full checkpointing, offload", kernel="varlen", keeps="full", offload=True),
+    Way(name="varlen, selective checkpointing, compiled", kernel="varlen", keeps="selective", compiled=True),
+    Way(
+        name="varlen, full checkpointing, offload, compiled", kernel="varlen", keeps="full", offload=True, compiled=True
+    ),
     Way(name="varlen, compiled", kernel="varlen", compiled=True),
     Way(name="varlen, bfloat16 weights", kernel="varlen", weights="bfloat16"),
     Way(name="varlen, Liger", kernel="varlen", liger=True),
@@ -158,18 +171,18 @@ def make_model(sizes: dict[str, object], device: torch.device, dtype: torch.dtyp
 def measure(way: Way, sizes: dict[str, object], given: argparse.Namespace) -> str:
     """The row of a way."""
     device = torch.device(given.device)
-    (choice,) = candidates(way.kernel, device, "bfloat16")
+    choice = candidates(way.kernel, device, "bfloat16", compiled=way.masked or way.compiled)[0]
     model = make_model(sizes, device, getattr(torch, way.weights))
     model.set_attn_implementation(choice.implementation)
-    if way.recompute:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_blocks(model, way.keeps)
     if way.liger:
         apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     autocast = lambda: torch.autocast(device.type, dtype=torch.bfloat16)  # noqa: E731
     error, _ = isolation_errors(model, int(sizes["vocab_size"]), autocast)  # type: ignore[call-overload]
     loss = TokenLoss(model, chunked=way.chunked, chunk_tokens=given.loss_chunk).to(device).train()
+    loss.offload = ActivationOffload(hidden_size(model)) if way.offload else None
     if way.compiled:
-        (model.base_model if way.chunked else model).compile()
+        compile_model(model, chunked=way.chunked, offload=way.offload)
         loss.compile_cross_entropy()
     optimizer = make_optimizer(loss, OptimizationConfig(), weights=way.weights)
     batches = [
@@ -223,7 +236,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--micro-batches", type=int, default=2, help="of a step")
     parser.add_argument("--loss-chunk", type=int, default=0, help="as leia-train's")
-    parser.add_argument("--recompute", action="store_true", help="activations, in all ways")
+    parser.add_argument("--recompute", action="store_true", help="full checkpointing in all ways")
     parser.add_argument("--weights", choices=("float32", "bfloat16"), help="in all ways")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--warm", type=int, default=2, help="steps before those that are timed")
@@ -241,7 +254,7 @@ def main() -> None:
         for way in WAYS:  # those with Liger last: it changes transformers' modules for good
             if given.ways and not any(way.name.startswith(start) for start in given.ways):
                 continue
-            changed = replace(way, recompute=way.recompute or given.recompute, weights=given.weights or way.weights)
+            changed = replace(way, keeps="full" if given.recompute else way.keeps, weights=given.weights or way.weights)
             gc.collect()
             torch.cuda.empty_cache()
             try:

@@ -1,9 +1,10 @@
 """From packed rows to hidden states and logits in which documents do not see each other, and the proof of it.
 
-Two ways. sdpa, eager and flex: transformers finds the documents of a row from position_ids alone, and only where no
-attention mask is passed and no cache is made: a mask of ones or use_cache=True mixes them silently (logits differ by 0.54
-where rounding gives 2e-7). flash-attn and torch's varlen: the rows are laid end to end and the boundaries are passed
-explicitly (cu_seqlens), so no mask is ever made. Which one is decided once, and each is probed on the model at hand.
+Two ways. flash-attn, torch's varlen, and sdpa document by document (segment_attention.py): the rows are laid end to end and
+the boundaries are passed explicitly (cu_seqlens), so no mask is ever made. eager, flex, and sdpa where that does not work:
+transformers finds the documents of a row from position_ids alone, and only where no attention mask is passed and no cache is
+made: a mask of ones or use_cache=True mixes them silently (logits differ by 0.54 where rounding gives 2e-7). Which one is
+decided once, and each is probed on the model at hand.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from torch.nn.functional import pad
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from leia_beam.errors import MissingResource
+from leia_train.segment_attention import SEGMENTED
 
 VARLEN = "leia_varlen"
 _IMPLEMENTATIONS = {"varlen": VARLEN, "flex": "flex_attention"}
 """Our names, and those of transformers where they are others."""
 _FLASH = (("flash_attention_3", (9, 0)), ("flash_attention_2", (8, 0)), ("flash_attention_4", (9, 0)))
 """Packages of flash-attn in the order in which they are taken, and the compute capability that each needs."""
-_WITH_OFFSETS = (*(name for name, _ in _FLASH), VARLEN)
+_WITH_OFFSETS = (*(name for name, _ in _FLASH), VARLEN, SEGMENTED)
 _PROBE_LENGTHS = (7, 1, 12, 5)
 _MIN_FLEX_LENGTH = 128
 """Of rows; shorter ones are filled up. torch has another kernel for them, which in bfloat16 mixes everything or does not
@@ -59,8 +61,16 @@ def _choice(name: str, reason: str) -> Choice:
     return Choice(name=name, implementation=implementation, reason=reason)
 
 
-def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]:
-    """The kernels to try, the fastest first; a requested one alone.
+def _sdpa(reason: str, compiled: bool) -> list[Choice]:
+    """sdpa document by document, and with a mask: the way of models with which the first does not work, and of torch.compile,
+    which would compile anew for the documents of every batch.
+    """
+    masked = Choice(name="sdpa", implementation="sdpa", reason=f"{reason}; with a mask of each pair of a row's tokens")
+    return [masked] if compiled else [Choice(name="sdpa", implementation=SEGMENTED, reason=reason), masked]
+
+
+def candidates(requested: str, device: torch.device, dtype: str, *, compiled: bool = False) -> list[Choice]:
+    """The kernels to try, the fastest first; a requested one alone. `compiled`: for a model that torch.compile compiles.
 
     Raises: MissingResource where a requested one is not to be had.
     """
@@ -70,10 +80,10 @@ def candidates(requested: str, device: torch.device, dtype: str) -> list[Choice]
     if requested != "auto":
         if hindered.get(requested):
             raise MissingResource(f"--attention {requested}: {hindered[requested]}; --attention auto takes what works")
-        return [_choice(requested, "asked for")]
+        return _sdpa("asked for", compiled) if requested == "sdpa" else [_choice(requested, "asked for")]
     found = [_choice(name, "boundaries are passed explicitly") for name, why in hindered.items() if not why]
     why_not = ", ".join(f"no {name}: {why}" for name, why in hindered.items() if why)
-    return [*found, *(_choice(name, why_not) for name in ("sdpa", "eager"))]
+    return [*found, *_sdpa(why_not, compiled), _choice("eager", why_not)]
 
 
 def flash_hindrance(device: torch.device, dtype: str) -> str | None:
@@ -190,6 +200,8 @@ def packed_inputs(implementation: str, input_ids_BT: Tensor, position_ids_BT: Te
     starts = torch.nonzero(positions == 0).flatten()
     offsets = torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
     longest = int((offsets[1:] - offsets[:-1]).max())
+    if implementation == SEGMENTED:
+        offsets = offsets.cpu()
     return {
         "input_ids": input_ids_BT.flatten()[None],
         "position_ids": positions[None],
@@ -230,6 +242,14 @@ def _packed(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, cal
 def implementation_of(model: nn.Module) -> str:
     """transformers' name of the attention that a model uses."""
     return str(model.config._attn_implementation)  # type: ignore[union-attr]
+
+
+def pair_bytes(implementation: str, rows: int, length: int, model: nn.Module) -> int:
+    """What an attention has in memory for the pairs of tokens of some rows, at the least: a mask, and of eager scores too."""
+    pairs = rows * length**2
+    if implementation == "sdpa":
+        return pairs
+    return pairs * 4 * (1 + int(model.config.num_attention_heads)) if implementation == "eager" else 0  # type: ignore[union-attr,arg-type]
 
 
 def isolation_errors(model: nn.Module, vocabulary_size: int, context: Contexts = nullcontext) -> tuple[float, float]:
@@ -303,6 +323,7 @@ def settle(
 
     Raises: MissingResource where none does.
     """
+    said = ""
     for choice in choices:
         last = choice is choices[-1]
         try:
@@ -316,7 +337,10 @@ def settle(
                     if isinstance(failure, MissingResource)
                     else MissingResource(f"--attention {choice.name}: {line}")
                 ) from failure
-            report(f"attention: {choice.name} does not work here ({line})")
+            failed = f"attention: {choice.name} does not work here ({line})"
+            if failed != said:
+                report(failed)
+            said = failed
             continue
         proof = (
             "documents of a row see each other, as in the reference"

@@ -21,6 +21,7 @@ BUDGETS = ("tokens", "target_tokens")
 COMPATS = ("none", "leia")
 DTYPES = ("float32", "bfloat16")
 ATTENTIONS = ("auto", "flash", "varlen", "flex", "sdpa", "eager")
+CHECKPOINTINGS = ("none", "selective", "full")
 ROUNDINGS = ("stochastic", "kahan")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 TRACKERS = ("auto", "none", "tensorboard", "wandb", "trackio")
@@ -244,7 +245,16 @@ class ModelConfig:
     marker_logits: bool = option(
         "the markers' logits are in the softmax (with tied embeddings: leave them out)", default=True
     )
-    gradient_checkpointing: bool = option("compute activations twice instead of keeping them", default=False)
+    activation_checkpointing: str = option(
+        "what a block keeps for its backward pass: none: all that it needs; selective: results of matrix products and "
+        "attention; full: its input; the rest is computed again",
+        default="none",
+        choices=CHECKPOINTINGS,
+    )
+    activation_offload: bool = option(
+        "blocks' inputs wait for the backward pass in main memory; with --activation-checkpointing full or selective",
+        default=False,
+    )
     compile: bool = option("compile the model with torch.compile", default=False)
     liger: bool = option("Liger's fused kernels, where liger-kernel is installed; GPUs alone", default=False)
     trust_remote_code: bool = option("run the code in the model's repository; it is listed first", default=False)
@@ -264,6 +274,10 @@ class ModelConfig:
         _check_choice("weights", self.weights, DTYPES)
         _check_choice("rounding", self.rounding, ROUNDINGS)
         _check(self.loss_chunk >= 0, "loss-chunk", self.loss_chunk, "0 or above")
+        way = self.activation_checkpointing
+        _check_choice("activation-checkpointing", way, CHECKPOINTINGS)
+        either = "selective or full with --activation-offload, which moves blocks' inputs alone"
+        _check(way != "none" or not self.activation_offload, "activation-checkpointing", way, either)
         self._check_lora()
         both = self.weights == "float32" or self.dtype == "bfloat16"
         _check(both, "weights", self.weights, "float32 unless --dtype is bfloat16 too")
@@ -411,7 +425,7 @@ class TrainConfig:
 NOT_IN_PARTS = "0 for a model in parts; each process holds the whole frozen model, --weights bfloat16 halves it"
 _OF_LORA = ("lora", "lora_alpha", "lora_dropout", "lora_targets")
 _ROUNDING_ALONE = (
-    *("micro_batch", "attention", "loss_chunk", "gradient_checkpointing", "compile", "liger"),
+    *("micro_batch", "attention", "loss_chunk", "activation_checkpointing", "activation_offload", "compile", "liger"),
     "trust_remote_code",
 )
 

@@ -265,7 +265,7 @@ def _memory(config: TrainConfig, model: Any, weights: int) -> Iterator[Finding]:
 
     from leia_train.memory import memory_bytes
 
-    advice = "lower --micro-batch or --max-length, or give --gradient-checkpointing"
+    advice = "lower --micro-batch or --max-length, or give --activation-checkpointing full"
     if _device(config).type == "cpu":
         processes = max(config.run.nproc, 1)
         needed = sum(memory_bytes(config, model, 0).values())

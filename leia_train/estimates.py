@@ -18,10 +18,14 @@ from leia_train.memory import memory_bytes
 from leia_train.speed import flops_per_token
 
 _REACHED = {(False, False): 0.344, (False, True): 0.283, (True, False): 0.485}
-"""By --compile and --gradient-checkpointing; both together were not measured, and are taken as the product of what each does."""
+"""By --compile and --activation-checkpointing full; both together were not measured, and are taken as the product of what each
+does. selective was not measured either, and is taken to lie in the middle between all and nothing kept: what it computes again
+is a tenth of a step by the time that --compile saves of the same operations."""
 _UPDATE_S = 27e-12
 """Seconds of an update a weight."""
 _SHARED, _SHARDED = "--share-optimizer", "--shard-model"
+_SELECTIVE, _FULL = "--activation-checkpointing selective", "--activation-checkpointing full"
+_OFFLOAD = "--activation-offload"
 USABLE_SHARE = 0.94
 """Of a GPU's memory: the rest is the driver's, and lost between blocks."""
 
@@ -51,7 +55,7 @@ def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
         chosen
         for count in range(len(changes) + 1)
         for chosen in combinations(changes, count)
-        if not {_SHARED, _SHARDED} <= {flag for flag, _ in chosen}  # the second does what the first does, and more
+        if _go_together({flag for flag, _ in chosen}, config)
     ]
     for chosen in tried:
         changed = config
@@ -65,6 +69,13 @@ def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
     return found
 
 
+def _go_together(flags: set[str], config: TrainConfig) -> bool:
+    """Whether it makes sense to give these: of two of which one does what the other does and more, one."""
+    if {_SHARED, _SHARDED} <= flags or {_SELECTIVE, _FULL} <= flags:
+        return False
+    return _OFFLOAD not in flags or _FULL in flags or config.model.activation_checkpointing == "full"
+
+
 def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """What can be changed, the cheapest first: a flag, and the values of each section."""
     if config.model.lora and config.model.weights == "float32" and config.model.dtype == "bfloat16":
@@ -75,18 +86,24 @@ def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any
         yield _SHARDED, {"run": {"shard_model": True}}
     if config.optimization.micro_batch > 1:
         yield "--micro-batch 1", {"optimization": {"micro_batch": 1}}
-    if not config.model.gradient_checkpointing:
-        yield "--gradient-checkpointing", {"model": {"gradient_checkpointing": True}}
+    way = config.model.activation_checkpointing
+    if way == "none":
+        yield _SELECTIVE, {"model": {"activation_checkpointing": "selective"}}
+    if way != "full":
+        yield _FULL, {"model": {"activation_checkpointing": "full"}}
+    if not config.model.activation_offload:
+        yield _OFFLOAD, {"model": {"activation_offload": True}}
     if config.model.weights == "float32" and config.model.dtype == "bfloat16" and not config.model.lora:
         yield "--weights bfloat16", {"model": {"weights": "bfloat16"}}
 
 
 def share_of_peak(config: TrainConfig) -> float:
     """What a micro-batch reaches of a GPU's peak, from 0 to 1, by what was measured."""
-    way = (config.model.compile, config.model.gradient_checkpointing)
-    if way in _REACHED:
-        return _REACHED[way]
-    return _REACHED[True, False] * _REACHED[False, True] / _REACHED[False, False]
+    kept, computed_again = _REACHED[False, False], _REACHED[False, True]
+    if config.model.compile:
+        kept, computed_again = _REACHED[True, False], _REACHED[True, False] * computed_again / kept
+    way = config.model.activation_checkpointing
+    return {"none": kept, "selective": (kept + computed_again) / 2, "full": computed_again}[way]
 
 
 def training_seconds(

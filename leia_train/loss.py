@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from leia_train.activations import ActivationOffload
 from leia_train.attention import Contexts, packed_hidden_states, packed_logits
 from leia_train.packing import IGNORED
 
@@ -40,6 +41,8 @@ class TokenLoss(nn.Module):
         self.chunk_tokens = chunk_tokens
         self.chunked = chunked
         self.excluded_ids = tuple(excluded_ids)
+        self.offload: ActivationOffload | None = None
+        """Where what the blocks keep waits in main memory."""
 
     def forward(self, input_ids_BT: Tensor, position_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
         """-log p(label) in nats and float32 (B, T) at the label's place, which the states before it predict; 0 without."""
@@ -47,12 +50,10 @@ class TokenLoss(nn.Module):
         wanted[:, 0] = False
         targets = labels_BT[wanted]
         before = wanted.roll(-1, dims=1)
-        if self.chunked:
-            states = packed_hidden_states(self.model, input_ids_BT, position_ids_BT)
-            found = self._chunked(states[before], targets)
-        else:
-            states = packed_logits(self.model, input_ids_BT, position_ids_BT)
-            found = self._cross_entropy(states[before], targets)
+        with nullcontext() if self.offload is None else self.offload.of(input_ids_BT):
+            make = packed_hidden_states if self.chunked else packed_logits
+            states = make(self.model, input_ids_BT, position_ids_BT)
+        found = self._chunked(states[before], targets) if self.chunked else self._cross_entropy(states[before], targets)
         losses = torch.zeros(labels_BT.shape, dtype=torch.float32, device=labels_BT.device)
         return losses.masked_scatter(wanted, found)
 

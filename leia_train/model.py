@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Lla
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
+from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import COMPLETE_NAME, DISTRIBUTED, MARKERS_NAME, is_distributed, verify_checkpoint
 from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
@@ -130,10 +131,7 @@ def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     """
     cast_weights(model, DTYPES[config.weights])
     own_memory(model)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]
-            gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
+    checkpoint_blocks(model, config.activation_checkpointing)
     wrong = sorted({str(weight.dtype) for weight in model.parameters()} - {f"torch.{config.weights}"})
     if wrong:
         raise UsageError(f"--model {config.model}: its weights are {', '.join(wrong)}, asked for {config.weights}")
@@ -334,9 +332,30 @@ def check_size(model: Any, where: str, build: BuildTokenizer, max_length: int) -
         raise UsageError(
             f"--model {where}: {rows:,} embeddings, the shards' tokenizer has {build.vocabulary_size:,} ids"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions < max_length:
-        raise UsageError(f"--max-length {max_length}: {where} has {positions:,} positions; give at most that")
+    positions = positions_of(model.config)
+    if positions is not None and positions < max_length:
+        raise UsageError(
+            f"--max-length {max_length}: {where} has {positions:,} positions; give at most that, or a model whose config.json "
+            "scales its rotary positions to more (rope_scaling, max_position_embeddings)"
+        )
+
+
+def positions_of(config: Any) -> int | None:
+    """How many positions a model can tell apart as it is; None where its configuration names no limit.
+
+    What the configuration names, or how far its rotary positions are scaled where that is further: some that are scaled still
+    name the length before.
+    """
+    named = getattr(config, "max_position_embeddings", None)
+    if not isinstance(named, int):
+        return None
+    rotary = getattr(config, "rope_parameters", None) or {}
+    reached = [named]
+    for values in (rotary, *(part for part in rotary.values() if isinstance(part, dict))):
+        before = named if values.get("rope_type") == "dynamic" else values.get("original_max_position_embeddings")
+        if before and values.get("factor") and values.get("rope_type") in ("dynamic", "yarn", "llama3", "longrope"):
+            reached.append(int(before * values["factor"]))
+    return max(reached)
 
 
 def add_marker_rows(model: Any, tokenizer: CheckpointTokenizer) -> None:

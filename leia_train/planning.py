@@ -24,7 +24,7 @@ from leia_train.gpus import Gpu, gpu_here, parse_gpus
 from leia_train.lora import add_adapter
 from leia_train.lora import describe as describe_adapter
 from leia_train.markers import CheckpointTokenizer, add_markers
-from leia_train.memory import memory_bytes
+from leia_train.memory import host_bytes, memory_bytes
 from leia_train.mixture import MixedPlan
 from leia_train.model import check_model, unfilled_model
 from leia_train.opening import make_plan, open_data
@@ -142,13 +142,16 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
     device = torch.device("cuda" if is_cuda else "cpu")
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}{trained}"
     if gpu is None:
-        choices = candidates(config.model.attention, device, config.model.dtype)
+        choices = candidates(config.model.attention, device, config.model.dtype, compiled=config.model.compile)
         yield f"attention     {choices[0].name} is tried first ({choices[0].reason}); probed when the run starts"
         gpu = gpu_here(device)
     parts = memory_bytes(config, model, 0 if gpu is None else gpu.memory_bytes)
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
     total, where = sum(parts.values()), device.type if gpu is None else gpu.name
     yield f"memory        about {_shown(total)} a process on {where} ({listed})"
+    waiting = host_bytes(config, model)
+    if waiting:
+        yield f"main memory   {_shown(waiting)} a process: inputs of blocks, which wait there for the backward pass"
     if gpu is not None:
         yield from _fit(config, model, gpu, total)
         if not config.model.lora and not fits(total, gpu):

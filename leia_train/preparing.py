@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
-from leia_train.attention import candidates, settle
+from leia_train.activations import ActivationOffload, hidden_size
+from leia_train.attention import candidates, implementation_of, pair_bytes, settle
 from leia_train.checkpoints import Checkpoint, load_more, newest_checkpoint, step_name
 from leia_train.config import NOT_IN_PARTS, TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
@@ -31,12 +32,13 @@ from leia_train.processes import on_main, summed
 from leia_train.replicated import Replicated
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import open_shards
-from leia_train.sharding import Sharding
+from leia_train.sharding import Sharding, layers_of
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
 from leia_train.zero3 import Zero3, ZeroSettings
 
 Report = Callable[[str], None]
+_MANY_PAIRS_BYTES = 1 << 30
 MARKER_START = "markers.start"
 """Where a checkpoint keeps the markers' rows as training began with them."""
 SOURCE_TOKENS = "sources.tokens"
@@ -192,7 +194,7 @@ def _settle_loss(
             apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
         settle(
             model,
-            candidates(config.model.attention, accelerator.device, config.model.dtype),
+            candidates(config.model.attention, accelerator.device, config.model.dtype, compiled=config.model.compile),
             vocabulary_size,
             accelerator.autocast,
             config.model.dtype,
@@ -204,14 +206,32 @@ def _settle_loss(
     with parallelism.without_backward():
         chunked = loss.within(look)
     model = loss.model
+    pairs = pair_bytes(implementation_of(model), config.optimization.micro_batch, config.data.max_length, model)
+    masked = implementation_of(model) != "sdpa" or not config.data.cross_document
+    if pairs >= _MANY_PAIRS_BYTES and masked:
+        report(
+            f"warning: this attention has memory for each pair of a row's tokens, {pairs / (1 << 30):.1f} GiB at --max-length "
+            f"{config.data.max_length}; --attention auto, or leaving out --compile, may find one that has not"
+        )
     if not chunked:
         report(f"{type(model).__name__} makes its logits in a way of its own: they will stand in memory whole")
     excluded = () if config.model.marker_logits or tokenizer.marker_ids is None else tokenizer.marker_ids
     loss.chunk_tokens, loss.excluded_ids, loss.chunked = config.model.loss_chunk, tuple(excluded), chunked
+    if config.model.activation_offload:
+        loss.offload = ActivationOffload(hidden_size(model))
     if config.model.compile:
         if not parallelism.sharded:
-            (model.base_model if chunked else model).compile()  # what TokenLoss calls
+            compile_model(model, chunked=chunked, offload=config.model.activation_offload)
         loss.compile_cross_entropy()
+
+
+def compile_model(model: Any, *, chunked: bool, offload: bool) -> None:
+    """Compile what TokenLoss calls; block by block where inputs of blocks are to leave the device while others are computed."""
+    if offload:
+        for layer in layers_of(model, Sharding()):
+            layer.compile()
+        return
+    (model.base_model if chunked else model).compile()
 
 
 def _evaluation_texts(config: TrainConfig, plan: MixedPlan, accelerator: Accelerator) -> dict[str, Sequence[Text]]:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from leia_train import sharding
+from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import DISTRIBUTED, Checkpoint, is_distributed
 from leia_train.config import TINY_LLAMA, TrainConfig
 from leia_train.loss import TokenLoss
@@ -64,8 +65,7 @@ def empty_loss(
     if where != TINY_LLAMA:
         check_size(model, where, build, config.data.max_length)
     cast_weights(model, DTYPES[settings.weights])
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_blocks(model, settings.activation_checkpointing)
     return TokenLoss(model)
 
 

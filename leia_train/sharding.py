@@ -65,7 +65,11 @@ def asked_sharding(config: TrainConfig) -> Sharding | None:
     del os.environ[_FSDP]
     for wrong, name, instead in (
         (isinstance(plugin.cpu_offload, CPUOffloadPolicy), "fsdp_offload_params", "false"),
-        (plugin.activation_checkpointing, "fsdp_activation_checkpointing", "false, and --gradient-checkpointing"),
+        (
+            plugin.activation_checkpointing,
+            "fsdp_activation_checkpointing",
+            "false, and --activation-checkpointing full",
+        ),
     ):
         if wrong:
             raise UsageError(f"accelerate's FSDP configuration: {name} true is not supported here; give {instead}")

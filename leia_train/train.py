@@ -83,7 +83,7 @@ def train(
     except torch.OutOfMemoryError as error:
         raise MissingResource(
             f"{accelerator.device}: out of memory ({first_line(error)}); lower --micro-batch or --max-length, or give "
-            "--gradient-checkpointing; leia-train plan estimates what is needed"
+            "--activation-checkpointing full; leia-train plan estimates what is needed"
         ) from error
     except RuntimeError as error:
         if "not enough memory" in str(error):  # what torch says of the CPU's

@@ -8,7 +8,6 @@ gathered in it, and their gradients summed in it (DeepSpeed's torch_autocast; FS
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import logging
@@ -89,6 +88,7 @@ def asked_zero(config: TrainConfig) -> ZeroSettings | None:
         (config.run.shard_model, "--shard-model", "it is FSDP2's; give --no-shard-model where a recipe has it"),
         (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({_FSDP2})"),
         (config.model.liger, "--liger", "leave it out"),
+        (config.model.activation_checkpointing == "selective", "--activation-checkpointing selective", "give full"),
         (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {_FSDP2}"),
     ):
         if given:
@@ -310,12 +310,10 @@ def _imported(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
-
-        communication: Any = importlib.import_module("deepspeed.comm.torch")
     except Exception as error:  # noqa: BLE001, whatever it looks for on a machine: compilers, CUDA's own files
         raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {_FSDP2}") from error
     deepspeed.utils.logger.setLevel(logging.ERROR)
-    # On CPUs it would compile an exchange of its own, under a lock that waits for ever where an earlier one was killed.
-    communication.build_shm_op = lambda: None
+    # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

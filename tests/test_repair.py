@@ -109,15 +109,17 @@ def test_articles_that_were_made_anew_are_not_taken_for_those_of_the_shards(samp
     assert any("was made from another articles" in each.rule for each in validate(build).violations)
 
 
-def test_sitelinks_of_another_folder_are_no_fault(sample: Sample, finished: Path, build: Path) -> None:
-    """One pass over Wikidata serves many wikis; those that lie in this folder may be older."""
+def test_sitelinks_of_another_folder_are_no_fault(sample: Sample, finished: Path, build: Path, tmp_path: Path) -> None:
+    """One pass over Wikidata serves many wikis; those that lie in this folder may be older, and are not what the card names."""
     arguments = _arguments(sample, build)
     arguments[arguments.index("--wikidata") + 1] = str(finished / "sitelinks")
     shutil.rmtree(build / "sitelinks")
-    assert main(["sitelinks", "--wikidata", sample.wikidata, "--aliases", "--output", str(build), "--quiet"]) == 0
+    older = shutil.copy(sample.wikidata, tmp_path / "wikidata-20250101-all.json.bz2")
+    assert main(["sitelinks", "--wikidata", str(older), "--aliases", "--output", str(build), "--quiet"]) == 0
     assert main(arguments) == 0
     assert validate(build).violations == []
-    assert "dump of sitelinks" not in card(build)
+    (named,) = [line for line in card(build).splitlines() if line.startswith("| dump of sitelinks |")]
+    assert Path(sample.wikidata).name in named and older.name not in named
 
 
 def test_the_card_says_what_was_verified_and_what_is_missing(sample: Sample, tmp_path: Path) -> None:

@@ -197,11 +197,17 @@ def test_kernels_that_need_a_gpu_are_refused_by_name_and_passed_over_by_auto():
         with pytest.raises(MissingResource, match=f"--attention {name}: it needs CUDA, this is cpu"):
             attention.candidates(name, cpu, "bfloat16")
     found = attention.candidates("auto", cpu, "bfloat16")
-    assert [choice.name for choice in found] == ["sdpa", "eager"]
+    assert [choice.implementation for choice in found] == ["leia_sdpa", "sdpa", "eager"]
+    assert [choice.name for choice in found] == ["sdpa", "sdpa", "eager"]
     assert found[0].reason == "no flash: it needs CUDA, this is cpu, no varlen: it needs CUDA, this is cpu"
     with pytest.raises(MissingResource, match="--attention flex: torch has no backward pass for it on the CPU"):
         attention.candidates("flex", cpu, "float32")
     assert [choice.name for choice in attention.candidates("eager", cpu, "float32")] == ["eager"]
+    compiled = attention.candidates("auto", cpu, "float32", compiled=True)  # the documents of a batch are no shape
+    assert [choice.implementation for choice in compiled] == ["sdpa", "eager"]
+    asked = attention.candidates("sdpa", cpu, "float32")
+    assert [choice.implementation for choice in asked] == ["leia_sdpa", "sdpa"]
+    assert asked[1].reason == "asked for; with a mask of each pair of a row's tokens"
 
 
 def test_a_kernel_that_fails_its_probe_is_passed_over_with_a_line(model, monkeypatch):
@@ -210,7 +216,7 @@ def test_a_kernel_that_fails_its_probe_is_passed_over_with_a_line(model, monkeyp
     probe = attention.check_isolation
 
     def check(tried, *rest):
-        if attention.implementation_of(tried) == "sdpa":
+        if attention.implementation_of(tried).endswith("sdpa"):
             raise RuntimeError("no kernel image\nis available")
         return probe(tried, *rest)
 
@@ -218,7 +224,7 @@ def test_a_kernel_that_fails_its_probe_is_passed_over_with_a_line(model, monkeyp
     choices = attention.candidates("auto", torch.device("cpu"), "float32")
     settings = (VOCABULARY_SIZE, attention.nullcontext, "float32", said.append)
     attention.settle(model, choices, *settings, isolated=True)
-    assert said[0] == "attention: sdpa does not work here (no kernel image)"
+    assert said[0] == "attention: sdpa does not work here (no kernel image)"  # once, of its two ways
     assert said[1].startswith("attention: eager (") and attention.implementation_of(model) == "eager"
     with pytest.raises(MissingResource, match="--attention sdpa: no kernel image"):
         attention.settle(model, choices[:1], *settings, isolated=True)
@@ -377,7 +383,7 @@ def test_the_flash_package_that_fits_the_gpu_is_taken(monkeypatch, capability, i
     for version in (2, 3, 4):
         monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda here=version: here in installed)
     found = attention.candidates("auto", torch.device("cuda"), "bfloat16")
-    names = ["varlen", "sdpa", "eager"]
+    names = ["varlen", "sdpa", "sdpa", "eager"]
     assert [choice.name for choice in found] == (["flash", *names] if expected else names)
     if expected:
         assert found[0].implementation == expected

@@ -52,16 +52,20 @@ def test_the_cheapest_fit_fits_and_with_fewer_changes_nothing_does(llama_7b, mem
     assert (not found.flags) == fits(as_it_is, gpu)
     assert found.size_bytes <= as_it_is
     if not fits(found.size_bytes, gpu):
-        assert len(found.flags) == 3 + (nproc > 1)
+        assert len(found.flags) == 4 + (nproc > 1)
         return
     values = {
         "--share-optimizer": ("run", {"share_optimizer": True}),
         "--shard-model": ("run", {"shard_model": True}),
         "--micro-batch 1": ("optimization", {"micro_batch": 1}),
-        "--gradient-checkpointing": ("model", {"gradient_checkpointing": True}),
+        "--activation-checkpointing selective": ("model", {"activation_checkpointing": "selective"}),
+        "--activation-checkpointing full": ("model", {"activation_checkpointing": "full"}),
+        "--activation-offload": ("model", {"activation_offload": True}),
         "--weights bfloat16": ("model", {"weights": "bfloat16"}),
     }
     for left_out in ("", *found.flags):
+        if left_out == "--activation-checkpointing full" and "--activation-offload" in found.flags:
+            continue  # which needs it
         changed = config
         for flag in found.flags:
             if flag != left_out:
@@ -72,7 +76,7 @@ def test_the_cheapest_fit_fits_and_with_fewer_changes_nothing_does(llama_7b, mem
 
 def test_the_time_of_seven_billion_weights_is_that_which_was_measured(llama_7b):
     """6,957 tokens/s on one H200 with recomputed activations and steps of 8 rows: within a fifth."""
-    config = make_config(batch=8, gradient_checkpointing=True)
+    config = make_config(batch=8, activation_checkpointing="full")
     seconds = training_seconds(config, llama_7b, H200, steps=10, processes=1, mean_segment=600)
     assert 10 * 8 * 2048 / seconds == pytest.approx(6957, rel=0.2)
     halved = training_seconds(config, llama_7b, H200, steps=10, processes=2, mean_segment=600)
@@ -120,7 +124,7 @@ def test_a_plan_for_other_gpus_says_what_fits_and_how_long_it_takes(arguments, t
 def test_a_model_in_parts_fits_where_a_whole_one_does_not(llama_7b):
     """Eight GPUs of 80 GB hold 7 billion weights in float32 in parts, 16 bytes of each by eight, with what is gathered."""
     gpu = Gpu(name="X", tflops=989.0, memory_gb=80)
-    whole = make_config(nproc=8, gradient_checkpointing=True)
+    whole = make_config(nproc=8, activation_checkpointing="full")
     parts = replace(whole, run=replace(whole.run, shard_model=True))
     assert not fits(needed_bytes(whole, llama_7b, gpu), gpu)
     assert fits(needed_bytes(parts, llama_7b, gpu), gpu)

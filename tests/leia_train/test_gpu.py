@@ -13,6 +13,7 @@ from test_attention import VOCABULARY_SIZE, make_causal_lm
 
 from leia_beam.errors import MissingResource
 from leia_train import attention, loss
+from leia_train.activations import ActivationOffload, checkpoint_blocks, hidden_size
 from leia_train.attention import candidates, check_isolation, packed_logits
 from leia_train.cli import main
 from leia_train.loss import TokenLoss, agrees
@@ -55,7 +56,7 @@ def logits_of_each_alone(model, ids):
 def kernels(dtype):
     """Those that can be had here."""
     found = [choice.name for choice in candidates("auto", CUDA, dtype)]
-    return [*found, "flex"]
+    return [*dict.fromkeys(found), "flex", "masked sdpa"]
 
 
 def gradients(model, losses):
@@ -66,7 +67,7 @@ def gradients(model, losses):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kernel", ["flash", "varlen", "flex", "sdpa", "eager"])
+@pytest.mark.parametrize("kernel", ["flash", "varlen", "flex", "sdpa", "masked sdpa", "eager"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_packed_documents_are_those_alone_forward_and_backward(family, kernel, dtype):
     """Logits and gradients of packed rows are as near to those of separate documents in float32 as the type lets them be."""
@@ -84,7 +85,7 @@ def test_packed_documents_are_those_alone_forward_and_backward(family, kernel, d
     model.set_attn_implementation("eager")
     exact = logits_and_gradient(lambda: logits_of_each_alone(model, ids), nullcontext)
     rounded = logits_and_gradient(lambda: logits_of_each_alone(model, ids), context)
-    (choice,) = candidates(kernel, CUDA, dtype)
+    choice = candidates(kernel.removeprefix("masked "), CUDA, dtype, compiled=kernel.startswith("masked"))[0]
     model.set_attn_implementation(choice.implementation)
     packed = logits_and_gradient(lambda: packed_logits(model, ids, positions), context)
     with torch.no_grad(), context():
@@ -109,7 +110,7 @@ def test_chunked_losses_and_gradients_are_those_of_whole_logits(kernel, monkeypa
     if kernel not in kernels("bfloat16"):
         pytest.skip(f"{kernel} cannot be had here")
     model = make_causal_lm("llama", **FAMILIES["llama"]).to(CUDA)
-    (choice,) = candidates(kernel, CUDA, "bfloat16")
+    choice = candidates(kernel, CUDA, "bfloat16")[0]
     model.set_attn_implementation(choice.implementation)
     assert agrees(model, VOCABULARY_SIZE, bfloat16, "bfloat16")
     ids, positions = packed_rows()
@@ -157,7 +158,10 @@ def test_a_run_in_float32_has_the_losses_of_one_on_the_cpu(on_gpu, arguments, fr
         ("--dtype", "bfloat16"),
         ("--dtype", "bfloat16", "--weights", "bfloat16"),
         ("--dtype", "bfloat16", "--weights", "bfloat16", "--rounding", "kahan"),
-        ("--dtype", "bfloat16", "--gradient-checkpointing"),
+        ("--dtype", "bfloat16", "--activation-checkpointing", "full"),
+        ("--dtype", "bfloat16", "--activation-checkpointing", "selective"),
+        ("--dtype", "bfloat16", "--activation-checkpointing", "full", "--activation-offload"),
+        ("--dtype", "bfloat16", "--activation-checkpointing", "full", "--activation-offload", "--compile"),
         ("--dtype", "bfloat16", "--compile"),
         ("--dtype", "bfloat16", "--attention", "flex"),
         ("--dtype", "float32"),
@@ -172,6 +176,44 @@ def test_runs_learn_and_say_which_kernel_they_use(on_gpu, tmp_path, capsys, opti
     assert f"attention: {best} (" in said and "do not see each other" in said
     assert "the markers moved by at most" in said
     assert records[-1]["loss"] < records[0]["loss"] - 0.2
+
+
+@pytest.mark.parametrize(
+    ("way", "offload"), [("selective", False), ("full", False), ("selective", True), ("full", True)]
+)
+@pytest.mark.parametrize("kernel", ["flash", "varlen", "sdpa"])
+def test_what_is_kept_changes_nothing_but_memory(kernel, way, offload):
+    """Losses and gradients in bfloat16, and the peak of the memory of two steps of a model whose blocks' inputs are large."""
+    if kernel not in kernels("bfloat16"):
+        pytest.skip(f"{kernel} cannot be had here")
+    sizes = {**FAMILIES["llama"], "num_hidden_layers": 8, "hidden_size": 512}
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(VOCABULARY_SIZE, (4, 2048), generator=generator).to(CUDA)
+    positions = torch.arange(512, device=CUDA).repeat(4, 4)
+
+    def two_steps(way, offload):
+        model = make_causal_lm("llama", **sizes).to(CUDA).train()
+        model.set_attn_implementation(candidates(kernel, CUDA, "bfloat16")[0].implementation)
+        checkpoint_blocks(model, way)
+        token_loss = TokenLoss(model)
+        token_loss.offload = ActivationOffload(hidden_size(model)) if offload else None
+        for step in range(2):
+            if step:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            with bfloat16():
+                losses = token_loss(ids, positions, ids)
+            gradient = gradients(model, losses.sum())
+        return losses.detach(), gradient, torch.cuda.max_memory_allocated()
+
+    expected, found = two_steps("none", False), two_steps(way, offload)
+    off, share = distance(found[1], expected[1]), found[2] / expected[2]
+    print(f"{kernel} {way} {offload}: gradient off by {off:.1e}, {share:.2f} of the peak")
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-3, atol=1e-3)
+    assert off < 1e-2  # sums of gradients are in no fixed order there
+    assert share < 0.8
+    if offload:
+        assert found[2] < two_steps(way, False)[2]
 
 
 def test_a_resumed_run_is_the_undisturbed_one(on_gpu, tmp_path):
@@ -218,4 +260,8 @@ def test_the_kernel_of_torch_is_what_auto_takes_here_without_flash_attn():
     names = [choice.name for choice in candidates("auto", CUDA, "bfloat16")]
     flash, varlen = attention.flash_hindrance(CUDA, "bfloat16"), attention.varlen_hindrance(CUDA, "bfloat16")
     print(f"flash: {flash}; varlen: {varlen}")
-    assert names == [name for name, why in (("flash", flash), ("varlen", varlen)) if not why] + ["sdpa", "eager"]
+    assert names == [name for name, why in (("flash", flash), ("varlen", varlen)) if not why] + [
+        "sdpa",
+        "sdpa",
+        "eager",
+    ]

@@ -39,7 +39,7 @@ from leia_train.token_rows import use_rows_alone
 RESERVED = ("Ā", "ā")
 """Two of the tokenizer's bytes that no text of the shards has."""
 KINDS = [(tied, markers) for tied in (True, False) for markers in ("special", "reserved")]
-FLAGS = ("--lora", 4, "--gradient-checkpointing")
+FLAGS = ("--lora", 4, "--activation-checkpointing", "full", "--activation-offload")
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{'tied' if kind[0] else 'untied'}-{kind[1]}")
@@ -328,7 +328,8 @@ def test_tasks_are_scored_on_the_whole_model(arguments, tmp_path, monkeypatch):
 def test_kernels_recomputation_and_micro_batches_change_nothing(arguments, tmp_path):
     """Losses of eager attention and of recomputed activations are those of sdpa."""
     found = []
-    for number, flags in enumerate([(), ("--attention", "eager"), ("--gradient-checkpointing",), ("--micro-batch", 1)]):
+    ways = [("--activation-checkpointing", "full"), ("--activation-checkpointing", "selective", "--activation-offload")]
+    for number, flags in enumerate([(), ("--attention", "eager"), ("--micro-batch", 1), *ways]):
         output = tmp_path / str(number)
         assert main(arguments("--lora", 4, *flags, output=output)) == 0
         found.append([record["loss"] for record in read_metrics(output) if "loss" in record])

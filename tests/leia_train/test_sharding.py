@@ -167,9 +167,11 @@ def runs(tmp_path_factory, shards, tied, experts, neox):
         return [str(folder / of), str(folder / name), HALF]
 
     parts = "--shard-model"
-    of_tied = ("--model", tied, "--steps", 4, "--save-every", 2, "--gradient-checkpointing", "--loss-chunk", 8)
+    of_tied = ("--model", tied, "--steps", 4, "--save-every", 2, "--loss-chunk", 8)
+    of_tied += ("--activation-checkpointing", "full", "--activation-offload")
     of_tied += ("--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits")
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
+    of_experts += ("--activation-checkpointing", "selective", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16", "--weights", "bfloat16")
     of_neox = ("--model", neox, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3, "--dtype", "bfloat16")
     listed = [
@@ -403,7 +405,7 @@ def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkey
             "fsdp_version 1 is not supported here; give 2",
         ),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params true is not supported here; give false"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "give false, and --gradient-checkpointing"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "give false, and --activation-checkpointing full"),
         ({"FSDP_RESHARD_AFTER_FORWARD": "SOME"}, "accelerate's FSDP configuration: "),
     ],
 )

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,9 +59,11 @@ def runs(tmp_path_factory, shards, tied, experts):  # noqa: F811
         return [str(folder / of), str(folder / name), HALF]
 
     zero = {**TOLD, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(folder / "small.json")}
-    of_tied = ("--model", tied, "--steps", 4, "--save-every", 2, "--gradient-checkpointing", "--loss-chunk", 8)
+    of_tied = ("--model", tied, "--steps", 4, "--save-every", 2, "--loss-chunk", 8)
+    of_tied += ("--activation-checkpointing", "full", "--activation-offload")
     of_tied += ("--learning-rate", 1e-3, "--marker-learning-rate", 5e-3, "--no-marker-logits", "--clip", 0.5)
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
+    of_experts += ("--activation-checkpointing", "full", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16")
     middle = [str(folder / "rounded two"), str(folder / "rounded again"), "checkpoint-00000002"]
     listed = [
@@ -114,7 +117,7 @@ def test_bfloat16_in_deepspeeds_parts_is_that_of_one_process_up_to_rounding(runs
     for name, was in start.items():
         rows = len(was)
         moved, other = one[name][:rows] - was.float(), two[name][:rows] - was.float()
-        print(name, float((moved-other).norm() / moved.norm()))
+        print(name, float((moved - other).norm() / moved.norm()))
         assert torch.equal(two[name], again[name]), name
     weights = load_file(runs[0] / "rounded two/checkpoint-final/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -219,6 +222,10 @@ def test_options_that_are_not_for_deepspeed_and_a_missing_package_are_told(monke
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="--shard-model with DeepSpeed: not supported here; it is FSDP2's"):
         asked_zero(config_of(shard_model=True))
+    selective = config_of()
+    selective = replace(selective, model=replace(selective.model, activation_checkpointing="selective"))
+    with pytest.raises(UsageError, match=r"--activation-checkpointing selective with DeepSpeed: .* give full"):
+        asked_zero(selective)
     monkeypatch.setattr(zero3.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install 'leia-lm\[deepspeed\]'\); FSDP2 \(--shard-model\) shards"):
         asked_zero(config_of())
