@@ -210,7 +210,7 @@ class Zero3:
 
     def without_backward(self) -> AbstractContextManager[None]:
         """The engine keeps what it takes to be used again soon, which it is told of here: it is not."""
-        after = ExitStack()
+        after: ExitStack[None] = ExitStack()
         after.callback(self.model.empty_partition_cache)
         return after
 
@@ -310,7 +310,7 @@ def _imported(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
-    except Exception as error:  # noqa: BLE001, whatever it looks for on a machine: compilers, CUDA's own files
+    except Exception as error:  # whatever it looks for on a machine: compilers, CUDA's own files
         raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {_FSDP2}") from error
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.

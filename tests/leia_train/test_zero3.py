@@ -84,12 +84,16 @@ def runs(tmp_path_factory, shards, tied, experts):  # noqa: F811
         {"processes": 1, "arguments": arguments("rounded one", *rounded)},
         {"processes": 2, "arguments": arguments("rounded two", *rounded), "environment": zero},
         {"processes": 2, "arguments": arguments("rounded again", *rounded), "copy": middle, "environment": zero},
-        {"processes": 3, "arguments": arguments("to three"), "copy": half("two", "to three"), "environment": zero},
     ]
-    codes, said = run_all(folder, 3, listed)
-    expected = ["0", "75", *["0"] * 5, "1", *["0"] * 10]
+    codes, said = run_all(folder, 2, listed)
+    expected = ["0", "75", *["0"] * 5, "1", *["0"] * 9]
     assert codes[0] == expected, said[0][-6000:]
     assert codes[1] == [code if run["processes"] > 1 else "-" for code, run in zip(expected, listed, strict=True)]
+    # DeepSpeed keeps the groups of a process's first run: another number of processes is other ones.
+    three = {"processes": 3, "arguments": arguments("to three"), "copy": half("two", "to three"), "environment": zero}
+    (folder / "three").mkdir()
+    codes, of_three = run_all(folder / "three", 3, [three])
+    assert codes == [["0"]] * 3, of_three[0][-6000:]
     return folder, said
 
 
@@ -117,7 +121,7 @@ def test_bfloat16_in_deepspeeds_parts_is_that_of_one_process_up_to_rounding(runs
     for name, was in start.items():
         rows = len(was)
         moved, other = one[name][:rows] - was.float(), two[name][:rows] - was.float()
-        print(name, float((moved - other).norm() / moved.norm()))
+        assert (moved - other).norm() < 0.03 * moved.norm(), name
         assert torch.equal(two[name], again[name]), name
     weights = load_file(runs[0] / "rounded two/checkpoint-final/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
