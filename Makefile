@@ -38,7 +38,7 @@ $(DEEPSPEED)/.installed: $(INSTALLED)
 	touch $@
 
 test-deepspeed: $(DEEPSPEED)/.installed
-	$(DEEPSPEED)/bin/python -m pytest -q tests/leia_train/test_zero3.py
+	LEIA_DEEPSPEED_REQUIRED=1 $(DEEPSPEED)/bin/python -m pytest -q tests/leia_train/test_zero3.py
 
 packaging: $(INSTALLED)
 	$(BIN)/python -m pytest -q -rs -s -m packaging tests/test_packaging.py

@@ -40,8 +40,8 @@ _OWN_PREFIXES = (
     ),
     "tasks",
 )
-_SEEN_AFTER_S = 10.0
-"""How long a network's disk may keep showing what a folder held before."""
+_SEEN_AFTER_S = 35.0
+"""How long a network's disk may keep showing what a folder held before: NFS for 30 s (acdirmin)."""
 CODE = "code"
 SOURCES = "sources"
 """Where a run's identity has the fingerprint of each source beside the shards."""

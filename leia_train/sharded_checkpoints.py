@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -42,6 +43,7 @@ from leia_train.processes import fail_together, on_main, summed
 from leia_train.sharding import Parts, like, named_tensors, names_of
 from leia_train.tensor_files import MAX_FILE_BYTES, TensorWriter
 
+Result = TypeVar("Result")
 _PART_BYTES = 1 << 28
 """Of a file of one process: torch makes each one in memory before it is written."""
 
@@ -114,9 +116,8 @@ class Gathered:
 def write_rows(folder: Path, tensors: Mapping[str, Gathered], accelerator: Accelerator) -> None:
     """Write this process's rows of each tensor, one gathered after the other; of what is not in parts the first process's.
 
-    A process goes on gathering with the others after it failed, so that none waits.
+    A process goes on gathering with the others after its writing failed, so that none waits.
     """
-    folder.mkdir(exist_ok=True)
     process, processes = accelerator.process_index, accelerator.num_processes
     ranges = {name: _rows(tensor, process, processes) for name, tensor in tensors.items()}
     kinds = {
@@ -128,10 +129,15 @@ def write_rows(folder: Path, tensors: Mapping[str, Gathered], accelerator: Accel
     begins = {
         name: (ranges[name][0], *[0] * (len(tensors[name].shape) - 1))[: len(tensors[name].shape)] for name in kinds
     }
-    writer = TensorWriter(folder, kinds, process=process, begins=begins)
+
+    def make() -> TensorWriter:
+        folder.mkdir(exist_ok=True)
+        return TensorWriter(folder, kinds, process=process, begins=begins)
+
+    writer = _together(accelerator, make)
     failure: BaseException | None = None
     for name in sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize):
-        tensor = tensors[name].gather()
+        tensor = _gathered(tensors[name].gather)
         if name not in kinds or failure is not None:
             continue
         first, last = ranges[name]
@@ -185,7 +191,7 @@ def converted(model: Any, held: Held = sharding) -> bool:
 
 
 def _write_whole(folder: Path, model: Any, accelerator: Accelerator, max_bytes: int, held: Held) -> None:
-    """The weights' files. The first process goes on gathering with the others after it failed, so that none waits."""
+    """The weights' files. The first process goes on gathering with the others after its writing failed, so that none waits."""
     tensors = named_tensors(model)
     kinds = {name: (held.numbers(tensor).dtype, held.shape_of(tensor)) for name, tensor in tensors.items()}
     writer = TensorWriter(folder, kinds, max_bytes)
@@ -193,7 +199,7 @@ def _write_whole(folder: Path, model: Any, accelerator: Accelerator, max_bytes: 
     kept: dict[str, Tensor] = {}
     failure: BaseException | None = None
     for name in writer.order:
-        tensor = held.whole(tensors[name])
+        tensor = _gathered(partial(held.whole, tensors[name]))
         if not accelerator.is_main_process or failure is not None:
             continue
         try:
@@ -279,19 +285,35 @@ def _folder(output: Path, name: str, accelerator: Accelerator) -> Iterator[tuple
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _together(accelerator: Accelerator, write: Callable[[], None]) -> None:
+class _Alone(Exception):
+    """Around what one process raised while the others gather with it: they wait for that, so it cannot tell them."""
+
+
+def _gathered(gather: Callable[[], Tensor]) -> Tensor:
+    try:
+        return gather()
+    except BaseException as error:
+        raise _Alone from error
+
+
+def _together(accelerator: Accelerator, write: Callable[[], Result]) -> Result:
     """Write on all processes, and fail on all where one fails.
 
     Raises: what this process's writing raised; on others LeiaError.
     """
-    failure: BaseException | None = None
+    result, failure = None, None
     try:
-        write()
+        result = write()
+    except _Alone as alone:  # the process ends, and its launcher ends the others
+        cause = alone.__cause__
+        assert cause is not None
+        raise cause from None
     except CheckpointException as error:  # on all processes, with what each of those that failed raised
         failure = _cause(error)
     except BaseException as error:  # noqa: BLE001, raised again once the others know
         failure = error
     fail_together(accelerator, failure, "another process could not write its part; its message says why")
+    return cast(Result, result)
 
 
 def _cause(error: CheckpointException) -> BaseException:

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,8 @@ from leia_train.sharding import clip_together, named_tensors, names_of
 
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 _FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
+_COMM_TYPE = "comm_dtype"
+"""Where DeepSpeed notes on a weight in which type it is gathered, and its gradient summed."""
 _FSDP2 = "FSDP2 (--shard-model) shards the same"
 _TUNING = (
     "allgather_sequential",
@@ -64,6 +66,7 @@ _OURS = (
     "zero_optimization",
 )
 """What else such a file may have: all but the last are this trainer's own options."""
+_OFFLOADS = ("offload_optimizer", "offload_param")
 _SAVING = ("stage", "stage3_gather_16bit_weights_on_model_save")
 
 
@@ -82,7 +85,7 @@ def asked_zero(config: TrainConfig) -> ZeroSettings | None:
     if os.environ.get(_DEEPSPEED, "false").lower() != "true":
         return None
     for given, name, instead in (
-        (config.run.shard_model, "--shard-model", "it is FSDP2's; leave out one of the two"),
+        (config.run.shard_model, "--shard-model", "it is FSDP2's; give --no-shard-model where a recipe has it"),
         (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({_FSDP2})"),
         (config.model.liger, "--liger", "leave it out"),
         (config.model.activation_checkpointing == "selective", "--activation-checkpointing selective", "give full"),
@@ -104,7 +107,7 @@ def _settings(file: str) -> ZeroSettings:
     """
     if file == "none":
         told: dict[str, Any] = {
-            "stage": int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")),
+            "stage": _number(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")),
             "offload_optimizer": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")},
             "offload_param": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none")},
         }
@@ -114,21 +117,27 @@ def _settings(file: str) -> ZeroSettings:
         try:
             content = json.loads(Path(file).read_text())
             told = dict(content["zero_optimization"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            for name in _OFFLOADS:
+                told[name] = dict(told.get(name) or {})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{file}: no DeepSpeed configuration with a zero_optimization ({error})") from error
         for name, value in content.items():
             if name not in _OURS and not (isinstance(value, dict) and value.get("enabled") in (False, "auto")):
                 raise UsageError(f"{where}: {name} is not supported here; leave it out")
     if told.get("stage") != 3:
         raise UsageError(f"{where}: zero_stage {told.get('stage')} is not supported here; give 3")
-    for name in ("offload_optimizer", "offload_param"):
-        device = (told.pop(name, None) or {}).get("device", "none")
+    for name in _OFFLOADS:
+        device = told.pop(name).get("device", "none")
         if device not in ("none", None):
             raise UsageError(f"{where}: {name}_device {device} is not supported here; give none")
     unknown = sorted(set(told) - {*_TUNING, *_SAVING})
     if unknown:
         raise UsageError(f"{where}: zero_optimization.{unknown[0]} is not supported here; leave it out")
     return ZeroSettings(tuning={name: told[name] for name in _TUNING if told.get(name, "auto") != "auto"})
+
+
+def _number(word: str) -> int | str:
+    return int(word) if word.isdecimal() else word
 
 
 class Zero3:
@@ -175,6 +184,9 @@ class Zero3:
         self.model = self._deepspeed.initialize(
             model=loss, optimizer=self._optimizer, config=self._told, dist_init_required=False
         )[0]
+        table = loss.model.get_input_embeddings().weight
+        if table is getattr(loss.model.get_output_embeddings(), "weight", None):
+            vars(table).pop(_COMM_TYPE, None)  # as a lookup it is no linear layer's
         report(f"each of {accelerator.num_processes} processes holds a part of the weights (DeepSpeed ZeRO-3)")
         return loss
 
@@ -197,8 +209,10 @@ class Zero3:
                     part._buffers[name] = buffer.to(device)
 
     def without_backward(self) -> AbstractContextManager[None]:
-        """The engine lets go of what it gathered itself."""
-        return nullcontext()
+        """The engine keeps what it takes to be used again soon, which it is told of here: it is not."""
+        after: ExitStack[None] = ExitStack()
+        after.callback(self.model.empty_partition_cache)
+        return after
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """AdamW is there already; of a checkpoint its state."""
@@ -236,15 +250,22 @@ class Zero3:
 
     def clip(self, limit: float) -> float:
         """The norm is of all processes' parts; the engine moves the weights by what is left of the gradients here."""
-        from deepspeed.utils import safe_get_local_grad
-
-        return clip_together([safe_get_local_grad(weight) for weight in self._weights], limit)
+        return clip_together(self._gradients(), limit)
 
     def update(self, learning_rate: float) -> None:
         """Each process moves its own parts."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.model.step()
+        # Else a weight that the next step's backward pass does not reach would be moved by this step's gradient again.
+        for gradient in self._gradients():
+            gradient.zero_()
+
+    def _gradients(self) -> list[Tensor]:
+        """This process's part of each weight's gradient, in the engine's own memory."""
+        from deepspeed.utils import safe_get_local_grad
+
+        return [safe_get_local_grad(weight) for weight in self._weights]
 
     def local_weights(self) -> Sequence[Tensor]:
         """This process's numbers of each."""
@@ -287,8 +308,10 @@ def _imported(device: torch.device) -> Any:
     """DeepSpeed on the training's device, in the training's processes, without its notes between our lines."""
     os.environ["DS_ACCELERATOR"] = device.type
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    import deepspeed
-
+    try:
+        import deepspeed
+    except Exception as error:  # whatever it looks for on a machine: compilers, CUDA's own files
+        raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {_FSDP2}") from error
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

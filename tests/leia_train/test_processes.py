@@ -208,6 +208,18 @@ def test_two_machines_train_as_one_process_where_they_share_the_folder(arguments
     assert sorted(path.name for path in output.glob("train*.log")) == ["train-1.log", "train.log"]
 
 
+def test_torchruns_own_parser_takes_the_documentations_lines():
+    """It reads abbreviations of its options behind the module's name too, `--nproc` among them."""
+    from torch.distributed.run import parse_args
+
+    text = (Path(ROOT) / "docs/training.md").read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line.startswith("torchrun ")]
+    assert len(lines) >= 2
+    for line in lines:
+        parsed = parse_args(line[1:])
+        assert parsed.training_script == "leia_train" and parsed.training_script_args[0] == "train"
+
+
 def test_machines_that_do_not_share_the_folder_are_told_so(arguments, tmp_path):
     """A relative path is another folder on each: nothing is trained, and the line says which process has another."""
     needs_namespace()

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from leia_beam.errors import DamagedInput, UsageError
+from leia_train import sharded_checkpoints
 from leia_train.checkpoints import newest_checkpoint, step_checkpoints
 from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
@@ -315,6 +316,24 @@ def test_processes_that_are_killed_while_they_save_leave_nothing_half(runs, caps
     assert main([str(argument) for argument in arguments("killed")]) == 0
     assert not list(run.glob(".tmp-*"))
     same(folder / "one", run)
+
+
+def test_who_fails_while_others_gather_with_it_does_not_wait_for_them(monkeypatch):
+    """Who fails otherwise tells the others, which fail too."""
+    told = []
+    monkeypatch.setattr(
+        sharded_checkpoints, "fail_together", lambda accelerator, failure, otherwise: told.append(failure)
+    )
+
+    def fail():
+        raise OSError("no memory")
+
+    with pytest.raises(OSError, match="no memory"):
+        sharded_checkpoints._together(None, lambda: sharded_checkpoints._gathered(fail))
+    assert told == []
+    sharded_checkpoints._together(None, fail)
+    assert isinstance(told[0], OSError)
+    assert sharded_checkpoints._together(None, lambda: sharded_checkpoints._gathered(lambda: 3)) == 3
 
 
 def test_a_piece_that_is_missing_or_damaged_is_seen(runs, tmp_path, capsys):

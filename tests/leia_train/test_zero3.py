@@ -29,7 +29,7 @@ from leia_train.cli import main
 from leia_train.zero3 import ZeroSettings, asked_zero
 
 needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None,
+    importlib.util.find_spec("deepspeed") is None and not os.environ.get("LEIA_DEEPSPEED_REQUIRED"),
     reason="deepspeed is not installed (pip install 'leia-lm[deepspeed]')",
 )
 TOLD = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
@@ -65,6 +65,7 @@ def runs(tmp_path_factory, shards, tied, experts):  # noqa: F811
     of_experts = ("--model", experts, "--steps", 4, "--save-every", 2, "--learning-rate", 1e-3)
     of_experts += ("--activation-checkpointing", "full", "--activation-offload")
     rounded = (*of_tied, "--dtype", "bfloat16")
+    middle = [str(folder / "rounded two"), str(folder / "rounded again"), "checkpoint-00000002"]
     listed = [
         {"processes": 1, "arguments": arguments("one")},
         {"processes": 2, "arguments": arguments("two"), "environment": zero, "at": [10, 1, "stop"]},
@@ -82,17 +83,24 @@ def runs(tmp_path_factory, shards, tied, experts):  # noqa: F811
         {"processes": 2, "arguments": arguments("experts two", *of_experts), "environment": zero},
         {"processes": 1, "arguments": arguments("rounded one", *rounded)},
         {"processes": 2, "arguments": arguments("rounded two", *rounded), "environment": zero},
+        {"processes": 2, "arguments": arguments("rounded again", *rounded), "copy": middle, "environment": zero},
     ]
     codes, said = run_all(folder, 2, listed)
-    expected = ["0", "75", *["0"] * 5, "1", *["0"] * 8]
+    expected = ["0", "75", *["0"] * 5, "1", *["0"] * 9]
     assert codes[0] == expected, said[0][-6000:]
     assert codes[1] == [code if run["processes"] > 1 else "-" for code, run in zip(expected, listed, strict=True)]
+    # DeepSpeed keeps the groups of a process's first run: another number of processes is other ones.
+    three = {"processes": 3, "arguments": arguments("to three"), "copy": half("two", "to three"), "environment": zero}
+    (folder / "three").mkdir()
+    codes, of_three = run_all(folder / "three", 3, [three])
+    assert codes == [["0"]] * 3, of_three[0][-6000:]
     return folder, said
 
 
 @needs_deepspeed
 @pytest.mark.parametrize(
-    "name", ["two", "to parts", "parts to", "one to", "to one", "bad", "tied two", "tied kept", "experts two"]
+    "name",
+    ["two", "to parts", "parts to", "one to", "to one", "to three", "bad", "tied two", "tied kept", "experts two"],
 )
 def test_a_model_in_deepspeeds_parts_trains_as_a_whole_one(runs, name):
     """Twenty steps with a resume in between, to and from FSDP2 and one process, and after a bad step; tied embeddings,
@@ -102,9 +110,19 @@ def test_a_model_in_deepspeeds_parts_trains_as_a_whole_one(runs, name):
 
 
 @needs_deepspeed
-def test_bfloat16_in_deepspeeds_parts_is_that_of_one_process_up_to_rounding(runs):
+def test_bfloat16_in_deepspeeds_parts_is_that_of_one_process_up_to_rounding(runs, tied):  # noqa: F811
     """The linear layers compute and sum their gradients in it; weights and the final model are float32."""
     same(runs[0] / "rounded one", runs[0] / "rounded two", limit=1e-4, of_norms=2e-3, of_weights=4e-3)
+    start = load_file(tied / "model.safetensors")
+    one, two, again = (
+        load_file(runs[0] / f"rounded {name}" / "checkpoint-final/model.safetensors")
+        for name in ("one", "two", "again")
+    )
+    for name, was in start.items():
+        rows = len(was)
+        moved, other = one[name][:rows] - was.float(), two[name][:rows] - was.float()
+        assert (moved - other).norm() < 0.03 * moved.norm(), name
+        assert torch.equal(two[name], again[name]), name
     weights = load_file(runs[0] / "rounded two/checkpoint-final/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert "lm_head.weight" not in weights
