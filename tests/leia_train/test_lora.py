@@ -13,7 +13,16 @@ from interrupting import Killed, kill_at, steps, weights
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file
 from test_processes import ROOT, environment, same_training
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
 from leia_eval.checkpoints import identify_model
@@ -376,6 +385,87 @@ def test_a_fingerprint_is_of_the_frozen_weights_without_the_markers_rows():
     assert found[0] == found[1] == found[2] and len(set(found)) == 4
 
 
+@pytest.mark.parametrize("order", ["rows", "columns", "norm"])
+@pytest.mark.parametrize("numbers", [1 << 20, 20])
+def test_a_fingerprint_sees_another_order(order, numbers, monkeypatch):
+    """Of rows, of columns, of a vector; summed at once or in blocks."""
+    found = []
+    for is_other in (False, True):
+        model = make_llama(False)
+        weight = model.model.norm.weight if order == "norm" else model.model.layers[0].mlp.up_proj.weight
+        with torch.no_grad():
+            model.model.norm.weight += torch.arange(16)
+            if is_other:
+                weight.copy_(weight.flip(0) if order != "columns" else weight.flip(1))
+        add_adapter(model, ModelConfig(model="m", lora=2), (328, 329), 1)
+        found.append(fingerprint(model))
+        with monkeypatch.context() as patch:
+            patch.setattr(lora, "_BLOCK_NUMBERS", numbers)
+            assert fingerprint(model) == found[-1]
+    assert found[0] != found[1]
+
+
+def make_mixtral():
+    """A small mixture of experts."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return MixtralForCausalLM(MixtralConfig(vocab_size=40, num_key_value_heads=1, num_local_experts=2, **sizes))
+
+
+def test_a_fingerprint_of_experts_is_the_same_after_a_forward_pass():
+    """In which PEFT registers a weight again, after the others; their names in files are targets too."""
+    model = make_mixtral()
+    add_adapter(model, ModelConfig(model="m", lora=2, lora_targets=("q_proj", "w1", "w3")), (38, 39), 1)
+    assert any("experts" in name for name in trained_weights(model))
+    order, before = [name for name, _ in model.named_parameters()], fingerprint(model)
+    model(torch.tensor([[3, 38, 5, 39, 7]])).logits.sum().backward()
+    assert [name for name, _ in model.named_parameters()] != order
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [(("w1", "w2"), "cannot have these .*w1.*w3"), (("w1", "w2", "w3", "w4"), "w4: MixtralForCausalLM has no layer")],
+)
+def test_experts_that_cannot_be_are_refused(targets, message):
+    """A part of what lies in one tensor, and one that there is not."""
+    with pytest.raises(UsageError, match=message):
+        add_adapter(make_mixtral(), ModelConfig(model="m", lora=2, lora_targets=targets), (38, 39), 1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "model.embed_tokens"])
+@pytest.mark.parametrize("markers", [None, (328, 329)])
+def test_embeddings_get_no_adapter(tied, target, markers):
+    """Of tied ones the whole model would lack it, beside the markers' rows PEFT cannot have it."""
+    message = f"--lora-targets {target}: embeddings of LlamaForCausalLM.* the markers' rows .* name other layers"
+    with pytest.raises(UsageError, match=message):
+        add_adapter(make_llama(tied), ModelConfig(model="m", lora=2, lora_targets=("q_proj", target)), markers, 1)
+
+
+def test_what_changes_nothing_is_not_in_the_identity():
+    """The default scale said or not, and a rounding that nothing is rounded by."""
+
+    def identity(**options):
+        parts = {"data": DataConfig(shards=("-",)), "optimization": OptimizationConfig(), "run": RunConfig(output="-")}
+        return TrainConfig(model=ModelConfig(model="m", **options), **parts).identity()
+
+    adapted = identity(lora=4)
+    assert adapted == identity(lora=4, lora_alpha=8) == identity(lora=4, rounding="kahan")
+    assert adapted != identity(lora=4, lora_alpha=4) and adapted["lora_alpha"] == 8
+    assert identity() != identity(rounding="kahan") and "lora_alpha" not in identity()
+
+
+def test_adapters_are_other_numbers_than_the_random_weights_of_the_same_seed():
+    """Which a tiny Llama's are drawn from."""
+    model = make_llama(True, seed=7)
+    add_adapter(model, ModelConfig(model="m", lora=2, lora_targets=("q_proj",)), None, 7)
+    drawn = next(weight for name, weight in trained_weights(model).items() if "lora_A" in name).flatten()
+    torch.manual_seed(7)
+    first = torch.nn.init.kaiming_uniform_(torch.empty(2, 16), a=5**0.5).flatten()
+    assert not torch.allclose(drawn, first)
+
+
 def test_a_plan_counts_what_is_trained(arguments, capsys):
     """The numbers of the real model; gradients and AdamW's moments are of those alone; frozen weights cost 4 operations."""
     model = make_llama(False)
@@ -412,9 +502,7 @@ def test_a_plan_counts_what_is_trained(arguments, capsys):
     assert memory_bytes(copied, model, 0)["copies"] == 2 * every
     assert main(["plan", *arguments("--lora", 4, "--lora-targets", "q_proj")[1:]]) == 0
     lines = capsys.readouterr().out
-    assert (
-        f"lora: {4 * (16 + 16) + 4 * 16} of " in lines and "adapters of 1 layers and 64 of the markers' rows" in lines
-    )
+    assert f"lora: {4 * (16 + 16) + 4 * 16} of " in lines and "adapters of 1 layer and 64 of the markers' rows" in lines
 
 
 def test_a_plan_that_does_not_fit_offers_adapters(arguments, tmp_path, tokenizer_folder, capsys):
@@ -436,12 +524,23 @@ def test_a_plan_that_does_not_fit_offers_adapters(arguments, tmp_path, tokenizer
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--lora", 4, "--shard-model"), "--lora 4: must be 0 for a model in parts"),
+        (("--lora", 4, "--shard-model"), "--lora 4: must be 0 with --shard-model or DeepSpeed"),
         (("--lora", -1), "--lora -1: must be 0 or above"),
         (("--lora-alpha", 4), "--lora-alpha 4: must be left out without --lora"),
-        (("--lora-targets", "q_proj"), r"--lora-targets ['q_proj']: must be left out without --lora"),
+        (("--lora-targets", "q_proj"), "--lora-targets q_proj: must be left out without --lora"),
         (("--lora", 4, "--lora-dropout", 1), "--lora-dropout 1.0: must be from 0 to below 1"),
-        (("--lora", 4, "--lora-targets", "nothing"), "--lora-targets nothing: LlamaForCausalLM cannot have these"),
+        (
+            ("--lora", 4, "--lora-targets", "nothing"),
+            "--lora-targets nothing: LlamaForCausalLM has no layer of this name\n",
+        ),
+        (
+            ("--lora", 4, "--lora-targets", "q_proj", "v_prj"),
+            "--lora-targets v_prj: LlamaForCausalLM has no layer of this name; did you mean 'v_proj'?",
+        ),
+        (
+            ("--lora", 4, "--lora-targets", "q_proj", "mlp"),
+            "--lora-targets mlp q_proj: LlamaForCausalLM cannot have these",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, flags, message, capsys):
@@ -456,7 +555,7 @@ def test_parts_that_accelerate_asks_for_are_refused_too(arguments, tmp_path):
     env = {**environment(), "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     command = [sys.executable, "-m", "leia_train", *arguments("--lora", 4, "--nproc", 2)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 2 and "--lora 4: must be 0 for a model in parts" in done.stderr
+    assert done.returncode == 2 and "--lora 4: must be 0 with --shard-model or DeepSpeed" in done.stderr
 
 
 def test_without_peft_it_is_said_what_to_install(monkeypatch):
@@ -519,12 +618,7 @@ def test_layers_of_gpt2_are_adapted_and_merged_too(tmp_path):
 
 def test_a_mixture_of_experts_is_merged_under_the_names_of_its_files(tmp_path):
     """transformers stacks the experts in memory; the adapters are those of the other layers."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    made = MixtralForCausalLM(MixtralConfig(vocab_size=40, num_key_value_heads=1, num_local_experts=2, **sizes))
-    made.save_pretrained(tmp_path / "base")
+    make_mixtral().save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     add_adapter(model, ModelConfig(model="m", lora=2), (38, 39), 1)
     with torch.no_grad():
