@@ -474,7 +474,9 @@ class BakeConfig:
 class ExportConfig:
     """Which checkpoint becomes a model for others, and in which type."""
 
-    checkpoint: str = option("a run's folder (its final or newest checkpoint) or a checkpoint's", required=True)
+    checkpoint: str = option(
+        "a run's folder (its final or newest checkpoint), a checkpoint's or an adapter's", required=True
+    )
     output: str = option("folder of the model", required=True)
     form: str = option(
         "a whole model, or what --lora trained alone, as PEFT reads it", default="model", choices=EXPORT_FORMS

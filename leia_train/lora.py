@@ -263,30 +263,25 @@ def fingerprint(model: nn.Module) -> str:
     sums = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
-            sums.append(
-                [_plain(name), list(weight.shape), str(weight.dtype), *_sums_of_bits(weight, markers.get(name, []))]
-            )
+            total = _sum_of_bits(weight, markers.get(name, []))
+            sums.append([_plain(name), list(weight.shape), str(weight.dtype), total])
     sums.sort()  # a forward pass changes the order of experts' weights
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
-def _sums_of_bits(weight: Tensor, without: Sequence[int]) -> tuple[int, int]:
+def _sum_of_bits(weight: Tensor, without: Sequence[int]) -> int:
     # Modulo 2^64, in which every order of the summands gives the same. Counted from 1, so that the first row counts.
     table = weight.detach().reshape(len(weight), -1) if weight.dim() else weight.detach().reshape(1, 1)
     bits_RC = table.view(_WHOLE_NUMBERS[weight.element_size()])
     left_out = torch.tensor(without, dtype=torch.int64, device=weight.device)
     rows, columns = bits_RC.shape
-    by_row = torch.zeros((), dtype=torch.int64, device=weight.device)
-    of_columns_C = torch.zeros(columns, dtype=torch.int64, device=weight.device)
+    sums_C = torch.zeros(columns, dtype=torch.int64, device=weight.device)
     step = max(_BLOCK_NUMBERS // max(columns, 1), 1)
     for start in range(0, rows, step):
         block = bits_RC[start : start + step].to(torch.int64, copy=True)
-        inside = left_out[(left_out >= start) & (left_out < start + len(block))]
-        block[inside - start] = 0
-        of_columns_C += block.sum(dim=0)
-        by_row += (block.sum(dim=1) * torch.arange(start + 1, start + len(block) + 1, device=weight.device)).sum()
-    by_column = (of_columns_C * torch.arange(1, columns + 1, device=weight.device)).sum()
-    return int(by_row), int(by_column)
+        block[left_out[(left_out >= start) & (left_out < start + len(block))] - start] = 0
+        sums_C += block.mul_(torch.arange(start + 1, start + len(block) + 1, device=weight.device)[:, None]).sum(dim=0)
+    return int((sums_C * torch.arange(1, columns + 1, device=weight.device)).sum())
 
 
 def _plain(name: str) -> str:
@@ -302,6 +297,7 @@ def write_adapter(folder: Path, model: Any, base: Base, dtype: torch.dtype = tor
     for name in ("target_modules", "target_parameters"):  # sets, whose order is another in every process
         setattr(settings, name, sorted(getattr(settings, name) or ()) or None)
     settings.inference_mode = True
+    settings.base_model_name_or_path = base.model
     folder.mkdir(exist_ok=True)
     settings.save_pretrained(str(folder))
     tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in trained_weights(model).items()}
@@ -319,6 +315,15 @@ def copy_adapter(adapter: Path, folder: Path, dtype: torch.dtype) -> None:
     files = TensorFiles([adapter / _WEIGHTS_NAME])
     tensors = {name: files.whole(name).to(dtype) for name in files.names()}
     save_file(tensors, folder / _WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def products(adapter: Path, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each pair of an adapter's matrices adds to a layer but for its scale, in a type and as it was learnt."""
+    files = TensorFiles([adapter / _WEIGHTS_NAME])
+    for name in files.names():
+        if ".lora_A." in name:
+            down, up = files.whole(name), files.whole(name.replace(".lora_A.", ".lora_B."))
+            yield up.to(dtype).float() @ down.to(dtype).float(), up.float() @ down.float()
 
 
 def read_adapter(model: Any, folder: Path) -> None:
@@ -421,23 +426,36 @@ def write_merged(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -
 
 def _readme(base: Base) -> str:
     """How the adapter is used, and what its model needs before."""
+    if base.model == TINY_LLAMA:
+        return f"""---
+library_name: peft
+---
+# A LoRA adapter with the markers' rows
+
+Trained by LEIA on {TINY_LLAMA}, whose random weights are in no file: there is nothing that this adapter could be put on. The
+whole model is in the folder `checkpoint-final` of its run.
+"""
     return f"""---
 library_name: peft
 ---
 # A LoRA adapter with the markers' rows
 
-Trained by LEIA on `{base.model}`, in PEFT's form. The model's embeddings must have {base.rows:,} rows: it gets them before the
-adapter is put into it, where it has fewer. What the new rows hold does not matter: the adapter brings those that it trained.
+Trained by LEIA on `{base.model}`, whose weights were {base.weights} in training, in PEFT's form.
+The model's embeddings must have {base.rows:,} rows: it gets them before the adapter is put into it, where it has fewer. What
+the new rows hold does not matter: the adapter brings those that it trained.
 
 ```python
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained({base.model!r})
+model = AutoModelForCausalLM.from_pretrained({base.model!r}, dtype=torch.{base.weights})
 if model.get_input_embeddings().num_embeddings < {base.rows}:
     model.resize_token_embeddings({base.rows}, mean_resizing=False)
 model = PeftModel.from_pretrained(model, "THIS FOLDER")
 ```
 
-`AutoPeftModelForCausalLM.from_pretrained("THIS FOLDER")` does both. The tokenizer beside this file has the markers.
+`AutoPeftModelForCausalLM.from_pretrained("THIS FOLDER", dtype=torch.{base.weights})` does both. The tokenizer beside this file
+has the markers. PEFT does not look whether the model is the same one; `leia-train export "THIS FOLDER" --output FOLDER` does, by
+the fingerprint of its weights in `{_BASE_NAME}`, and writes the whole model.
 """

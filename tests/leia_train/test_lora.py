@@ -157,13 +157,29 @@ def test_a_checkpoint_is_exported_whole_and_as_an_adapter(trained, tmp_path, cap
         == 0
     )
     rows = Base.noted(step).rows
-    assert f"the adapter is for {base} with {rows} rows of embeddings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"the adapter is for {base} with {rows} rows of embeddings" in said
+    assert "in float16 what the adapter adds has a cosine of 1.0000 with what was learnt" in said
     assert f"must have {rows} rows" in (tmp_path / "adapter/README.md").read_text()
     made = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
     torch.testing.assert_close(logits_of(made), logits_of(final), rtol=0, atol=1e-2)
     kinds = {tensor.dtype for tensor in load_file(tmp_path / "adapter/adapter_model.safetensors").values()}
     assert kinds == {torch.float16}
+
+
+def test_what_a_type_takes_of_an_adapter_is_of_its_products(trained):
+    """As the layers' own sums have it."""
+    base, run, _, _ = trained
+    final = load_file(run / "checkpoint-final/model.safetensors")
+    before = load_file(base / "model.safetensors")
+    learnt = {name: final[name] - weight for name, weight in before.items() if "proj" in name}
+    adapter = run / "checkpoint-final/adapter"
+    pairs = list(lora.products(adapter, torch.bfloat16))
+    assert len(pairs) == 7
+    expected = sorted(float(update.norm()) for update in learnt.values())
+    assert sorted(float(true.norm()) * 2 for _, true in pairs) == pytest.approx(expected, rel=1e-3)
+    assert all(0 < float((kept - true).norm()) < 0.02 * float(true.norm()) for kept, true in pairs)
 
 
 def test_an_adapter_is_exported_without_its_run_and_with_its_own_base_alone(
@@ -330,7 +346,7 @@ def test_tasks_are_scored_on_the_whole_model(arguments, tmp_path, monkeypatch):
     run = tmp_path / "run"
     assert [record["step"] for record in read_metrics(run) if "tasks" in record] == [2, 3]
     assert is_adapter(run / "checkpoint-00000002") and not list(run.glob(".tmp-*"))
-    with pytest.raises(UsageError, match=r"is an adapter \(LoRA\), not a model; leia-train export makes one"):
+    with pytest.raises(UsageError, match=r"is an adapter \(LoRA\), not a model; leia-train export \S+ makes a whole"):
         identify_model(run / "checkpoint-00000002")
 
 
@@ -456,14 +472,14 @@ def test_what_changes_nothing_is_not_in_the_identity():
     assert identity() != identity(rounding="kahan") and "lora_alpha" not in identity()
 
 
-def test_adapters_are_other_numbers_than_the_random_weights_of_the_same_seed():
+def test_adapters_are_other_numbers_than_the_random_weights_of_the_same_seed(monkeypatch):
     """Which a tiny Llama's are drawn from."""
-    model = make_llama(True, seed=7)
-    add_adapter(model, ModelConfig(model="m", lora=2, lora_targets=("q_proj",)), None, 7)
-    drawn = next(weight for name, weight in trained_weights(model).items() if "lora_A" in name).flatten()
-    torch.manual_seed(7)
-    first = torch.nn.init.kaiming_uniform_(torch.empty(2, 16), a=5**0.5).flatten()
-    assert not torch.allclose(drawn, first)
+    seeds = []
+    monkeypatch.setattr(lora.torch, "manual_seed", seeds.append)
+    for seed in (7, 8, 2**63 - 1):
+        add_adapter(make_llama(True), ModelConfig(model="m", lora=2), None, seed)
+    drawn = [seed for seed in seeds if seed != 3]  # make_llama's own
+    assert len(set(drawn)) == 3 and not {7, 8} & set(drawn) and all(0 <= seed < 2**64 for seed in drawn)
 
 
 def test_a_plan_counts_what_is_trained(arguments, capsys):
@@ -578,7 +594,82 @@ def test_an_adapter_is_no_model_to_train(trained, arguments, capsys):
     """It is said where there is one."""
     _, run, _, _ = trained
     assert main(arguments("--model", run / "checkpoint-final/adapter")) == 2
-    assert "is an adapter (LoRA), not a model; leia-train export" in capsys.readouterr().err
+    whole = f"is an adapter (LoRA), not a model; give {run / 'checkpoint-final'}, the whole one"
+    assert whole in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape(whole)):
+        identify_model(run / "checkpoint-final/adapter")
+    assert main(arguments("--model", run / "checkpoint-00000004")) == 2
+    assert "leia-train export" in capsys.readouterr().err
+
+
+def test_an_adapters_folder_is_exported_to_the_whole_model(trained, tmp_path, capsys):
+    """The run's final one bit for bit: within the run, alone, and with --base where what it notes is not there."""
+    base, run, _, _ = trained
+    expected = (run / "checkpoint-final/model.safetensors").read_bytes()
+    alone, moved = tmp_path / "alone", tmp_path / "moved"
+    assert main(["export", str(run), "--output", str(alone), "--form", "adapter"]) == 0
+    shutil.copytree(alone, moved)
+    for name in ("leia_base.json", "adapter_config.json"):
+        (moved / name).write_text((moved / name).read_text().replace(str(base), "/nowhere/base"))
+    for number, (adapter, *more) in enumerate(
+        [(run / "checkpoint-final/adapter",), (alone,), (moved, "--base", str(base))]
+    ):
+        output = tmp_path / str(number)
+        assert main(["export", str(adapter), *more, "--output", str(output)]) == 0
+        assert (output / "model.safetensors").read_bytes() == expected
+        assert (output / "tokenizer.json").read_bytes() == (run / "checkpoint-final/tokenizer.json").read_bytes()
+    capsys.readouterr()
+    assert main(["export", str(moved), "--output", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert "the adapter's model /nowhere/base: " in said and "give --base the model that training began with" in said
+
+
+def test_an_adapter_of_a_damaged_checkpoint_is_not_exported(trained, tmp_path, capsys):
+    """Whose sums are those of the checkpoint around it; one to go on from without sums is not whole."""
+    _, run, _, _ = trained
+    copy = shutil.copytree(run, tmp_path / "run")
+    with (copy / "checkpoint-final/adapter/adapter_model.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x7f")
+    (copy / "checkpoint-00000004/_COMPLETE").unlink()
+    for name, said in (("checkpoint-final/adapter", "SHA-256 mismatch"), ("checkpoint-00000004", "not whole")):
+        assert main(["export", str(copy / name), "--output", str(tmp_path / "x")]) == 3
+        assert said in capsys.readouterr().err
+
+
+def test_an_adapter_says_what_it_belongs_on(arguments, tmp_path, tokenizer_folder, monkeypatch, fresh_accelerator):
+    """With the type of its weights, from any folder; as its README says the model computes what the whole one does."""
+    base = make_base(tmp_path / "models/base", tokenizer_folder, tied=False)
+    monkeypatch.chdir(base.parent)
+    run = tmp_path / "run"
+    assert main(arguments("--model", "base", "--lora", 2, "--dtype", "bfloat16", "--weights", "bfloat16")) == 0
+    readme = (run / "checkpoint-final/adapter/README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    assert f"from_pretrained('{base.resolve()}', dtype=torch.bfloat16)" in code and "leia_base.json" in readme
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("THIS FOLDER", str(run / "checkpoint-final/adapter")), names)
+    final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
+    torch.testing.assert_close(logits_of(names["model"]).float(), logits_of(final), rtol=0.1, atol=0.1)
+    config = json.loads((run / "checkpoint-final/adapter/adapter_config.json").read_text())
+    assert (
+        config["base_model_name_or_path"] == str(base.resolve()) == Base.noted(run / "checkpoint-final/adapter").model
+    )
+
+
+def test_a_tiny_llamas_adapter_belongs_on_nothing(arguments, tmp_path, capsys):
+    """Which it says; its run's checkpoint is exported whole."""
+    assert main(arguments("--lora", 2, output=tmp_path / "tiny")) == 0
+    adapter = tmp_path / "tiny/checkpoint-final/adapter"
+    assert "nothing that this adapter could be put on" in (adapter / "README.md").read_text()
+    assert main(["export", str(adapter), "--output", str(tmp_path / "whole")]) == 0
+    expected = (tmp_path / "tiny/checkpoint-final/model.safetensors").read_bytes()
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == expected
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "tiny"), "--form", "adapter", "--output", str(tmp_path / "adapter")]) == 0
+    assert "warning: it was trained on tiny-llama, whose weights are in no file" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "adapter"), "--output", str(tmp_path / "x")]) == 2
+    assert "export its run's checkpoint" in capsys.readouterr().err
 
 
 def test_damaged_adapters_are_refused(trained, tmp_path):
