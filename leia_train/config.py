@@ -509,7 +509,7 @@ class ExposuresConfig:
 class PlanConfig:
     """What a plan is made for."""
 
-    gpus: str = option("GPUs to plan for, such as 8xH100 (default: the one that is here)", default="", metavar="NxNAME")
+    gpus: str = option("GPUs to plan for, such as 8xH100; empty for the one that is here", default="", metavar="NxNAME")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -70,14 +70,18 @@ def parse_gpus(text: str) -> tuple[int | None, Gpu]:
     >>> count, gpu.name, gpu.memory_gb
     (8, 'H100', 80)
     """
-    match = re.fullmatch(r"(?:(\d+)\s*[xX×*]\s*)?(.+)", text.strip())
-    number, name = (match.group(1), match.group(2).strip()) if match else ("0", text)
+    match = re.fullmatch(r"(?:(\d+)\s*[xX×*]\s*)?(.*)", text.strip())
+    assert match is not None  # whatever it is, it is a name
+    number, name = match.group(1), match.group(2)
     count = None if number is None else int(number)
-    by_name = {gpu.name.casefold(): gpu for gpu in GPUS}
-    found = by_name.get(name.casefold())
-    if found is None or count == 0:
-        known = ", ".join(gpu.name for gpu in GPUS)
-        raise UsageError(
-            f"--gpus {text}: is no number of GPUs such as 8xH100; known are {known}{nearest(name, list(by_name))}"
-        )
+    if count == 0:
+        raise UsageError(f"--gpus {text}: no GPU at all; give a number such as 8xH100")
+    found = next((gpu for gpu in GPUS if _plain(gpu.name) == _plain(name)), None)
+    if found is None:
+        names = [gpu.name for gpu in GPUS]
+        raise UsageError(f"--gpus {text}: {name!r} is none of {', '.join(names)}{nearest(name.upper(), names)}")
     return count, found
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace(" ", "")

@@ -38,9 +38,6 @@ def apply_liger(
 
     Raises: MissingResource where that cannot be done, or changes what the model computes.
     """
-    hindrance = liger_hindrance(device)
-    if hindrance:
-        raise MissingResource(f"--liger: {hindrance}")
     kind = str(model.config.model_type)
     if kind not in _known_kinds():
         raise MissingResource(f"--liger: liger-kernel has no kernels for models of type {kind}; leave it out")

@@ -188,7 +188,7 @@ class MarkerRows:
         return [[piece.to(torch.float32, copy=True) for _, piece in self._pieces(weight)] for weight in self.weights]
 
     def movement(self) -> float:
-        """The largest move of a coordinate since training began, by the typical size of a weight beside it."""
+        """The largest move of a coordinate since training began, by the standard deviation of the weights beside it."""
         typical = torch.stack([self._spread(weight) for weight in self.beside])
         moved = (self._now() - self.start).abs().amax(dim=1).view(len(self.weights), -1).amax(dim=1)
         return float((moved / typical.clamp_min(1e-12)).max())

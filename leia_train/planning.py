@@ -67,7 +67,9 @@ def describe(
     if read_status(output).get("status") == "finished" and is_whole(output / FINAL_NAME, sums=False):
         state = "finished; train would do nothing"
     else:
-        state = "a new run" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
+        state = (
+            "a new run, whose store is there now" if checkpoint is None else f"goes on after step {checkpoint.step:,}"
+        )
     yield f"output        {output}: {state}"
 
 
@@ -135,6 +137,9 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
 
 def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
+    if config.model.model != TINY_LLAMA:
+        for warning in check_model(config.model.model, plan.store.tokenizer, tokenizer)[0]:
+            yield f"warning       {warning}"
     model = planned_model(config, plan.store.tokenizer, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = f"; lora: {describe_adapter(model)}" if config.model.lora else ""
@@ -160,7 +165,7 @@ def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer,
     flops = flops_per_token(model, _mean_segment(plan)) * config.data.max_length * config.optimization.batch
     yield (
         f"processes     {config.run.nproc}, {config.optimization.batch // config.run.nproc:,} rows a step each in "
-        f"micro-batches of {config.optimization.micro_batch}; {flops / 1e12:,.3f} TFLOP a step; tracker "
+        f"micro-batches of {config.optimization.micro_batch}; {_figures(flops / 1e12)} TFLOP a step; tracker "
         f"{choose_tracker(config.run.tracker) or 'none'}"
     )
 
@@ -176,10 +181,10 @@ def _fit(config: TrainConfig, model: Any, gpu: Gpu, total_bytes: int) -> Iterato
     if fits(found.size_bytes, gpu):
         yield f"warning       does not fit ({usable}); with {how} it takes about {_shown(found.size_bytes)}"
     else:
-        yield (
-            f"warning       does not fit ({usable}), nor with {how} (about {_shown(found.size_bytes)}): take more GPUs, which "
-            "--shard-model shares the model between, GPUs with more memory, or a smaller model"
-        )
+        larger = "GPUs with more memory, or a smaller model"
+        more = "" if config.model.lora else "more GPUs, which --shard-model shares the model between, "
+        nor = f"nor with {how} (about {_shown(found.size_bytes)})"
+        yield f"warning       does not fit ({usable}), {nor}: take {more}{larger}"
 
 
 def _fit_adapters(
@@ -219,7 +224,7 @@ def _time(config: TrainConfig, model: Any, gpu: Gpu, plan: MixedPlan) -> Iterato
     measured = f"measured at 1 B on an H200{', training all weights' if config.model.lora else ''}"
     faster = "" if config.model.compile else "; --compile is about 1.4 times as fast"
     yield (
-        f"time          about {seconds / 3600:,.1f} h on {config.run.nproc} x {gpu.name}, {tokens / seconds:,.0f} tokens/s, "
+        f"time          about {_duration(seconds)} on {config.run.nproc} x {gpu.name}, {tokens / seconds:,.0f} tokens/s, "
         f"at {share_of_peak(config):.0%} of the peak ({measured}){faster}; what processes tell each other "
         "is not counted"
     )
@@ -240,6 +245,18 @@ def _segment_of_epoch(plan: TrainingPlan) -> float:
 
 def _shown(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that people would say."""
+    if seconds < 90:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _figures(value: float) -> str:
+    """With three figures, which is more than is known."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:

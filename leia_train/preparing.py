@@ -18,7 +18,7 @@ from leia_train.checkpoints import Checkpoint, load_more, newest_checkpoint, ste
 from leia_train.config import NOT_IN_PARTS, TrainConfig
 from leia_train.evaluation import INSERTED, VALIDATION, Text, file_texts, inserted_texts, store_texts
 from leia_train.fully_sharded import FullySharded
-from leia_train.liger import apply_liger
+from leia_train.liger import apply_liger, liger_hindrance
 from leia_train.lora import trained_rows
 from leia_train.loss import TokenLoss, agrees
 from leia_train.markers import CheckpointTokenizer
@@ -88,6 +88,7 @@ def prepare(
     sharding: Sharding | ZeroSettings | None = None,
 ) -> Run:
     """Plan, model and optimizer, as the newest whole checkpoint left them or new, after the attention was probed."""
+    _check_liger(config, accelerator, sharding)
     output = Path(config.run.output)
     with accelerator.main_process_first():
         plan = make_plan(opened, config.optimization.seed, tokenizer.markers, output, progress)
@@ -136,6 +137,17 @@ def _marker_rows(config: TrainConfig, model: Any, tokenizer: CheckpointTokenizer
         return MarkerRows(embedding_weights(model), tokenizer.marker_ids, held)
     rows, tables = zip(*trained_rows(model), strict=True)
     return MarkerRows(rows, tuple(range(len(tokenizer.marker_ids))), held, beside=tables)
+
+
+def _check_liger(config: TrainConfig, accelerator: Accelerator, sharding: object) -> None:
+    """Before anything is read."""
+    if not config.model.liger:
+        return
+    if sharding is not None and accelerator.num_processes > 1:
+        raise MissingResource("--liger: not for a model in parts; leave it or --shard-model out")
+    hindrance = liger_hindrance(accelerator.device)
+    if hindrance is not None:
+        raise MissingResource(f"--liger: {hindrance}")
 
 
 def to_keep(run: Run) -> dict[str, torch.Tensor]:
@@ -189,8 +201,6 @@ def _settle_loss(
 
     def look(model: Any) -> bool:
         if config.model.liger:
-            if parallelism.sharded:
-                raise MissingResource("--liger: not for a model in parts; leave it or --shard-model out")
             apply_liger(model, accelerator.device, vocabulary_size, accelerator.autocast, config.model.dtype, report)
         settle(
             model,

@@ -29,6 +29,7 @@ from leia_train.runs import sees_lock
 
 Result = TypeVar("Result")
 _FOREIGN = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _TIMEOUT = timedelta(hours=2)  # of the slowest thing that one process does alone: building a store
 
 
@@ -48,7 +49,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             timeout=_TIMEOUT,
         )
     accelerator = Accelerator(
-        cpu=config.run.device == "cpu",
+        # Without a GPU accelerate joins launched processes only where it is told that there is none.
+        cpu=config.run.device == "cpu" or (on_cpu and _is_one_of_several()),
         mixed_precision="bf16" if config.model.dtype == "bfloat16" else "no",
         # Said here, because accelerate would divide each loss by what `accelerate config` or its launcher was told.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
@@ -72,6 +74,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if config.optimization.batch % processes:
         raise UsageError(f"--batch {config.optimization.batch}: must be a multiple of the {processes} processes")
     return accelerator
+
+
+def _is_one_of_several() -> bool:
+    """Whether a launcher started this process beside others."""
+    return any(int(os.environ.get(name) or 1) > 1 for name in _WORLD_SIZES)
 
 
 def close_processes() -> None:

@@ -249,7 +249,8 @@ def _finish(run: Run) -> TrainingResult:
     _check_sources(run)
     run.parallelism.save_model(run.output, FINAL_NAME, run.tokenizer)
     if run.marker_rows is not None:
-        run.report(f"the markers moved by at most {run.marker_rows.movement():.2%} of a typical weight of theirs")
+        moved = run.marker_rows.movement()
+        run.report(f"the markers moved by at most {moved:.2%} of the embeddings' standard deviation")
     figures = _saving_first(run, evaluate_final)
     on_main(run.accelerator, lambda: write_status(run.output, "finished", run.step, final, **figures.content()))
     if run.tracking is not None:

@@ -12,8 +12,8 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -208,11 +208,13 @@ class Zero3:
                 if buffer is not None:
                     part._buffers[name] = buffer.to(device)
 
-    def without_backward(self) -> AbstractContextManager[None]:
-        """The engine keeps what it takes to be used again soon, which it is told of here: it is not."""
-        after: ExitStack[None] = ExitStack()
-        after.callback(self.model.empty_partition_cache)
-        return after
+    @contextmanager
+    def without_backward(self) -> Iterator[None]:
+        """The engine keeps what it takes to be used again soon; afterwards it is told that it is not."""
+        try:
+            yield
+        finally:
+            self.model.empty_partition_cache()
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """AdamW is there already; of a checkpoint its state."""

@@ -86,7 +86,13 @@ def test_the_time_of_seven_billion_weights_is_that_which_was_measured(llama_7b):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("8xH100", (8, "H100")), ("h200", (None, "H200")), ("2 x RTX 4090", (2, "RTX 4090"))]
+    ("text", "expected"),
+    [
+        ("8xH100", (8, "H100")),
+        ("h200", (None, "H200")),
+        ("2 x RTX 4090", (2, "RTX 4090")),
+        ("1xrtx4090", (1, "RTX 4090")),
+    ],
 )
 def test_gpus_are_given_as_a_number_and_a_name(text, expected):
     """In any case."""
@@ -98,7 +104,7 @@ def test_gpus_are_given_as_a_number_and_a_name(text, expected):
 @pytest.mark.parametrize("text", ["H10", "0xH100", "", "8x", "xH100"])
 def test_what_is_no_gpu_is_told_with_those_that_are(text):
     """Exit 2."""
-    with pytest.raises(UsageError, match=rf"--gpus {text}: is no number of GPUs such as 8xH100; known are A100, "):
+    with pytest.raises(UsageError, match=rf"--gpus {text}: (no GPU at all; give a number|'.*' is none of A100, )"):
         parse_gpus(text)
 
 
@@ -113,7 +119,7 @@ def test_a_plan_for_other_gpus_says_what_fits_and_how_long_it_takes(arguments, t
     assert re.search(
         r"does not fit \(70\.0 GiB of H100 can be had\); with --shard-model it takes about \d", lines["warning"]
     )
-    assert re.search(r"about \d+\.\d h on 8 x H100, [\d,]+ tokens/s, at 34% of the peak", lines["time"])
+    assert re.search(r"about [\d.]+ (s|min|h) on 8 x H100, [\d,]+ tokens/s, at 34% of the peak", lines["time"])
     assert lines["processes"].split()[1:3] == ["8,", "2"]
     assert "attention" not in lines  # which depends on what is installed there
     assert main([*given, "--nproc", "4", "--gpus", "H200"]) == 0

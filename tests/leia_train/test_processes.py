@@ -125,6 +125,18 @@ def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, two,
     assert final == resumed
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, the processes would be on it")
+def test_processes_find_each_other_on_a_machine_without_a_gpu_that_is_not_told_so(arguments, alone, tmp_path):
+    """--device auto, which is the default: by --nproc, and by torchrun without --nproc, whose two are one run."""
+    needs_namespace()
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1")
+    run(arguments(*FLAGS, "--device", "auto", "--nproc", 2, output=tmp_path / "nproc"))
+    flags = arguments(*FLAGS, "--device", "auto", output=tmp_path / "torchrun")
+    run(flags, *torchrun, "-m", "leia_train", namespace=True)
+    for name in ("nproc", "torchrun"):
+        same_training(alone(arguments), tmp_path / name)
+
+
 def test_a_shared_optimizer_changes_nothing_and_its_checkpoints_fit_any_run(arguments, two, tmp_path):
     """Two processes with half of the state each, then with all of it: the bytes of two that had all of it all the way."""
     whole, shared = two(arguments)[0], tmp_path / "shared"
