@@ -66,7 +66,13 @@ def identify_model(folder: Path, untrained_seed: int | None = None) -> ModelIden
     if not folder.is_dir():
         raise UsageError(f"--model {folder} is not a folder; give a local Hugging Face checkpoint")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise UsageError(f"--model {folder} is an adapter (LoRA), not a model; leia-train export makes one of both")
+        beside = folder.resolve().parent
+        whole = (
+            f"give {beside}, the whole one"
+            if (beside / "config.json").is_file()
+            else f"leia-train export {folder} makes a whole one"
+        )
+        raise UsageError(f"--model {folder} is an adapter (LoRA), not a model; {whole}")
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UsageError(f"--model {folder} has no {name}; give a Hugging Face checkpoint with its tokenizer")

@@ -39,9 +39,10 @@ MARKERS_NAME = "leia_markers.json"
 TEMPORARY_PREFIX = ".tmp-checkpoint-"
 DISTRIBUTED = "distributed"
 _STEP_NAME = re.compile(r"checkpoint-(\d{8})")
-_OPTIMIZER = "training/optimizer.safetensors"
-_STATE = "training/state.json"
-_MORE = "training/more.safetensors"
+TRAINING = "training"
+_OPTIMIZER = f"{TRAINING}/optimizer.safetensors"
+_STATE = f"{TRAINING}/state.json"
+_MORE = f"{TRAINING}/more.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -224,7 +224,7 @@ class ModelConfig:
         "type of the computation; weights and optimizer stay float32", default="float32", choices=DTYPES
     )
     weights: str = option(
-        "type of the weights; bfloat16 saves half of their memory and needs --rounding, but not with --lora",
+        "type of the weights; bfloat16 saves half of their memory; those that are trained are rounded as --rounding says",
         default="float32",
         choices=DTYPES,
     )
@@ -276,11 +276,18 @@ class ModelConfig:
         _check(self.loss_chunk >= 0, "loss-chunk", self.loss_chunk, "0 or above")
         way = self.activation_checkpointing
         _check_choice("activation-checkpointing", way, CHECKPOINTINGS)
-        either = "selective or full with --activation-offload, which moves blocks' inputs alone"
-        _check(way != "none" or not self.activation_offload, "activation-checkpointing", way, either)
+        if self.activation_offload and way == "none":
+            raise UsageError(
+                "--activation-offload: moves blocks' inputs alone; give --activation-checkpointing selective or full with it"
+            )
         self._check_lora()
         both = self.weights == "float32" or self.dtype == "bfloat16"
         _check(both, "weights", self.weights, "float32 unless --dtype is bfloat16 too")
+
+    @property
+    def scale(self) -> int:
+        """Of the adapters, before it is divided by the rank."""
+        return self.lora_alpha or 2 * self.lora
 
     def _check_lora(self) -> None:
         _check(self.lora >= 0, "lora", self.lora, "0 or above")
@@ -288,7 +295,7 @@ class ModelConfig:
         _check(0 <= self.lora_dropout < 1, "lora-dropout", self.lora_dropout, "from 0 to below 1")
         for name in ("alpha", "dropout", "targets"):
             value = getattr(self, f"lora_{name}")
-            given = list(value) if isinstance(value, tuple) else value
+            given = " ".join(value) if isinstance(value, tuple) else value
             _check(bool(self.lora) or not value, f"lora-{name}", given, "left out without --lora")
 
 
@@ -417,12 +424,15 @@ class TrainConfig:
         machine): the size of a micro-batch, the kernels, recomputation.
         """
         content = {**self.data.identity(), **asdict(self.model), **asdict(self.optimization)}
-        for name in (*_ROUNDING_ALONE, *(() if self.model.lora else _OF_LORA)):
+        content["lora_alpha"] = self.model.scale  # given or not
+        for name in (*_ROUNDING_ALONE, *(("rounding",) if self.model.lora else _OF_LORA)):
             del content[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
 
 
-NOT_IN_PARTS = "0 for a model in parts; each process holds the whole frozen model, --weights bfloat16 halves it"
+NOT_IN_PARTS = (
+    "0 with --shard-model or DeepSpeed; each process holds the whole frozen model, --weights bfloat16 halves it"
+)
 _OF_LORA = ("lora", "lora_alpha", "lora_dropout", "lora_targets")
 _ROUNDING_ALONE = (
     *("micro_batch", "attention", "loss_chunk", "activation_checkpointing", "activation_offload", "compile", "liger"),
@@ -464,7 +474,9 @@ class BakeConfig:
 class ExportConfig:
     """Which checkpoint becomes a model for others, and in which type."""
 
-    checkpoint: str = option("a run's folder (its final or newest checkpoint) or a checkpoint's", required=True)
+    checkpoint: str = option(
+        "a run's folder (its final or newest checkpoint), a checkpoint's or an adapter's", required=True
+    )
     output: str = option("folder of the model", required=True)
     form: str = option(
         "a whole model, or what --lora trained alone, as PEFT reads it", default="model", choices=EXPORT_FORMS

@@ -255,7 +255,9 @@ def _fits(config: TrainConfig) -> Iterator[Finding]:
     yield Finding(state=OK, subject="--model", text=text)
     yield from _memory(config, model, weights)
     to_write = _WEIGHT_BYTES * weights + (_WEIGHT_BYTES + _STATE_BYTES) * trained * (config.run.keep + 1)
-    what = f"{config.run.keep} checkpoints, one more while it is written, and the final model"
+    # The whole model that tasks are scored on between is gone before the final one is written, and is no larger.
+    scored = ", or the one that tasks are scored on" if config.run.eval_tasks and config.run.eval_tasks_every else ""
+    what = f"{config.run.keep} checkpoints, one more while it is written, and the final model{scored}"
     yield disk_finding(config.run.output, to_write, what, "give another --output, or --keep 1")
 
 

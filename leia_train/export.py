@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from leia_beam.errors import OtherBuild, UsageError
 from leia_train.checkpoints import (
+    COMPLETE_NAME,
     DISTRIBUTED,
     FINAL_NAME,
     MARKERS_NAME,
+    TRAINING,
     is_distributed,
     newest_checkpoint,
     verify_checkpoint,
@@ -34,7 +36,7 @@ from leia_train.checkpoints import (
 from leia_train.config import TINY_LLAMA, ExportConfig, ModelConfig
 from leia_train.files import disk_errors, fsync_folder, rename_folder
 from leia_train.lora import FOLDER as ADAPTER
-from leia_train.lora import Base, changed_tensors, copy_adapter, is_adapter, put_adapter, write_merged
+from leia_train.lora import Base, changed_tensors, copy_adapter, is_adapter, products, put_adapter, write_merged
 from leia_train.markers import add_markers
 from leia_train.model import DTYPES, cast_weights, load_model, load_weights
 from leia_train.runs import RUN_NAME, read_run
@@ -92,7 +94,7 @@ def export(config: ExportConfig, *, report: Callable[[str], None]) -> Path:
 
 
 def find_checkpoint(path: Path, report: Callable[[str], None]) -> Path:
-    """A checkpoint's own folder, or a run's final or newest whole one.
+    """A checkpoint's own folder, or a run's final or newest whole one; an adapter's.
 
     Raises: UsageError; DamagedInput.
     """
@@ -105,7 +107,10 @@ def find_checkpoint(path: Path, report: Callable[[str], None]) -> Path:
         path = newest.path
     if not (path / "config.json").is_file() and not is_adapter(path):
         raise UsageError(f"{path}: no checkpoint (no config.json); give a run's folder or a checkpoint's")
-    verify_checkpoint(path)
+    if not is_adapter(path) or (path / COMPLETE_NAME).is_file() or (path / TRAINING).is_dir():
+        verify_checkpoint(path)
+    elif path.name == ADAPTER and (path.parent / COMPLETE_NAME).is_file():
+        verify_checkpoint(path.parent)  # whose sums are of the files in it too; what export wrote has none
     return path
 
 
@@ -127,6 +132,14 @@ def _adapter_of(checkpoint: Path) -> Path:
 def _write_adapter(adapter: Path, config: ExportConfig, report: Callable[[str], None], folder: Path) -> None:
     copy_adapter(adapter, folder, DTYPES[config.dtype])
     base = Base.noted(adapter)
+    if config.dtype != "float32":
+        cosine = _cosine_of(products(adapter, DTYPES[config.dtype]))
+        report(f"in {config.dtype} what the adapter adds has a cosine of {cosine:.4f} with what was learnt")
+    if base.model == TINY_LLAMA:
+        report(
+            f"warning: it was trained on {TINY_LLAMA}, whose weights are in no file; leave --form out for the whole model"
+        )
+        return
     report(f"the adapter is for {base.model} with {base.rows:,} rows of embeddings; README.md says how it gets them")
 
 
@@ -136,13 +149,27 @@ def _adapted(config: ExportConfig, checkpoint: Path) -> Any:
     Raises: UsageError where that model is not there; OtherBuild where it is another.
     """
     noted = Base.noted(checkpoint)
-    if config.base or not (checkpoint.parent / RUN_NAME).is_file():
-        model: Any = load_weights(config.base or noted.model)
+    run = next((folder for folder in checkpoint.resolve().parents[:2] if (folder / RUN_NAME).is_file()), None)
+    if not config.base and run is not None:
+        model: Any = _base_of_run(run)
+    elif not config.base and noted.model == TINY_LLAMA:
+        raise UsageError(
+            f"{checkpoint}: was trained on {TINY_LLAMA}, whose weights are in no file; export its run's checkpoint"
+        )
     else:
-        model = _base_of_run(checkpoint.parent)
+        model = _noted_base(config, noted)
     cast_weights(model, DTYPES[noted.weights])
     put_adapter(model, checkpoint)
     return model
+
+
+def _noted_base(config: ExportConfig, noted: Base) -> Any:
+    try:
+        return load_weights(config.base or noted.model)
+    except UsageError as error:
+        where = f"--base {config.base}" if config.base else f"the adapter's model {noted.model}"
+        said = str(error).removeprefix(f"--model {config.base or noted.model}: ")
+        raise UsageError(f"{where}: {said}; give --base the model that training began with") from error
 
 
 def _write_merged(model: Any, dtype: torch.dtype, folder: Path) -> None:
@@ -254,16 +281,23 @@ def _pairs_of_files(files: TensorFiles) -> Callable[[Any], Iterable[tuple[Tensor
 
 
 def _cosine(pairs: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
-    products = torch.zeros(3, dtype=torch.float64)
-    for weight, was in pairs:
-        rows = min(len(weight), len(was))
-        if not rows:
-            continue
-        old = was.detach()[:rows].double()
-        true = weight.detach()[:rows].double() - old
-        kept = weight.detach()[:rows].to(dtype).double() - old.to(dtype).double()
-        products += torch.stack([(true * kept).sum(), (true * true).sum(), (kept * kept).sum()])
-    both, true_square, kept_square = products.tolist()
+    def updates() -> Iterator[tuple[Tensor, Tensor]]:
+        for weight, was in pairs:
+            rows = min(len(weight), len(was))
+            if rows:
+                old = was.detach()[:rows].double()
+                kept = weight.detach()[:rows].to(dtype).double() - old.to(dtype).double()
+                yield kept, weight.detach()[:rows].double() - old
+
+    return _cosine_of(updates())
+
+
+def _cosine_of(updates: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Of the angle between what is kept and what was learnt."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    for kept, true in ((kept.double(), true.double()) for kept, true in updates):
+        sums += torch.stack([(true * kept).sum(), (true * true).sum(), (kept * kept).sum()])
+    both, true_square, kept_square = sums.tolist()
     if true_square == 0:
         return 1.0
     return both / math.sqrt(true_square * kept_square) if kept_square else 0.0

@@ -12,17 +12,20 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
+from leia_beam.suggestions import nearest
 from leia_train.checkpoints import write_tokenizer
-from leia_train.config import ModelConfig
+from leia_train.config import TINY_LLAMA, ModelConfig
+from leia_train.draws import mix
 from leia_train.loss import table_of
 from leia_train.sharded_checkpoints import write_configuration
 from leia_train.sharding import named_tensors
@@ -47,6 +50,10 @@ _PREFIX = "base_model.model."
 """Of every name in PEFT's files."""
 _AROUND = {"base_layer", "token_adapter"}
 """What PEFT puts into the names of the weights that it leaves as they are."""
+_DRAWS = np.uint64(6)
+"""Of adapters: other numbers than those of random weights with the same seed."""
+_BLOCK_NUMBERS = 1 << 20
+"""That are summed at once, as 8 MiB."""
 _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -54,7 +61,7 @@ _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Base:
     """What an adapter was trained on."""
 
-    model: str  # folder or name on the hub
+    model: str  # folder (its whole path) or name on the hub
     rows: int  # of its embeddings, with those that it got for the markers
     weights: str  # their type in training
     fingerprint: str
@@ -63,7 +70,7 @@ class Base:
     def of(cls, model: Any, config: ModelConfig) -> Base:
         """From a model with an adapter."""
         rows = len(table_of(model.get_input_embeddings()))
-        return cls(model=config.model, rows=rows, weights=config.weights, fingerprint=fingerprint(model))
+        return cls(model=place_of(config.model), rows=rows, weights=config.weights, fingerprint=fingerprint(model))
 
     @classmethod
     def noted(cls, folder: Path) -> Base:
@@ -77,6 +84,12 @@ class Base:
             raise DamagedInput(
                 f"{folder / _BASE_NAME}: does not say what the adapter was trained on ({error})"
             ) from error
+
+
+def place_of(model: str) -> str:
+    """The whole path of a folder, which holds from anywhere on this machine; a name on the hub as it is."""
+    is_folder = model != TINY_LLAMA and Path(model).is_dir()
+    return str(Path(model).resolve()) if is_folder else model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -100,16 +113,18 @@ def add_adapter(model: Any, config: ModelConfig, marker_ids: Sequence[int] | Non
             f"--lora: the output embeddings of {type(model).__name__} have a bias, which PEFT's trained tokens leave out; give "
             "--markers text or none, or train all weights"
         )
-    torch.manual_seed(seed)
+    _check_targets(model, config.lora_targets)
+    torch.manual_seed(int(mix(np.array([seed], np.uint64) ^ mix(np.array([_DRAWS])))[0]))
     settings = LoraConfig(
         r=config.lora,
-        lora_alpha=config.lora_alpha or 2 * config.lora,
+        lora_alpha=config.scale,
         lora_dropout=config.lora_dropout,
         target_modules=list(config.lora_targets) or _ALL_LINEAR,
         trainable_token_indices=None if marker_ids is None else {name: list(marker_ids) for name in tables},
-        base_model_name_or_path=config.model,
+        base_model_name_or_path=place_of(config.model),
         task_type="CAUSAL_LM",
     )
+    _check_names(model, settings, config.lora_targets)
     _inject(model, settings)
 
 
@@ -141,9 +156,9 @@ def _inject(model: Any, settings: LoraConfig) -> None:
     asked = settings.target_modules
     try:
         inject_adapter_in_model(settings, model)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         targets = asked if isinstance(asked, str) else " ".join(sorted(asked or ()))
-        why = str(error).strip().split(". ")[0]
+        why = " ".join(str(error).split()).split(". ")[0]
         raise UsageError(f"--lora-targets {targets}: {type(model).__name__} cannot have these ({why})") from error
     settings.inference_mode = False
     use_rows_alone(model)
@@ -151,6 +166,45 @@ def _inject(model: Any, settings: LoraConfig) -> None:
         weight.requires_grad_(name.endswith(f".{_ADAPTER}") or f".{_ADAPTER}." in name)
         if weight.requires_grad:
             weight.data = weight.data.float()
+
+
+def _check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Refuse embeddings: where both are tied an adapter of one would be lost in the whole model.
+
+    Raises: UsageError.
+    """
+    tables = {model.get_input_embeddings(), model.get_output_embeddings()}
+    names = [name for name, module in model.named_modules() if module in tables]
+    for target in targets:
+        if any(_matches(name, target) for name in names):
+            raise UsageError(
+                f"--lora-targets {target}: embeddings of {type(model).__name__}, which get no adapter; the markers' rows of "
+                "them are trained beside the adapters anyhow; name other layers, or none for all linear ones"
+            )
+
+
+def _check_names(model: Any, settings: LoraConfig, targets: Sequence[str]) -> None:
+    """Refuse a target that no layer is called by; PEFT knows experts that transformers has stacked by their names in files.
+
+    Raises: UsageError.
+    """
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    left = deepcopy(settings)
+    try:
+        convert_peft_config_for_transformers(left, model, None)
+    except ValueError:
+        return  # of experts that go together, which is said when they are put in
+    names = [name for name, _ in model.named_modules() if name]
+    for target in targets:
+        if target in (left.target_modules or ()) and not any(_matches(name, target) for name in names):
+            hint = nearest(target, {name.rpartition(".")[2] for name in names})
+            raise UsageError(f"--lora-targets {target}: {type(model).__name__} has no layer of this name{hint}")
+
+
+def _matches(name: str, target: str) -> bool:
+    """As PEFT reads a target: a layer's whole name, or its last parts."""
+    return name == target or name.endswith(f".{target}")
 
 
 def _tables(model: Any) -> dict[str, nn.Module]:
@@ -191,14 +245,15 @@ def describe(model: nn.Module) -> str:
     layers = sum(".lora_A." in name for name in trained)
     rows = f" and {of_rows:,} of the markers' rows" if of_rows else ""
     total = sum(trained.values())
-    return f"{total:,} of {count:,} weights are trained ({total / count:.2%}): adapters of {layers:,} layers{rows}"
+    adapters = f"adapters of {layers:,} layers" if layers != 1 else "adapters of 1 layer"
+    return f"{total:,} of {count:,} weights are trained ({total / count:.2%}): {adapters}{rows}"
 
 
 def fingerprint(model: nn.Module) -> str:
     """16 hexadecimal digits of the frozen weights: the same ones on every device, others for other weights.
 
-    Of exact sums of their bits, read as whole numbers. The markers' rows are left out: they are means, in whose last bit
-    machines may differ.
+    Of exact sums of their bits, read as whole numbers and weighed with the numbers of their rows and of their columns, so
+    that an order counts too. The markers' rows are left out: they are means, in whose last bit machines may differ.
     """
     from leia_train.token_rows import token_layers
 
@@ -208,14 +263,25 @@ def fingerprint(model: nn.Module) -> str:
     sums = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
-            ids = torch.tensor(markers.get(name, []), dtype=torch.int64, device=weight.device)
-            total = _sum_of_bits(weight) - (_sum_of_bits(weight[ids]) if len(ids) else 0)
+            total = _sum_of_bits(weight, markers.get(name, []))
             sums.append([_plain(name), list(weight.shape), str(weight.dtype), total])
+    sums.sort()  # a forward pass changes the order of experts' weights
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
-def _sum_of_bits(weight: Tensor) -> int:
-    return int(weight.detach().view(_WHOLE_NUMBERS[weight.element_size()]).sum(dtype=torch.int64))
+def _sum_of_bits(weight: Tensor, without: Sequence[int]) -> int:
+    # Modulo 2^64, in which every order of the summands gives the same. Counted from 1, so that the first row counts.
+    table = weight.detach().reshape(len(weight), -1) if weight.dim() else weight.detach().reshape(1, 1)
+    bits_RC = table.view(_WHOLE_NUMBERS[weight.element_size()])
+    left_out = torch.tensor(without, dtype=torch.int64, device=weight.device)
+    rows, columns = bits_RC.shape
+    sums_C = torch.zeros(columns, dtype=torch.int64, device=weight.device)
+    step = max(_BLOCK_NUMBERS // max(columns, 1), 1)
+    for start in range(0, rows, step):
+        block = bits_RC[start : start + step].to(torch.int64, copy=True)
+        block[left_out[(left_out >= start) & (left_out < start + len(block))] - start] = 0
+        sums_C += block.mul_(torch.arange(start + 1, start + len(block) + 1, device=weight.device)[:, None]).sum(dim=0)
+    return int((sums_C * torch.arange(1, columns + 1, device=weight.device)).sum())
 
 
 def _plain(name: str) -> str:
@@ -231,6 +297,7 @@ def write_adapter(folder: Path, model: Any, base: Base, dtype: torch.dtype = tor
     for name in ("target_modules", "target_parameters"):  # sets, whose order is another in every process
         setattr(settings, name, sorted(getattr(settings, name) or ()) or None)
     settings.inference_mode = True
+    settings.base_model_name_or_path = base.model
     folder.mkdir(exist_ok=True)
     settings.save_pretrained(str(folder))
     tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in trained_weights(model).items()}
@@ -248,6 +315,15 @@ def copy_adapter(adapter: Path, folder: Path, dtype: torch.dtype) -> None:
     files = TensorFiles([adapter / _WEIGHTS_NAME])
     tensors = {name: files.whole(name).to(dtype) for name in files.names()}
     save_file(tensors, folder / _WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def products(adapter: Path, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each pair of an adapter's matrices adds to a layer but for its scale, in a type and as it was learnt."""
+    files = TensorFiles([adapter / _WEIGHTS_NAME])
+    for name in files.names():
+        if ".lora_A." in name:
+            down, up = files.whole(name), files.whole(name.replace(".lora_A.", ".lora_B."))
+            yield up.to(dtype).float() @ down.to(dtype).float(), up.float() @ down.float()
 
 
 def read_adapter(model: Any, folder: Path) -> None:
@@ -350,23 +426,36 @@ def write_merged(folder: Path, model: Any, dtype: torch.dtype = torch.float32) -
 
 def _readme(base: Base) -> str:
     """How the adapter is used, and what its model needs before."""
+    if base.model == TINY_LLAMA:
+        return f"""---
+library_name: peft
+---
+# A LoRA adapter with the markers' rows
+
+Trained by LEIA on {TINY_LLAMA}, whose random weights are in no file: there is nothing that this adapter could be put on. The
+whole model is in the folder `checkpoint-final` of its run.
+"""
     return f"""---
 library_name: peft
 ---
 # A LoRA adapter with the markers' rows
 
-Trained by LEIA on `{base.model}`, in PEFT's form. The model's embeddings must have {base.rows:,} rows: it gets them before the
-adapter is put into it, where it has fewer. What the new rows hold does not matter: the adapter brings those that it trained.
+Trained by LEIA on `{base.model}`, whose weights were {base.weights} in training, in PEFT's form.
+The model's embeddings must have {base.rows:,} rows: it gets them before the adapter is put into it, where it has fewer. What
+the new rows hold does not matter: the adapter brings those that it trained.
 
 ```python
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained({base.model!r})
+model = AutoModelForCausalLM.from_pretrained({base.model!r}, dtype=torch.{base.weights})
 if model.get_input_embeddings().num_embeddings < {base.rows}:
     model.resize_token_embeddings({base.rows}, mean_resizing=False)
 model = PeftModel.from_pretrained(model, "THIS FOLDER")
 ```
 
-`AutoPeftModelForCausalLM.from_pretrained("THIS FOLDER")` does both. The tokenizer beside this file has the markers.
+`AutoPeftModelForCausalLM.from_pretrained("THIS FOLDER", dtype=torch.{base.weights})` does both. The tokenizer beside this file
+has the markers. PEFT does not look whether the model is the same one; `leia-train export "THIS FOLDER" --output FOLDER` does, by
+the fingerprint of its weights in `{_BASE_NAME}`, and writes the whole model.
 """

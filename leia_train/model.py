@@ -242,10 +242,10 @@ def _check_place(where: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             if (path / "adapter_config.json").is_file():
-                raise UsageError(
-                    f"--model {where}: is an adapter (LoRA), not a model; leia-train export makes one of both, as is in a "
-                    "run's checkpoint-final"
-                )
+                beside = path.resolve().parent
+                is_whole = (beside / "config.json").is_file()
+                whole = f"give {beside}, the whole one" if is_whole else f"leia-train export {where} makes a whole one"
+                raise UsageError(f"--model {where}: is an adapter (LoRA), not a model; {whole}")
             raise UsageError(f"--model {where}: no config.json in it; give a folder in Hugging Face form")
         if (path / COMPLETE_NAME).is_file():
             verify_checkpoint(path)

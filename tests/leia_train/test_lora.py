@@ -13,7 +13,16 @@ from interrupting import Killed, kill_at, steps, weights
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file
 from test_processes import ROOT, environment, same_training
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from leia_beam.errors import DamagedInput, MissingResource, OtherBuild, UsageError
 from leia_eval.checkpoints import identify_model
@@ -148,13 +157,29 @@ def test_a_checkpoint_is_exported_whole_and_as_an_adapter(trained, tmp_path, cap
         == 0
     )
     rows = Base.noted(step).rows
-    assert f"the adapter is for {base} with {rows} rows of embeddings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"the adapter is for {base} with {rows} rows of embeddings" in said
+    assert "in float16 what the adapter adds has a cosine of 1.0000 with what was learnt" in said
     assert f"must have {rows} rows" in (tmp_path / "adapter/README.md").read_text()
     made = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
     torch.testing.assert_close(logits_of(made), logits_of(final), rtol=0, atol=1e-2)
     kinds = {tensor.dtype for tensor in load_file(tmp_path / "adapter/adapter_model.safetensors").values()}
     assert kinds == {torch.float16}
+
+
+def test_what_a_type_takes_of_an_adapter_is_of_its_products(trained):
+    """As the layers' own sums have it."""
+    base, run, _, _ = trained
+    final = load_file(run / "checkpoint-final/model.safetensors")
+    before = load_file(base / "model.safetensors")
+    learnt = {name: final[name] - weight for name, weight in before.items() if "proj" in name}
+    adapter = run / "checkpoint-final/adapter"
+    pairs = list(lora.products(adapter, torch.bfloat16))
+    assert len(pairs) == 7
+    expected = sorted(float(update.norm()) for update in learnt.values())
+    assert sorted(float(true.norm()) * 2 for _, true in pairs) == pytest.approx(expected, rel=1e-3)
+    assert all(0 < float((kept - true).norm()) < 0.02 * float(true.norm()) for kept, true in pairs)
 
 
 def test_an_adapter_is_exported_without_its_run_and_with_its_own_base_alone(
@@ -321,7 +346,7 @@ def test_tasks_are_scored_on_the_whole_model(arguments, tmp_path, monkeypatch):
     run = tmp_path / "run"
     assert [record["step"] for record in read_metrics(run) if "tasks" in record] == [2, 3]
     assert is_adapter(run / "checkpoint-00000002") and not list(run.glob(".tmp-*"))
-    with pytest.raises(UsageError, match=r"is an adapter \(LoRA\), not a model; leia-train export makes one"):
+    with pytest.raises(UsageError, match=r"is an adapter \(LoRA\), not a model; leia-train export \S+ makes a whole"):
         identify_model(run / "checkpoint-00000002")
 
 
@@ -376,6 +401,87 @@ def test_a_fingerprint_is_of_the_frozen_weights_without_the_markers_rows():
     assert found[0] == found[1] == found[2] and len(set(found)) == 4
 
 
+@pytest.mark.parametrize("order", ["rows", "columns", "norm"])
+@pytest.mark.parametrize("numbers", [1 << 20, 20])
+def test_a_fingerprint_sees_another_order(order, numbers, monkeypatch):
+    """Of rows, of columns, of a vector; summed at once or in blocks."""
+    found = []
+    for is_other in (False, True):
+        model = make_llama(False)
+        weight = model.model.norm.weight if order == "norm" else model.model.layers[0].mlp.up_proj.weight
+        with torch.no_grad():
+            model.model.norm.weight += torch.arange(16)
+            if is_other:
+                weight.copy_(weight.flip(0) if order != "columns" else weight.flip(1))
+        add_adapter(model, ModelConfig(model="m", lora=2), (328, 329), 1)
+        found.append(fingerprint(model))
+        with monkeypatch.context() as patch:
+            patch.setattr(lora, "_BLOCK_NUMBERS", numbers)
+            assert fingerprint(model) == found[-1]
+    assert found[0] != found[1]
+
+
+def make_mixtral():
+    """A small mixture of experts."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return MixtralForCausalLM(MixtralConfig(vocab_size=40, num_key_value_heads=1, num_local_experts=2, **sizes))
+
+
+def test_a_fingerprint_of_experts_is_the_same_after_a_forward_pass():
+    """In which PEFT registers a weight again, after the others; their names in files are targets too."""
+    model = make_mixtral()
+    add_adapter(model, ModelConfig(model="m", lora=2, lora_targets=("q_proj", "w1", "w3")), (38, 39), 1)
+    assert any("experts" in name for name in trained_weights(model))
+    order, before = [name for name, _ in model.named_parameters()], fingerprint(model)
+    model(torch.tensor([[3, 38, 5, 39, 7]])).logits.sum().backward()
+    assert [name for name, _ in model.named_parameters()] != order
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [(("w1", "w2"), "cannot have these .*w1.*w3"), (("w1", "w2", "w3", "w4"), "w4: MixtralForCausalLM has no layer")],
+)
+def test_experts_that_cannot_be_are_refused(targets, message):
+    """A part of what lies in one tensor, and one that there is not."""
+    with pytest.raises(UsageError, match=message):
+        add_adapter(make_mixtral(), ModelConfig(model="m", lora=2, lora_targets=targets), (38, 39), 1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "model.embed_tokens"])
+@pytest.mark.parametrize("markers", [None, (328, 329)])
+def test_embeddings_get_no_adapter(tied, target, markers):
+    """Of tied ones the whole model would lack it, beside the markers' rows PEFT cannot have it."""
+    message = f"--lora-targets {target}: embeddings of LlamaForCausalLM.* the markers' rows .* name other layers"
+    with pytest.raises(UsageError, match=message):
+        add_adapter(make_llama(tied), ModelConfig(model="m", lora=2, lora_targets=("q_proj", target)), markers, 1)
+
+
+def test_what_changes_nothing_is_not_in_the_identity():
+    """The default scale said or not, and a rounding that nothing is rounded by."""
+
+    def identity(**options):
+        parts = {"data": DataConfig(shards=("-",)), "optimization": OptimizationConfig(), "run": RunConfig(output="-")}
+        return TrainConfig(model=ModelConfig(model="m", **options), **parts).identity()
+
+    adapted = identity(lora=4)
+    assert adapted == identity(lora=4, lora_alpha=8) == identity(lora=4, rounding="kahan")
+    assert adapted != identity(lora=4, lora_alpha=4) and adapted["lora_alpha"] == 8
+    assert identity() != identity(rounding="kahan") and "lora_alpha" not in identity()
+
+
+def test_adapters_are_other_numbers_than_the_random_weights_of_the_same_seed(monkeypatch):
+    """Which a tiny Llama's are drawn from."""
+    seeds = []
+    monkeypatch.setattr(lora.torch, "manual_seed", seeds.append)
+    for seed in (7, 8, 2**63 - 1):
+        add_adapter(make_llama(True), ModelConfig(model="m", lora=2), None, seed)
+    drawn = [seed for seed in seeds if seed != 3]  # make_llama's own
+    assert len(set(drawn)) == 3 and not {7, 8} & set(drawn) and all(0 <= seed < 2**64 for seed in drawn)
+
+
 def test_a_plan_counts_what_is_trained(arguments, capsys):
     """The numbers of the real model; gradients and AdamW's moments are of those alone; frozen weights cost 4 operations."""
     model = make_llama(False)
@@ -412,9 +518,7 @@ def test_a_plan_counts_what_is_trained(arguments, capsys):
     assert memory_bytes(copied, model, 0)["copies"] == 2 * every
     assert main(["plan", *arguments("--lora", 4, "--lora-targets", "q_proj")[1:]]) == 0
     lines = capsys.readouterr().out
-    assert (
-        f"lora: {4 * (16 + 16) + 4 * 16} of " in lines and "adapters of 1 layers and 64 of the markers' rows" in lines
-    )
+    assert f"lora: {4 * (16 + 16) + 4 * 16} of " in lines and "adapters of 1 layer and 64 of the markers' rows" in lines
 
 
 def test_a_plan_that_does_not_fit_offers_adapters(arguments, tmp_path, tokenizer_folder, capsys):
@@ -436,12 +540,23 @@ def test_a_plan_that_does_not_fit_offers_adapters(arguments, tmp_path, tokenizer
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--lora", 4, "--shard-model"), "--lora 4: must be 0 for a model in parts"),
+        (("--lora", 4, "--shard-model"), "--lora 4: must be 0 with --shard-model or DeepSpeed"),
         (("--lora", -1), "--lora -1: must be 0 or above"),
         (("--lora-alpha", 4), "--lora-alpha 4: must be left out without --lora"),
-        (("--lora-targets", "q_proj"), r"--lora-targets ['q_proj']: must be left out without --lora"),
+        (("--lora-targets", "q_proj"), "--lora-targets q_proj: must be left out without --lora"),
         (("--lora", 4, "--lora-dropout", 1), "--lora-dropout 1.0: must be from 0 to below 1"),
-        (("--lora", 4, "--lora-targets", "nothing"), "--lora-targets nothing: LlamaForCausalLM cannot have these"),
+        (
+            ("--lora", 4, "--lora-targets", "nothing"),
+            "--lora-targets nothing: LlamaForCausalLM has no layer of this name\n",
+        ),
+        (
+            ("--lora", 4, "--lora-targets", "q_proj", "v_prj"),
+            "--lora-targets v_prj: LlamaForCausalLM has no layer of this name; did you mean 'v_proj'?",
+        ),
+        (
+            ("--lora", 4, "--lora-targets", "q_proj", "mlp"),
+            "--lora-targets mlp q_proj: LlamaForCausalLM cannot have these",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, flags, message, capsys):
@@ -456,7 +571,7 @@ def test_parts_that_accelerate_asks_for_are_refused_too(arguments, tmp_path):
     env = {**environment(), "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     command = [sys.executable, "-m", "leia_train", *arguments("--lora", 4, "--nproc", 2)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 2 and "--lora 4: must be 0 for a model in parts" in done.stderr
+    assert done.returncode == 2 and "--lora 4: must be 0 with --shard-model or DeepSpeed" in done.stderr
 
 
 def test_without_peft_it_is_said_what_to_install(monkeypatch):
@@ -479,7 +594,82 @@ def test_an_adapter_is_no_model_to_train(trained, arguments, capsys):
     """It is said where there is one."""
     _, run, _, _ = trained
     assert main(arguments("--model", run / "checkpoint-final/adapter")) == 2
-    assert "is an adapter (LoRA), not a model; leia-train export" in capsys.readouterr().err
+    whole = f"is an adapter (LoRA), not a model; give {run / 'checkpoint-final'}, the whole one"
+    assert whole in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape(whole)):
+        identify_model(run / "checkpoint-final/adapter")
+    assert main(arguments("--model", run / "checkpoint-00000004")) == 2
+    assert "leia-train export" in capsys.readouterr().err
+
+
+def test_an_adapters_folder_is_exported_to_the_whole_model(trained, tmp_path, capsys):
+    """The run's final one bit for bit: within the run, alone, and with --base where what it notes is not there."""
+    base, run, _, _ = trained
+    expected = (run / "checkpoint-final/model.safetensors").read_bytes()
+    alone, moved = tmp_path / "alone", tmp_path / "moved"
+    assert main(["export", str(run), "--output", str(alone), "--form", "adapter"]) == 0
+    shutil.copytree(alone, moved)
+    for name in ("leia_base.json", "adapter_config.json"):
+        (moved / name).write_text((moved / name).read_text().replace(str(base), "/nowhere/base"))
+    for number, (adapter, *more) in enumerate(
+        [(run / "checkpoint-final/adapter",), (alone,), (moved, "--base", str(base))]
+    ):
+        output = tmp_path / str(number)
+        assert main(["export", str(adapter), *more, "--output", str(output)]) == 0
+        assert (output / "model.safetensors").read_bytes() == expected
+        assert (output / "tokenizer.json").read_bytes() == (run / "checkpoint-final/tokenizer.json").read_bytes()
+    capsys.readouterr()
+    assert main(["export", str(moved), "--output", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert "the adapter's model /nowhere/base: " in said and "give --base the model that training began with" in said
+
+
+def test_an_adapter_of_a_damaged_checkpoint_is_not_exported(trained, tmp_path, capsys):
+    """Whose sums are those of the checkpoint around it; one to go on from without sums is not whole."""
+    _, run, _, _ = trained
+    copy = shutil.copytree(run, tmp_path / "run")
+    with (copy / "checkpoint-final/adapter/adapter_model.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x7f")
+    (copy / "checkpoint-00000004/_COMPLETE").unlink()
+    for name, said in (("checkpoint-final/adapter", "SHA-256 mismatch"), ("checkpoint-00000004", "not whole")):
+        assert main(["export", str(copy / name), "--output", str(tmp_path / "x")]) == 3
+        assert said in capsys.readouterr().err
+
+
+def test_an_adapter_says_what_it_belongs_on(arguments, tmp_path, tokenizer_folder, monkeypatch, fresh_accelerator):
+    """With the type of its weights, from any folder; as its README says the model computes what the whole one does."""
+    base = make_base(tmp_path / "models/base", tokenizer_folder, tied=False)
+    monkeypatch.chdir(base.parent)
+    run = tmp_path / "run"
+    assert main(arguments("--model", "base", "--lora", 2, "--dtype", "bfloat16", "--weights", "bfloat16")) == 0
+    readme = (run / "checkpoint-final/adapter/README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    assert f"from_pretrained('{base.resolve()}', dtype=torch.bfloat16)" in code and "leia_base.json" in readme
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("THIS FOLDER", str(run / "checkpoint-final/adapter")), names)
+    final = AutoModelForCausalLM.from_pretrained(run / "checkpoint-final")
+    torch.testing.assert_close(logits_of(names["model"]).float(), logits_of(final), rtol=0.1, atol=0.1)
+    config = json.loads((run / "checkpoint-final/adapter/adapter_config.json").read_text())
+    assert (
+        config["base_model_name_or_path"] == str(base.resolve()) == Base.noted(run / "checkpoint-final/adapter").model
+    )
+
+
+def test_a_tiny_llamas_adapter_belongs_on_nothing(arguments, tmp_path, capsys):
+    """Which it says; its run's checkpoint is exported whole."""
+    assert main(arguments("--lora", 2, output=tmp_path / "tiny")) == 0
+    adapter = tmp_path / "tiny/checkpoint-final/adapter"
+    assert "nothing that this adapter could be put on" in (adapter / "README.md").read_text()
+    assert main(["export", str(adapter), "--output", str(tmp_path / "whole")]) == 0
+    expected = (tmp_path / "tiny/checkpoint-final/model.safetensors").read_bytes()
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == expected
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "tiny"), "--form", "adapter", "--output", str(tmp_path / "adapter")]) == 0
+    assert "warning: it was trained on tiny-llama, whose weights are in no file" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "adapter"), "--output", str(tmp_path / "x")]) == 2
+    assert "export its run's checkpoint" in capsys.readouterr().err
 
 
 def test_damaged_adapters_are_refused(trained, tmp_path):
@@ -519,12 +709,7 @@ def test_layers_of_gpt2_are_adapted_and_merged_too(tmp_path):
 
 def test_a_mixture_of_experts_is_merged_under_the_names_of_its_files(tmp_path):
     """transformers stacks the experts in memory; the adapters are those of the other layers."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    made = MixtralForCausalLM(MixtralConfig(vocab_size=40, num_key_value_heads=1, num_local_experts=2, **sizes))
-    made.save_pretrained(tmp_path / "base")
+    make_mixtral().save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     add_adapter(model, ModelConfig(model="m", lora=2), (38, 39), 1)
     with torch.no_grad():
