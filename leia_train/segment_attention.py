@@ -2,8 +2,8 @@
 
 The mask that transformers makes of packed rows grows with the square of a row: 1 GiB at 32,768 tokens, 4 in float32, and the
 kernel computes all of it. Here sdpa is called for one document after the other, causal by itself, so that work and memory are
-those of the documents: forward and backward of a layer (8 heads of 64) on a row of 32,768 tokens in 64 documents took 12 s
-and 2.0 GiB in all on 2 cores, with the mask 179 s and 6.9 GiB. Documents of equal length, such as
+those of the documents: a twelfth of the time and a third of the memory for a row of 32,768 tokens on a CPU
+(benchmarks/README.md, bench_segment_attention.py). Documents of equal length, such as
 whole rows, are one call. A window is cut into stretches of queries, each with a mask of its own.
 """
 
