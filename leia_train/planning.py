@@ -130,9 +130,17 @@ def _settings(config: TrainConfig, tokenizer: CheckpointTokenizer) -> Iterator[s
     documents = "documents of a row see each other" if data.cross_document else "documents of a row are kept apart"
     dose = f"probabilities {list(data.probability_buckets)}" if data.probability_buckets else f"p {data.probability:g}"
     yield (
-        f"names         {data.names}, {data.strategy}, {dose}, markers {tokenizer.kind} {tokenizer.markers}, "
+        f"names         {data.names}, {data.strategy}, {dose}, markers {tokenizer.kind}{_ids(tokenizer)}, "
         f"names {'in' if data.name_loss else 'not in'} the loss; {documents}; compat {data.compat}"
     )
+
+
+def _ids(tokenizer: CheckpointTokenizer) -> str:
+    """The tokens of the two markers, for people."""
+    if tokenizer.markers is None:
+        return ""
+    before, after = (" ".join(map(str, ids)) for ids in tokenizer.markers)
+    return f" (ids {before} and {after})"
 
 
 def _model(config: TrainConfig, plan: MixedPlan, tokenizer: CheckpointTokenizer, gpu: Gpu | None) -> Iterator[str]:
