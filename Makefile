@@ -1,4 +1,5 @@
 # The two commands of the README: `make demo` and `make test`. Both make their own environment in .venv.
+# `make test-processes` trains models in parts, in two and three processes, and compiled.
 # `make test-runners` builds on real Flinks and Prism; it needs Java, the files of ../shared/runners and some minutes.
 # `make test-deepspeed` trains with DeepSpeed, which is in an environment by itself beside .venv's packages.
 # `make packaging` builds wheel and sdist and installs them in empty environments; it needs a package index.
@@ -9,7 +10,7 @@ TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 DEEPSPEED := build/deepspeed
 
-.PHONY: demo test test-runners test-deepspeed packaging docs lint format clean
+.PHONY: demo test test-processes test-runners test-deepspeed packaging docs lint format clean
 
 # torch goes first, by itself: where a CPU build lies at hand, pip takes it, and no later range pulls another one.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -23,7 +24,10 @@ demo: $(INSTALLED)
 	$(BIN)/python recipes/demo/run.py --output demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not runners and not packaging" leia_beam leia_train leia_eval pipelines tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not runners and not packaging and not processes" leia_beam leia_train leia_eval pipelines tests
+
+test-processes: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m processes tests/leia_train
 
 test-runners: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m runners tests

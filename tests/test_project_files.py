@@ -87,7 +87,9 @@ def test_ci_and_hooks_run_what_the_makefile_has() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     called = re.findall(r"^make ([\w-]+)$", script, re.MULTILINE)
-    assert called == ["test", "test-deepspeed", "packaging", "test-runners"] and set(called) <= _targets(makefile)
+    assert called == ["test", "test-processes", "test-deepspeed", "packaging", "test-runners"] and set(
+        called
+    ) <= _targets(makefile)
     assert re.search(r"^test: .*\blint\b", makefile, re.MULTILINE)
     lint = makefile.partition("\nlint: ")[2].partition("\n\n")[0]
     assert "ruff check" in lint and "ruff format --check" in lint and "mypy" in lint

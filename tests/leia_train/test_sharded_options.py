@@ -11,6 +11,7 @@ import pytest
 from leia_train.cli import main
 from leia_train.metrics import read_metrics
 
+pytestmark = pytest.mark.processes
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("--eval-tasks", "leia_sample_ja", "--eval-tasks-limit", 3, "--eval-tasks-every", 1)
 

@@ -36,6 +36,7 @@ from leia_train.metrics import read_metrics
 from leia_train.sharding import Sharding, asked_sharding, layers_of
 from leia_train.tensor_files import TensorFiles, TensorWriter
 
+pytestmark = pytest.mark.processes
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1] / "recipes"
 FLAGS = ("--batch", 6, "--micro-batch", 2, "--steps", 20, "--save-every", 10, "--tiny-layers", 2)
