@@ -264,7 +264,11 @@ def test_a_second_launcher_on_one_output_is_told_of_the_first(job: Job, expected
     log = job.folder / "log"
     first = space.start(job.command("--workers", 2), log, job.watch.environment(UNIT_S))
     job.watch.wait_for("articles", 3)
-    second = space.run(job.command("--workers", 2), env={"LEIA_TEST_LOG": ""})
+    os.kill(first.pid, signal.SIGSTOP)  # or it may be done before the other has started
+    try:
+        second = space.run(job.command("--workers", 2), env={"LEIA_TEST_LOG": ""})
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert second.returncode == 5
     assert "is at work on this stage; wait for its end" in error_line(second)
     assert f"process {first.pid} on " in error_line(second)
