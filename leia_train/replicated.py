@@ -20,7 +20,8 @@ from torch.optim import Optimizer
 from leia_train import sharding
 from leia_train.checkpoints import Checkpoint, OptimizerState, load_training, save_checkpoint
 from leia_train.config import TrainConfig
-from leia_train.lora import Base, add_adapter, describe, read_adapter, write_alone, write_whole
+from leia_train.lora import add_adapter, describe
+from leia_train.lora_files import Base, read_adapter, write_alone, write_whole
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model

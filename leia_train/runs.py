@@ -53,6 +53,7 @@ _CODE_MODULES = (
         "fully_sharded",
         "insertion",
         "lora",
+        "lora_files",
         "loss",
         "markers",
         "mix_sources",

@@ -184,10 +184,15 @@ def save_model(
 
 def converted(model: Any, held: Held = sharding) -> bool:
     """Whether transformers saves a model's weights under other names, or in other shapes, than they have in memory."""
+    return stores_otherwise(model, {name: held.shape_of(tensor) for name, tensor in named_tensors(model).items()})
+
+
+def stores_otherwise(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """The same of weights of a model by their names and shapes."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    shapes = {name: torch.empty(held.shape_of(value), device="meta") for name, value in named_tensors(model).items()}
-    return set(revert_weight_conversion(model, dict(shapes))) != set(shapes)
+    empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return set(revert_weight_conversion(model, dict(empty))) != set(empty)
 
 
 def _write_whole(folder: Path, model: Any, accelerator: Accelerator, max_bytes: int, held: Held) -> None:

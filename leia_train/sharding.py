@@ -99,7 +99,10 @@ def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator:
         fully_shard(layer, mesh=mesh, mp_policy=policies[0], reshard_after_forward=sharding.reshard)
     fully_shard(loss, mesh=mesh, mp_policy=policies[1])
     register_fsdp_forward_method(loss, "within")
-    _materialise(loss, accelerator.device)
+    device = accelerator.device
+    place_weights(
+        loss, device, lambda weight: nn.Parameter(torch.empty_like(weight, device=device), weight.requires_grad)
+    )
 
 
 def layers_of(model: Any, sharding: Sharding) -> list[nn.Module]:
@@ -120,15 +123,18 @@ def norms_of(layer: nn.Module) -> list[nn.Module]:
     return [module for module, weights in own.items() if weights and all(weight.ndim < 2 for weight in weights)]
 
 
-def _materialise(module: nn.Module, device: torch.device) -> None:
-    """Memory for weights of the meta device; what two modules share stays shared, which Module.to_empty does not keep."""
+def place_weights(module: nn.Module, device: torch.device, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
+    """Put what is made of each weight of the meta device in its place, and the buffers onto a device.
+
+    What two modules share stays shared, which Module.to_empty does not keep.
+    """
     made: dict[nn.Parameter, nn.Parameter] = {}
     for part in module.modules():
         for name, weight in part._parameters.items():
             if weight is None:
                 continue
             if weight not in made:
-                made[weight] = nn.Parameter(torch.empty_like(weight, device=device), requires_grad=weight.requires_grad)
+                made[weight] = make(weight)
             part._parameters[name] = made[weight]
         for name, buffer in part._buffers.items():
             if buffer is not None:

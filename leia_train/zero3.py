@@ -34,7 +34,7 @@ from leia_train.parallelism import Held
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharded_checkpoints import Gathered, save_distributed, save_model, write_rows
 from leia_train.sharded_model import empty_loss, fill_model
-from leia_train.sharding import clip_together, named_tensors, names_of
+from leia_train.sharding import clip_together, named_tensors, names_of, place_weights
 
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 _FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
@@ -177,7 +177,7 @@ class Zero3:
         """No process ever has the whole model. The engine is made here: without its hooks there is no forward pass."""
         config, accelerator = self._config, self._accelerator
         loss = self.token_loss = empty_loss(config, build, tokenizer, checkpoint, report)
-        self._partition(loss)
+        place_weights(loss, accelerator.device, self._partitioned)
         fill_model(loss.model, config, build, tokenizer, checkpoint, accelerator, self.held)
         self._weights = ordered_weights(loss, self.held)
         self._optimizer = make_optimizer(loss, config.optimization, held=self.held)
@@ -190,23 +190,12 @@ class Zero3:
         report(f"each of {accelerator.num_processes} processes holds a part of the weights (DeepSpeed ZeRO-3)")
         return loss
 
-    def _partition(self, loss: TokenLoss) -> None:
-        """Give each weight of the meta device its part in each process, one after the other; what is shared stays shared."""
-        made: dict[nn.Parameter, nn.Parameter] = {}
-        device = self._accelerator.device
-        for part in loss.modules():
-            for name, weight in part._parameters.items():
-                if weight is None:
-                    continue
-                if weight not in made:
-                    alone = nn.Module()
-                    alone.weight = nn.Parameter(torch.zeros_like(weight, device=device), weight.requires_grad)
-                    self._deepspeed.zero.Init(module=alone, config_dict_or_path=self._told, dtype=torch.float32)
-                    made[weight] = alone.weight
-                part._parameters[name] = made[weight]
-            for name, buffer in part._buffers.items():
-                if buffer is not None:
-                    part._buffers[name] = buffer.to(device)
+    def _partitioned(self, weight: nn.Parameter) -> nn.Parameter:
+        """A weight of the meta device as one that has its part in each process."""
+        alone = nn.Module()
+        alone.weight = nn.Parameter(torch.zeros_like(weight, device=self._accelerator.device), weight.requires_grad)
+        self._deepspeed.zero.Init(module=alone, config_dict_or_path=self._told, dtype=torch.float32)
+        return alone.weight
 
     @contextmanager
     def without_backward(self) -> Iterator[None]:

@@ -29,16 +29,8 @@ from leia_eval.checkpoints import identify_model
 from leia_train import lora
 from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
-from leia_train.lora import (
-    Base,
-    add_adapter,
-    describe,
-    fingerprint,
-    is_adapter,
-    put_adapter,
-    read_adapter,
-    trained_weights,
-)
+from leia_train.lora import add_adapter, describe, fingerprint, trained_weights
+from leia_train.lora_files import Base, is_adapter, products, put_adapter, write_merged
 from leia_train.loss import TokenLoss
 from leia_train.memory import memory_bytes
 from leia_train.metrics import read_metrics
@@ -175,7 +167,7 @@ def test_what_a_type_takes_of_an_adapter_is_of_its_products(trained):
     before = load_file(base / "model.safetensors")
     learnt = {name: final[name] - weight for name, weight in before.items() if "proj" in name}
     adapter = run / "checkpoint-final/adapter"
-    pairs = list(lora.products(adapter, torch.bfloat16))
+    pairs = list(products(adapter, torch.bfloat16))
     assert len(pairs) == 7
     expected = sorted(float(update.norm()) for update in learnt.values())
     assert sorted(float(true.norm()) * 2 for _, true in pairs) == pytest.approx(expected, rel=1e-3)
@@ -701,14 +693,14 @@ def test_layers_of_gpt2_are_adapted_and_merged_too(tmp_path):
     with torch.no_grad():
         for weight in trained_weights(model).values():
             weight += 0.1
-    lora.write_merged(tmp_path, model)
+    write_merged(tmp_path, model)
     found = GPT2LMHeadModel.from_pretrained(tmp_path)
     ids = torch.tensor([[3, 38, 5, 39, 7]])
     torch.testing.assert_close(found(ids).logits, model.eval()(ids).logits, rtol=0, atol=1e-5)
 
 
 def test_a_mixture_of_experts_is_merged_under_the_names_of_its_files(tmp_path):
-    """transformers stacks the experts in memory; the adapters are those of the other layers."""
+    """transformers stacks the experts in memory, and its files have them apart."""
     make_mixtral().save_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     add_adapter(model, ModelConfig(model="m", lora=2), (38, 39), 1)
@@ -716,7 +708,7 @@ def test_a_mixture_of_experts_is_merged_under_the_names_of_its_files(tmp_path):
         for weight in trained_weights(model).values():
             weight += 0.1
     (tmp_path / "whole").mkdir()
-    lora.write_merged(tmp_path / "whole", model)
+    write_merged(tmp_path / "whole", model)
     assert set(load_file(tmp_path / "whole/model.safetensors")) == set(load_file(tmp_path / "base/model.safetensors"))
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     ids = torch.tensor([[3, 38, 5, 39, 7]])
@@ -729,4 +721,3 @@ def test_an_adapter_of_another_model_is_refused(trained):
     model = make_llama(tied, seed=4)
     with pytest.raises(OtherBuild, match=r"was trained on .* with other weights \(fingerprint [0-9a-f]{16}, here "):
         put_adapter(model, run / "checkpoint-final/adapter")
-    assert read_adapter is lora.read_adapter
