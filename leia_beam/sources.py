@@ -12,11 +12,11 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -353,10 +353,14 @@ class _BeamFiles(_Files):
         size_bytes = 0
         with self._errors(path, "written"):
             target = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-            while piece := source.read(_UPLOAD_BYTES):
-                target.write(piece)
-                size_bytes += len(piece)
-            target.close()
+            try:
+                while piece := source.read(_UPLOAD_BYTES):
+                    target.write(piece)
+                    size_bytes += len(piece)
+                target.close()
+            except BaseException:
+                _abandon(target, path)
+                raise
         found = self.size(path)
         if found != size_bytes:
             raise MissingResource(
@@ -376,3 +380,17 @@ class _BeamFiles(_Files):
         except (BeamIOError, OSError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MissingResource(f"{path}: cannot be {done} ({first_line}); run the same command again") from error
+
+
+def _abandon(target: Any, path: str) -> None:
+    """End a broken upload here and take away what it left.
+
+    A stream of Beam's that is still open is finished by the garbage collector, at a time of its own: what was cut
+    short would then stand where the next attempt has written the whole file.
+    """
+    with suppress(Exception):
+        target.close()
+    with suppress(Exception):  # where closing failed, the collector would try it again
+        io.IOBase.close(getattr(target, "raw", target))
+    with suppress(Exception):
+        FileSystems.delete([path])
