@@ -77,8 +77,10 @@ class ZeroSettings:
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
-def asked_zero(config: TrainConfig) -> ZeroSettings | None:
+def asked_zero(config: TrainConfig, *, planned: bool = False) -> ZeroSettings | None:
     """What accelerate's configuration asks of DeepSpeed; it is taken out of the environment. None where it asks nothing.
+
+    For a run that is only `planned` DeepSpeed need not be installed.
 
     Raises: UsageError for what is not done here; MissingResource where DeepSpeed is not installed.
     """
@@ -94,7 +96,7 @@ def asked_zero(config: TrainConfig) -> ZeroSettings | None:
         if given:
             raise UsageError(f"{name} with DeepSpeed: not supported here; {instead}")
     settings = _settings(os.environ.get(_FILE, "none"))
-    if importlib.util.find_spec("deepspeed") is None:
+    if not planned and importlib.util.find_spec("deepspeed") is None:
         raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {_FSDP2}")
     del os.environ[_DEEPSPEED]  # accelerate would else wrap the model itself
     return settings
