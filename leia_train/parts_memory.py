@@ -65,9 +65,10 @@ def zero3_bytes(config: TrainConfig, model: Any, settings: ZeroSettings, process
     """What one of several processes has by DeepSpeed ZeRO-3.
 
     Weights are float32 and there twice, as the model's parts and as the optimizer's. `buckets` is memory that is taken once for
-    gradients on their way. What is gathered becomes float32, whatever it was sent as, at most `stage3_max_live_parameters`
-    numbers at once. In bfloat16 each matrix is cast for the product, and the casts are kept until the forward pass is over, with
-    recomputation too; in float32 the backward pass keeps the gathered weights themselves unless layers are recomputed.
+    gradients on their way, of which two may be exchanged at once (`reduced`). What is gathered becomes float32, whatever it was
+    sent as, at most `stage3_max_live_parameters` numbers at once. In bfloat16 each matrix is cast for the product, and the casts
+    are kept until the forward pass is over, with recomputation too; in float32 the backward pass keeps the gathered weights
+    themselves unless layers are recomputed.
     """
     told = {**ZERO_DEFAULTS, **settings.tuning}
     bucket, live = int(told["reduce_bucket_size"]), int(told["stage3_max_live_parameters"])
@@ -83,7 +84,7 @@ def zero3_bytes(config: TrainConfig, model: Any, settings: ZeroSettings, process
         "optimizer": 2 * _FLOAT32 * part,
         "buckets": bucket * (_FLOAT32 + (product if is_cast else 0)) if told["contiguous_gradients"] else 0,
         "gathered": _FLOAT32 * (whole if kept_whole else min(whole, live + largest)),
-        "reduced": min(bucket, whole) * product + largest * (_FLOAT32 + product),
+        "reduced": 2 * min(bucket, whole) * product + largest * (_FLOAT32 + product),
     }
     if is_cast:
         parts["copies"] = product * sum(matrix.numel() for matrix in _cast_matrices(model))

@@ -83,8 +83,9 @@ def _processes(config: TrainConfig, gpus: str, count: int | None, launch: Launch
             f"{count} there"
         )
     if count is not None and count > there:
-        told = f"--num_processes {count}"
-        return count, f"{launch.path} starts {there} processes; for {count} give accelerate launch {told} beside it"
+        machines = ", and --num_machines where they are on more" if launch.machines > 1 else ""
+        told = f"--num_processes {count}{machines}"
+        return count, f"{launch.path} starts {there} processes; for {count} give accelerate launch {told}"
     if wanted and count is None and wanted != there:
         raise UsageError(
             f"--nproc {wanted}: {launch.path} starts {there} processes; give --nproc {there}, or write {wanted} there"

@@ -35,6 +35,7 @@ from leia_train.runs import CODE, check_output, code_fingerprint, read_status
 from leia_train.schedule import learning_rate
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.speed import flops_per_token
+from leia_train.start_memory import StartMemory, start_memory
 from leia_train.tracking import choose_tracker
 from leia_train.zero3 import ZeroSettings
 
@@ -151,14 +152,18 @@ def _ids(tokenizer: CheckpointTokenizer) -> str:
 def _model(processes: PlannedProcesses, plan: MixedPlan, tokenizer: CheckpointTokenizer) -> Iterator[str]:
     """What the model is, the kernel, and the memory and time of a process."""
     config, gpu, parts = processes.config, processes.gpu, processes.parts
+    has_markers = False
     if config.model.model != TINY_LLAMA:
-        for warning in check_model(config.model.model, plan.store.tokenizer, tokenizer)[0]:
+        warnings, has_markers = check_model(config.model.model, plan.store.tokenizer, tokenizer)
+        for warning in warnings:
             yield f"warning       {warning}"
-    model = planned_model(config, plan.store.tokenizer, tokenizer)
+    model = _bare_model(config, plan.store.tokenizer, tokenizer)
+    grows = tokenizer.marker_ids is not None and not has_markers
+    start = start_memory(config, model, grows, parts, on_gpu=gpu is not None or _is_gpu(config))
+    model = _with_adapter(config, model, tokenizer)
     weights = sum(parameter.numel() for parameter in model.parameters())
     trained = f"; lora: {describe_adapter(model)}" if config.model.lora else ""
-    is_cuda = config.run.device == "auto" and torch.cuda.is_available()
-    device = torch.device("cuda" if is_cuda else "cpu")
+    device = torch.device("cuda" if _is_gpu(config) else "cpu")
     yield f"model         {type(model).__name__} {config.model.model}, {weights:,} weights in {config.model.weights}{trained}"
     if gpu is None:
         choices = candidates(config.model.attention, device, config.model.dtype, compiled=config.model.compile)
@@ -171,6 +176,7 @@ def _model(processes: PlannedProcesses, plan: MixedPlan, tokenizer: CheckpointTo
     listed = ", ".join(f"{name} {_shown(size)}" for name, size in sizes.items())
     total, where = sum(sizes.values()), device.type if gpu is None else gpu.name
     yield f"memory        about {_shown(total)} a process on {where} ({listed})"
+    yield from _start(start, processes)
     waiting = host_bytes(config, model)
     if waiting:
         yield f"main memory   {_shown(waiting)} a process: inputs of blocks, which wait there for the backward pass"
@@ -187,6 +193,23 @@ def _model(processes: PlannedProcesses, plan: MixedPlan, tokenizer: CheckpointTo
         f"processes     {config.run.nproc}{machines}, {config.optimization.batch // config.run.nproc:,} rows a step each in "
         f"micro-batches of {config.optimization.micro_batch}; {_figures(flops / 1e12)} TFLOP a step; tracker "
         f"{choose_tracker(config.run.tracker) or 'none'}"
+    )
+
+
+def _is_gpu(config: TrainConfig) -> bool:
+    """Whether a run here would be on one."""
+    return config.run.device == "auto" and torch.cuda.is_available()
+
+
+def _start(start: StartMemory, processes: PlannedProcesses) -> Iterator[str]:
+    """The main memory that reading the weights takes."""
+    count = processes.on_each_machine
+    more = f", the first one {_shown(start.first_bytes)} more" if start.first_bytes else ""
+    where = "a machine" if processes.machines > 1 else "one machine"
+    together = f"; {_shown(start.on_machine(count))} for {count} on {where}" if count > 1 else ""
+    yield (
+        f"start         about {_shown(start.each_bytes)} of main memory a process{more}, while the weights are read "
+        f"({start.how}){together}"
     )
 
 
@@ -303,7 +326,14 @@ def planned_model(config: TrainConfig, build: BuildTokenizer, tokenizer: Checkpo
     """The model without its weights, with rows for the markers, and adapters where they are trained."""
     if config.model.model != TINY_LLAMA:
         check_model(config.model.model, build, tokenizer)
-    model = unfilled_model(config.model.model, config.model, build, tokenizer, config.data.max_length)
+    return _with_adapter(config, _bare_model(config, build, tokenizer), tokenizer)
+
+
+def _bare_model(config: TrainConfig, build: BuildTokenizer, tokenizer: CheckpointTokenizer) -> Any:
+    return unfilled_model(config.model.model, config.model, build, tokenizer, config.data.max_length)
+
+
+def _with_adapter(config: TrainConfig, model: Any, tokenizer: CheckpointTokenizer) -> Any:
     if config.model.lora:
         add_adapter(model, config.model, tokenizer.marker_ids, config.optimization.seed)
     return model

@@ -7,16 +7,38 @@ from pathlib import Path
 
 from test_sharding import environment
 
+from leia_beam.configuration import parse
 from leia_train.command_line import make_config, make_parser
 from leia_train.markers import add_markers
 from leia_train.memory import memory_bytes
 from leia_train.opening import open_data
 from leia_train.planned_processes import planned_processes
 from leia_train.planning import planned_model
-from leia_beam.configuration import parse
 
 SMALL = ("--tiny-hidden-size", 256, "--tiny-intermediate-size", 1024, "--tiny-heads", 4, "--tiny-kv-heads", 4)
 """Eight layers are 8.6 million weights, beside which 24 tokens are next to nothing."""
+
+
+SMALL_BUFFERS = {
+    "stage": 3,
+    "reduce_bucket_size": 1_000_000,
+    "stage3_prefetch_bucket_size": 100_000,
+    "stage3_max_live_parameters": 2_000_000,
+    "stage3_max_reuse_distance": 2_000_000,
+    "stage3_param_persistence_threshold": 1000,
+    "sub_group_size": 1_000_000,
+}
+"""What DeepSpeed is told of so small a model, so that its own buffers are not all that there is."""
+
+
+def write_launch(folder, processes, zero):
+    """accelerate's configuration file for DeepSpeed, and what its launcher would tell the processes."""
+    (folder / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+    content = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "DEEPSPEED", "num_machines": 1}
+    content |= {"num_processes": processes, "deepspeed_config": {"deepspeed_config_file": str(folder / "ds.json")}}
+    (folder / "launch.json").write_text(json.dumps({**content, "mixed_precision": "no", "use_cpu": False}))
+    told = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(folder / "ds.json")}
+    return folder / "launch.json", told
 
 
 def flags_of(shards, output, *more):
@@ -37,7 +59,9 @@ def counted(folder, shards, processes, *more, told=None):
         command = [sys.executable, str(Path(__file__).with_name("counted_run.py")), str(name), "train"]
         with (folder / f"said-{rank}").open("w") as said:
             started.append(
-                subprocess.Popen([*command, *flags_of(shards, folder / "run", *more)], env=of_rank, stdout=said, stderr=said)
+                subprocess.Popen(
+                    [*command, *flags_of(shards, folder / "run", *more)], env=of_rank, stdout=said, stderr=said
+                )
             )
     codes = [process.wait(timeout=240) for process in started]
     assert codes == [0] * processes, (folder / "said-0").read_text()[-3000:]
