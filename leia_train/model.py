@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MIN_TINY_POSITIONS = 2048
-_MEAN_COLUMNS = 128
+MEAN_COLUMNS = 128
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -384,6 +384,6 @@ def set_to_mean(weight: nn.Parameter, marker_ids: Sequence[int], real_ids: Seque
     copy of them in float64."""
     ids = torch.tensor(real_ids)
     with torch.no_grad():
-        columns = torch.split(weight, _MEAN_COLUMNS, dim=1) if weight.ndim > 1 else (weight,)
+        columns = torch.split(weight, MEAN_COLUMNS, dim=1) if weight.ndim > 1 else (weight,)
         mean = torch.cat([part[ids].mean(dim=0, dtype=torch.float64).reshape(-1) for part in columns])
         weight[torch.tensor(marker_ids)] = mean.to(weight.dtype).view(weight.shape[1:])

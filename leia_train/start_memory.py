@@ -15,7 +15,7 @@ from leia_beam.errors import LeiaError
 from leia_train import sharding
 from leia_train.checkpoints import is_distributed
 from leia_train.config import TINY_LLAMA, TrainConfig
-from leia_train.model import embedding_weights
+from leia_train.model import MEAN_COLUMNS, embedding_weights
 from leia_train.parts_memory import Parts, size_of
 from leia_train.sharded_model import FilesOfModel
 from leia_train.tensor_files import model_files
@@ -23,6 +23,8 @@ from leia_train.tensor_files import model_files
 _FLOAT32, _BFLOAT16 = 4, 2
 _READ = 8
 """Bytes of a number that is being read: as it comes from the file, and put together."""
+_MEAN = 12 * MEAN_COLUMNS
+"""Bytes of a row of which a mean is made: some columns at a time, in float32 and in float64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +43,11 @@ class StartMemory:
 def start_memory(config: TrainConfig, model: Any, grows: bool, parts: Parts | None, *, on_gpu: bool) -> StartMemory:
     """Of a model without its weights and without adapters, whose embeddings get rows for the markers (`grows`) or not."""
     sizes = {id(weight): weight.numel() for weight in model.parameters()}
+    rows = {id(weight): len(weight) for weight in model.parameters() if weight.ndim}
     whole = sum(sizes.values())
     tables = {id(weight) for weight in embedding_weights(model)} if grows else set()
     # Embeddings that get rows for the markers are in float32 for a while, of which the new rows are a mean.
-    read = max((_FLOAT32 if key in tables else _READ) * size for key, size in sizes.items())
+    read = max((_FLOAT32 * size + _MEAN * rows[key] if key in tables else _READ * size) for key, size in sizes.items())
     files = _files(config)
     alone = files is None or files.fit(model, embedding_weights(model) if grows else (), sharding)
     if not has_own_folder(config):
