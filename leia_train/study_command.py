@@ -22,8 +22,9 @@ from leia_beam.errors import Interrupted, LeiaError, MissingResource, OtherBuild
 from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.recipe import CORPUS, EVALUATION, Recipe
 from leia_train.checkpoints import COMPLETE_NAME, FINAL_NAME
+from leia_train.command_configs import StudyConfig
 from leia_train.command_line import make_config, make_parser
-from leia_train.config import StudyConfig, TrainConfig
+from leia_train.config import TrainConfig
 from leia_train.files import sha256_of, write_json
 from leia_train.launcher import is_launched
 from leia_train.opening import source_fingerprints

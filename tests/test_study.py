@@ -21,7 +21,7 @@ from leia_beam.errors import Interrupted, LeiaError, OtherBuild, UsageError
 from leia_beam.recipe import Recipe, read_recipe
 from leia_train import opening
 from leia_train.cli import main
-from leia_train.config import StudyConfig
+from leia_train.command_configs import StudyConfig
 from leia_train.study import study_runs
 from leia_train.study_command import _Study
 from leia_train.study_steps import run_step
