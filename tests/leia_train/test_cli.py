@@ -35,7 +35,7 @@ WITHOUT_TORCH = (
         "bake",
     ),
     *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher", "tasks"),
-    *("derived", "command_line", "report", "study", "study_steps", "study_command"),
+    *("derived", "command_line", "report", "study", "study_steps", "study_state", "study_work", "study_command"),
     *("shard_folders", "store_columns"),
 )
 
