@@ -18,7 +18,7 @@ from pathlib import Path
 
 from leia_beam.errors import DamagedInput, LeiaError, MissingResource, OtherBuild, UsageError
 from leia_beam.termination import PARENT_VARIABLE
-from leia_train.config import RunConfig
+from leia_train.run_config import RunConfig
 
 FOLDER_NAME = "tasks"
 RESULTS_NAME = "results.json"
