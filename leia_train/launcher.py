@@ -8,10 +8,8 @@ launch by hand work too: then `--nproc` only says how many processes there must 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +22,6 @@ from leia_train.runs import STATUS_NAME, read_status
 
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
-_PR_SET_PDEATHSIG = 1
 _SAVING_S = 3600
 """How long processes may take to end after a signal: the step in progress is finished and all of its state is saved. One
 that failed takes the others with it after torchrun's 30 seconds."""
@@ -64,12 +61,6 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
             status = read_status(output) if _written_ns(output) != before else {}
             return signalled(status, int(error.sigval))
     return 0
-
-
-def end_with_launcher() -> None:
-    """Have this process told to stop, as by a signal, where its launcher dies without a word (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def exit_code(failures: Iterable[Any]) -> int:
