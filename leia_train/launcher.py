@@ -22,7 +22,8 @@ from typing import Any
 from leia_beam.errors import Interrupted, LeiaError
 from leia_train.runs import STATUS_NAME, read_status
 
-RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
+RENDEZVOUS, LAUNCHER = "LEIA_TRAIN_RENDEZVOUS", "LEIA_TRAIN_LAUNCHER"
+"""Where the processes find each other, and the launcher's process id."""
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
 _PR_SET_PDEATHSIG = 1
 _SAVING_S = 3600
@@ -67,9 +68,11 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
 
 
 def end_with_launcher() -> None:
-    """Have this process told to stop, as by a signal, where its launcher dies without a word (Linux)."""
+    """Have this process told to stop, as by a signal, where its launcher dies without a word, or has died (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it died before the line above
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def exit_code(failures: Iterable[Any]) -> int:
@@ -105,6 +108,7 @@ def _environment(folder: Path, processes: int) -> Iterator[None]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         RENDEZVOUS: str(folder / "rendezvous"),
+        LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1))),
     }
     before = {name: os.environ.get(name) for name in wanted}
