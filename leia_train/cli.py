@@ -15,8 +15,8 @@ from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 from leia_beam.version import DISTRIBUTION
+from leia_train.command_configs import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
-from leia_train.config import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, step_name
-from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
 from leia_train.lora_files import is_adapter
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
+from leia_train.run_config import RunConfig
 from leia_train.tasks import FOLDER_NAME, TaskScore, score_tasks
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from leia_beam.errors import MissingResource, UsageError
 from leia_beam.suggestions import nearest
-from leia_train.config import ModelConfig
 from leia_train.draws import mix
 from leia_train.loss import table_of
+from leia_train.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig

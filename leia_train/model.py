@@ -24,8 +24,8 @@ from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
 from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import COMPLETE_NAME, DISTRIBUTED, MARKERS_NAME, is_distributed, verify_checkpoint
-from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
+from leia_train.model_config import TINY_LLAMA, ModelConfig
 from leia_train.shard_folders import BuildTokenizer
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_beam.manifest import MANIFEST_NAME
-from leia_train.config import DataConfig
+from leia_train.data_config import DataConfig
 from leia_train.files import disk_errors, sha256_of
 from leia_train.insertion import Markers
 from leia_train.mix_sources import MixSource

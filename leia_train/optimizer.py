@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from leia_train import sharding
-from leia_train.config import OptimizationConfig
+from leia_train.optimization_config import OptimizationConfig
 from leia_train.parallelism import Held
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
-from leia_train.config import DataConfig
+from leia_train.data_config import DataConfig
 from leia_train.draws import INSERTION, ORDER, VALIDATION, Floats, document_keys, entity_draws, shuffled, uniform
 from leia_train.entity_filter import kept_entities
 from leia_train.insertion import (

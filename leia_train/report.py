@@ -24,9 +24,12 @@ from leia_beam.svg_charts import (
     percent,
     short_count,
 )
-from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig
+from leia_train.command_configs import ReportConfig
+from leia_train.data_config import DataConfig
 from leia_train.exposures import Counts, by_entity, count_sources, plan_of_run
 from leia_train.files import disk_errors
+from leia_train.model_config import ModelConfig
+from leia_train.optimization_config import OptimizationConfig
 from leia_train.plan import TrainingPlan
 from leia_train.report_curves import curves_of
 from leia_train.report_runs import (

@@ -12,8 +12,8 @@ from typing import Any
 from leia_beam.console import LOGGER
 from leia_beam.errors import UsageError
 from leia_beam.svg_charts import percent
-from leia_train.config import RunConfig
 from leia_train.metrics import SpikeWatch, read_metrics
+from leia_train.run_config import RunConfig
 from leia_train.runs import LOG_NAME, RUN_NAME, read_run, read_status
 
 Record = Mapping[str, Any]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leia_beam.errors import DamagedInput, LeiaError, MissingResource, OtherBuild, UsageError
-from leia_train.config import RunConfig
+from leia_train.run_config import RunConfig
 
 FOLDER_NAME = "tasks"
 RESULTS_NAME = "results.json"

@@ -40,7 +40,18 @@ READERS = {f"leia_train.{name}" for name in ("mix_sources", "opening", "text_sou
 TORCHLESS = {
     f"leia_train.{name}"
     for name in (
-        *("config", "document_turns", "insertion", "mix_sources", "mixture", "opening", "packing", "plan", "row_turns"),
+        *(
+            "config",
+            "data_config",
+            "document_turns",
+            "insertion",
+            "mix_sources",
+            "mixture",
+            "opening",
+            "packing",
+            "plan",
+            "row_turns",
+        ),
         *("store", "text_sources", "text_store"),
     )
 }

@@ -19,11 +19,12 @@ import pytest
 from leia_beam.cli import main as build
 from leia_beam.errors import Interrupted, LeiaError, OtherBuild, UsageError
 from leia_beam.recipe import Recipe, read_recipe
-from leia_train import opening
+from leia_train import opening, study_work
 from leia_train.cli import main
-from leia_train.config import StudyConfig
+from leia_train.command_configs import StudyConfig
 from leia_train.study import study_runs
-from leia_train.study_command import _Study
+from leia_train.study_notes import read_notes
+from leia_train.study_state import Study
 from leia_train.study_steps import run_step
 from tests.conftest import ROOT, SAMPLE_SOURCES, Sample
 
@@ -311,23 +312,34 @@ def test_runs_are_arms_by_seeds_and_models_that_are_not_trained_once(
         names_of(recipe_of("folder: f\nseeds: [1, 2]\ntraining: {output: o}"))
 
 
-def test_what_is_mixed_in_any_arm_is_part_of_what_was_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another content of a source, whichever arm has it, makes the search for seen items be done again."""
+def test_test_items_are_looked_for_again_where_what_is_trained_on_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards, or the content of a source, whichever arm has it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("one")
     recipe = recipe_of(
         "folder: f\ntraining: {model: tiny-llama, shards: s}\narms: {leia: {}, more: {training: {mix: ['a=a.txt:0.1']}}}"
     )
+    parts = {"recipe": recipe, "flags": ["-c", "small.yaml"], "loudness": [], "runs": [], "contamination": Path("seen")}
+    study = Study(**dict.fromkeys(Study.__dataclass_fields__) | parts | {"notes": read_notes(tmp_path / "notes.json")})
+    monkeypatch.setattr(study_work, "output_of", lambda words, what: "n: 8  # default")
+    monkeypatch.setattr(study_work, "run_step", lambda words, what: (tmp_path / "seen").write_text("{}"))
 
-    def sources() -> str:
+    def looked() -> bool:
         opening._fingerprint_of_path.cache_clear()
-        study = _Study(**dict.fromkeys(_Study.__dataclass_fields__) | {"recipe": recipe, "flags": ["-c", "small.yaml"]})
-        return study._sources()
+        told: list[str] = []
+        study_work._search_for_items(study, told.append)
+        return bool(told)
 
-    before = sources()
-    assert before == sources()
+    assert looked() and not looked()
     (tmp_path / "a.txt").write_text("two")
-    assert sources() != before
+    assert looked() and not looked()
+    (tmp_path / "f/corpus/shards").mkdir(parents=True)
+    (tmp_path / "f/corpus/shards/_manifest.json").write_text("{}")
+    assert looked() and not looked()
+    (tmp_path / "seen").unlink()
+    assert looked() and not looked()
 
 
 def test_a_study_needs_a_recipe_and_starts_its_processes_itself(

@@ -12,7 +12,9 @@ from leia_beam.lookup import EntityLookup
 from leia_beam.plans import StagePlan, claim_folder, identity_of
 from leia_beam.schema import ARTICLES, FACTS, REDIRECTS, SITELINKS
 from leia_beam.stage_articles import text_hash
-from leia_beam.stage_entities import NAME_MISSING, NO_SECTIONS, OWN_ITEM, EntitiesStage, RedirectsStage, TitlesStage
+from leia_beam.stage_entities import NAME_MISSING, EntitiesStage
+from leia_beam.stage_redirects import NO_SECTIONS, OWN_ITEM, RedirectsStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
 from leia_beam.units import Unit, run_chain

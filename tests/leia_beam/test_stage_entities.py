@@ -28,13 +28,9 @@ from leia_beam.entity_names import (
 )
 from leia_beam.holdout import Holdout
 from leia_beam.lookup import bucket_of, open_trie, read_arrow
-from leia_beam.stage_entities import (
-    MAX_BUCKETS,
-    TITLES_PER_BUCKET,
-    TitlesStage,
-    default_bucket_count,
-)
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.tables import read_rows
+from leia_beam.title_buckets import MAX_BUCKETS, TITLES_PER_BUCKET, default_bucket_count
 from leia_beam.title_parts import follow_chains
 from leia_beam.title_rows import (
     FILTERED,

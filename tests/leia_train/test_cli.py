@@ -20,9 +20,22 @@ from leia_train.config import GROUPS, DataConfig, ModelConfig, OptimizationConfi
 
 HEAVY = ("torch", "transformers", "accelerate", "numpy", "pyarrow", "tokenizers")
 WITHOUT_TORCH = (
-    *("store", "plan", "insertion", "packing", "draws", "config", "markers", "metrics", "runs", "files", "bake"),
+    *(
+        "store",
+        "plan",
+        "insertion",
+        "packing",
+        "draws",
+        "config",
+        "command_configs",
+        "markers",
+        "metrics",
+        "runs",
+        "files",
+        "bake",
+    ),
     *("exposures", "names", "entity_filter", "reference_stream", "recipe", "loader", "launcher", "tasks"),
-    *("derived", "command_line", "report", "study", "study_steps", "study_command"),
+    *("derived", "command_line", "report", "study", "study_steps", "study_state", "study_work", "study_command"),
     *("shard_folders", "store_columns"),
 )
 

@@ -11,7 +11,7 @@ from lxml import html
 
 from leia_beam.errors import UsageError
 from leia_train.cli import main
-from leia_train.config import ReportConfig
+from leia_train.command_configs import ReportConfig
 from leia_train.exposures import Counts
 from leia_train.metrics import read_metrics
 from leia_train.report import exposure_bars, report_page, write_report

@@ -413,7 +413,7 @@ def test_the_markers_have_a_rate_and_logits_of_their_own(arguments, tmp_path):
 
 def base_weights(run):
     """What a run of random weights began with."""
-    from leia_train.config import ExportConfig
+    from leia_train.command_configs import ExportConfig
     from leia_train.export import _load_base
 
     base = _load_base(ExportConfig(checkpoint="-", output="-"), run / "checkpoint-final", print)
