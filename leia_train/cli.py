@@ -14,6 +14,7 @@ from pathlib import Path
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
+from leia_beam.termination import end_with_parent
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_configs import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
 from leia_train.command_line import PROGRAM, make_config, make_groups, make_parser
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
     who = f"process {_process()}: " if _process() else ""
     try:
+        end_with_parent()
         return _run(arguments, console)
     except (Interrupted, KeyboardInterrupt) as error:
         kept = "interrupted; what is finished is kept, and the same command goes on from there"

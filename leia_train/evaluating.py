@@ -170,10 +170,10 @@ def _note(run: Run, figures: Figures, more: Mapping[str, Any]) -> None:
         values |= {f"tasks/{name}": score.score for name, score in figures.tasks.items()}
         run.tracking.write(run.step, values)
     for name, evaluation in figures.losses.items():
-        run.report(_loss_line(name, evaluation))
+        run.report(f"step {run.step}: {_loss_line(name, evaluation)}")
     for name, score in figures.tasks.items():
         chance = "" if score.chance is None else f", chance {score.chance:.4f}"
-        run.report(f"task {name}: {score.metric} {score.score:.4f} on {score.n:,} items{chance}")
+        run.report(f"step {run.step}: task {name}: {score.metric} {score.score:.4f} on {score.n:,} items{chance}")
 
 
 def _loss_line(name: str, evaluation: Evaluation) -> str:

@@ -8,10 +8,8 @@ launch by hand work too: then `--nproc` only says how many processes there must 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from leia_beam.errors import Interrupted, LeiaError
+from leia_beam.termination import PARENT_VARIABLE
 from leia_train.runs import STATUS_NAME, read_status
 
-RENDEZVOUS, LAUNCHER = "LEIA_TRAIN_RENDEZVOUS", "LEIA_TRAIN_LAUNCHER"
-"""Where the processes find each other, and the launcher's process id."""
+RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
-_PR_SET_PDEATHSIG = 1
 _SAVING_S = 3600
 """How long processes may take to end after a signal: the step in progress is finished and all of its state is saved. One
 that failed takes the others with it after torchrun's 30 seconds."""
@@ -67,14 +64,6 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
     return 0
 
 
-def end_with_launcher() -> None:
-    """Have this process told to stop, as by a signal, where its launcher dies without a word, or has died (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it died before the line above
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def exit_code(failures: Iterable[Any]) -> int:
     """One exit code for those of torchrun's failed processes: 75 where one was interrupted, else the first one's.
 
@@ -108,7 +97,7 @@ def _environment(folder: Path, processes: int) -> Iterator[None]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         RENDEZVOUS: str(folder / "rendezvous"),
-        LAUNCHER: str(os.getpid()),
+        PARENT_VARIABLE: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1))),
     }
     before = {name: os.environ.get(name) for name in wanted}

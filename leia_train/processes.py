@@ -23,8 +23,9 @@ from accelerate.utils import (
 )
 
 from leia_beam.errors import LeiaError, UsageError
+from leia_beam.termination import stop_without_parent
 from leia_train.config import TrainConfig
-from leia_train.launcher import RENDEZVOUS, end_with_launcher
+from leia_train.launcher import RENDEZVOUS
 from leia_train.runs import sees_lock
 
 Result = TypeVar("Result")
@@ -40,7 +41,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """
     on_cpu = config.run.device == "cpu" or not torch.cuda.is_available()
     if RENDEZVOUS in os.environ and not torch.distributed.is_initialized():
-        end_with_launcher()
+        stop_without_parent()
         torch.distributed.init_process_group(
             "gloo" if on_cpu else "nccl",
             init_method=f"file://{os.environ[RENDEZVOUS]}",

@@ -7,6 +7,7 @@ float32 (at lr 5e-6 most coordinates of bfloat16 weights would not move at all).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -221,13 +222,20 @@ def _stop_requested(run: Run) -> bool:
     return summed(run.accelerator, [float(run.stop.requested())])[0] > 0
 
 
-def _save(run: Run) -> Path:
+def _save(run: Run, *, said: bool = True) -> Path:
     """A checkpoint to resume from; then the old ones go."""
     path = run.output / step_name(run.step)
     if not summed(run.accelerator, [float(bool(on_main(run.accelerator, partial(is_whole, path))))])[0]:
+        began_s = time.perf_counter()
         run.parallelism.save_checkpoint(run.output, path.name, run.tokenizer, run.step, to_keep(run))
+        if said:
+            run.report(_saved_line(run, path, began_s))
     on_main(run.accelerator, partial(remove_old, run.output, run.config.run.keep))
     return path
+
+
+def _saved_line(run: Run, path: Path, began_s: float) -> str:
+    return f"step {run.step}: saved {path} in {time.perf_counter() - began_s:.1f} s"
 
 
 def _interrupt(run: Run) -> NoReturn:
@@ -235,7 +243,7 @@ def _interrupt(run: Run) -> NoReturn:
 
     Raises: Interrupted.
     """
-    checkpoint = _save(run)
+    checkpoint = _save(run, said=False)
     on_main(run.accelerator, lambda: write_status(run.output, "interrupted", run.step, checkpoint))
     raise Interrupted(
         f"{run.stop.signal_name or 'a signal to another process'} after step {run.step} of {run.steps}; "
@@ -247,7 +255,9 @@ def _finish(run: Run) -> TrainingResult:
     """Save the final model, then evaluate it and note that the run is finished."""
     final = run.output / FINAL_NAME
     _check_sources(run)
+    began_s = time.perf_counter()
     run.parallelism.save_model(run.output, FINAL_NAME, run.tokenizer)
+    run.report(_saved_line(run, final, began_s))
     if run.marker_rows is not None:
         moved = run.marker_rows.movement()
         run.report(f"the markers moved by at most {moved:.2%} of the embeddings' standard deviation")

@@ -366,4 +366,6 @@ def test_what_a_step_ends_with_is_what_the_study_ends_with(tmp_path: Path, monke
         with pytest.raises(error, match="the step") as caught:
             run_step(["ends", str(number)], "the step")
         assert type(caught.value) is error
+    (tmp_path / "knows.py").write_text("import os, sys\nsys.exit(os.environ['LEIA_PARENT'] != str(os.getppid()))")
+    run_step(["knows"], "a step that ends with a study that is killed")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

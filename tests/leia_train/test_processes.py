@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from leia_beam.errors import LeiaError, UsageError
-from leia_train import processes, updates
+from leia_beam.termination import PARENT_VARIABLE
+from leia_train import launcher, processes, updates
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
@@ -393,13 +394,11 @@ def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_oth
     assert addresses and addresses <= local, addresses
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's end")
-@pytest.mark.parametrize(("is_there", "code"), [(True, 0), (False, -signal.SIGTERM)])
-def test_a_launcher_that_died_before_its_processes_listened_ends_them(is_there, code):
-    """Nobody else would tell them; one that is there leaves them alone."""
-    program = "from leia_train.launcher import end_with_launcher; end_with_launcher()"
-    told = {**environment(), "LEIA_TRAIN_LAUNCHER": str(os.getpid() if is_there else 0)}
-    assert subprocess.run([sys.executable, "-c", program], env=told, timeout=LIMIT_S).returncode == code
+def test_processes_are_told_who_started_them(tmp_path):
+    """So that those whose launcher died while they were still starting end as well; later nothing of it is left."""
+    with launcher._environment(tmp_path, 2):
+        assert os.environ[PARENT_VARIABLE] == str(os.getpid())
+    assert PARENT_VARIABLE not in os.environ
 
 
 def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
