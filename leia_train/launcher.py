@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from leia_beam.errors import Interrupted, LeiaError
+from leia_beam.termination import PARENT_VARIABLE
 from leia_train.runs import STATUS_NAME, read_status
 
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
@@ -96,6 +97,7 @@ def _environment(folder: Path, processes: int) -> Iterator[None]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         RENDEZVOUS: str(folder / "rendezvous"),
+        PARENT_VARIABLE: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1))),
     }
     before = {name: os.environ.get(name) for name in wanted}

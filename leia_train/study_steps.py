@@ -29,12 +29,14 @@ def run_step(words: Sequence[str], what: str) -> None:
     """
     command, environment = [sys.executable, "-m", *words], {**os.environ, STEP_VARIABLE: what}
     environment[PARENT_VARIABLE] = str(os.getpid())
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, env=environment)
+    process = None
     with termination_as_interrupt():
         try:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, env=environment)
             code = process.wait()
         except KeyboardInterrupt:
-            _stop(process)
+            if process is not None:
+                _stop(process)
             raise Interrupted(what) from None
     if code in (Interrupted.exit_code, -signal.SIGTERM, -signal.SIGINT):
         raise Interrupted(what)

@@ -46,8 +46,8 @@ def test_a_step_whose_command_is_dead_before_it_looks_stops_too():
         [sys.executable, "-c", STEP],
         capture_output=True,
         text=True,
-        env={**os.environ, PARENT_VARIABLE: "1"},
-        timeout=60,
+        env={**os.environ, PARENT_VARIABLE: "0"},
+        timeout=600,
     )
     assert done.stdout == "told to stop\n"
 
@@ -58,7 +58,7 @@ def test_who_is_no_step_listens_to_nobody(monkeypatch):
     monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
     monkeypatch.setattr(termination, "stop_without_parent", lambda: None)
     end_with_parent({})
-    environment = {PARENT_VARIABLE: "1", "OTHER": "x"}
+    environment = {PARENT_VARIABLE: "0", "OTHER": "x"}
     end_with_parent(environment)
     assert environment == {"OTHER": "x"}
     assert killed == [(os.getpid(), signal.SIGTERM)]

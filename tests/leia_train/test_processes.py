@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from leia_beam.errors import LeiaError, UsageError
-from leia_train import processes, updates
+from leia_beam.termination import PARENT_VARIABLE
+from leia_train import launcher, processes, updates
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
@@ -26,6 +27,8 @@ from leia_train.packing import PackedRows
 from leia_train.shares import owners_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
+LIMIT_S = 900
+"""Of a wait that ends by itself but for a fault, on a loaded machine too."""
 FLAGS = ("--batch", 4, "--micro-batch", 2, "--steps", 4)
 LESS_KEPT = ("--activation-checkpointing", "selective", "--activation-offload")
 """What of activations is kept, which changes nothing."""
@@ -42,7 +45,7 @@ def run(arguments, *launcher, code=0, namespace=False):
     command = [*(launcher or (sys.executable, "-m", "leia_train")), *arguments]
     if namespace:
         command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == code, done.stderr[-3000:]
     return done
 
@@ -110,14 +113,11 @@ def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, two,
     same_training(alone(arguments), output)
     flags = arguments(*FLAGS, "--nproc", 2, output=again)
     start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
-    wait_for_steps(again, 1)
+    wait_for_steps(again, 1, start)
     children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
     start.kill()
     start.wait()
-    end = time.monotonic() + 60
-    while time.monotonic() < end and any(is_running(child) for child in children):
-        time.sleep(0.05)
-    assert not any(is_running(child) for child in children)
+    wait_until(lambda: not any(is_running(child) for child in children))
     run(flags)
     losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
@@ -294,7 +294,7 @@ def test_gradients_stay_where_processes_exchange_them(tmp_path):
         )
         for rank in ("0", "1")
     ]
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=LIMIT_S) for process in started]
     assert [out.strip() for out, _ in said] == ["kept", "kept"], said
 
 
@@ -314,7 +314,7 @@ def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path
     launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "leia_train")
     command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *launch]
     command += arguments(*FLAGS, "--nproc", 2)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode != 0
     assert "--nproc 2: 1 process(es) were started" in done.stderr
     assert not (tmp_path / "run/_run.json").exists()
@@ -324,18 +324,30 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(arguments, alone
     """One process until it is killed, then two: the result of one."""
     output = tmp_path / "run"
     start = subprocess.Popen([sys.executable, "-m", "leia_train", *arguments(*FLAGS, output=output)], env=environment())
-    wait_for_steps(output, 1)
+    wait_for_steps(output, 1, start)
     start.kill()
     start.wait()
     run(arguments(*FLAGS, "--nproc", 2, output=output))
     same_training(alone(arguments), output)
 
 
-def wait_for_steps(output, count, deadline_s=120):
-    """Until the log of a run has some steps."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end and sum("loss" in record for record in read_metrics(output)) < count:
+def wait_until(true):
+    """Until something is so."""
+    end = time.monotonic() + LIMIT_S
+    while not true():
+        assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def wait_for_steps(output, count, process):
+    """Until the log of a run, which a process makes, has some steps."""
+
+    def there():
+        ended = process.poll() is not None  # looked at first: the steps may have come before the end
+        return sum("loss" in record for record in read_metrics(output)) >= count or ended
+
+    wait_until(there)
+    assert sum("loss" in record for record in read_metrics(output)) >= count, f"ended with {process.poll()}"
 
 
 def listening(children):
@@ -368,18 +380,25 @@ def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_oth
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_steps(output, 2)
+    wait_for_steps(output, 2, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     addresses = listening([str(process.pid), *children])
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 75, said[-2000:]
     status = json.loads((output / "_status.json").read_text())
     assert status["status"] == "interrupted" and status["step"] >= 2
     assert (output / status["checkpoint"] / "_COMPLETE").is_file()
     local = {("tcp", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}")}
     assert addresses and addresses <= local, addresses
+
+
+def test_processes_are_told_who_started_them(tmp_path):
+    """So that those whose launcher died while they were still starting end as well; later nothing of it is left."""
+    with launcher._environment(tmp_path, 2):
+        assert os.environ[PARENT_VARIABLE] == str(os.getpid())
+    assert PARENT_VARIABLE not in os.environ
 
 
 def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
@@ -391,11 +410,11 @@ def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
         env=environment(),
         stderr=subprocess.DEVNULL,
     )
-    wait_for_steps(output, 1)
+    wait_for_steps(output, 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
-    assert process.wait(timeout=120) not in (0, 75)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert process.wait(timeout=LIMIT_S) not in (0, 75)
+    wait_until(lambda: not any(is_running(child) for child in children))
 
 
 def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path):

@@ -41,6 +41,8 @@ pytestmark = pytest.mark.processes
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1] / "recipes"
 FLAGS = ("--batch", 6, "--micro-batch", 2, "--steps", 20, "--save-every", 10, "--tiny-layers", 2)
+LIMIT_S = 1800
+"""Of many runs one after the other, on a loaded machine too."""
 CODE = "exit code "
 TOLD = {
     "ACCELERATE_USE_FSDP": "true",
@@ -82,7 +84,7 @@ def run_all(folder, processes, runs):
             )
             for rank in range(processes)
         ]
-        end = time.monotonic() + 240
+        end = time.monotonic() + LIMIT_S
         while any(process.poll() is None for process in started):
             time.sleep(0.1)
             if time.monotonic() > end or any(process.poll() for process in started):
