@@ -29,11 +29,12 @@ from transformers import (
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_train import sharded_checkpoints
+from leia_train.asked_parallelism import Sharding, asked_sharding
 from leia_train.checkpoints import newest_checkpoint, step_checkpoints
 from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.metrics import read_metrics
-from leia_train.sharding import Sharding, asked_sharding, layers_of
+from leia_train.sharding import layers_of
 from leia_train.tensor_files import TensorFiles, TensorWriter
 
 pytestmark = pytest.mark.processes
