@@ -21,7 +21,7 @@ import transformers
 from accelerate import Accelerator
 
 from leia_beam.console import Rate, Tell
-from leia_beam.errors import Interrupted, LeiaError, MissingResource
+from leia_beam.errors import AnotherProcess, Interrupted, LeiaError, MissingResource
 from leia_train.asked_parallelism import Sharding, ZeroSettings, asked_parallelism
 from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, step_name
 from leia_train.config import TrainConfig
@@ -89,7 +89,10 @@ def train(
         if "not enough memory" in str(error):  # what torch says of the CPU's
             raise MissingResource(f"{first_line(error)}; lower --micro-batch or --max-length") from error
         if accelerator.num_processes > 1 and is_lost_process(error):
-            raise LeiaError("another process of this run ended; its message says why") from error
+            raise AnotherProcess(
+                "another process of this run ended; its message says why, and without one it was killed, usually for lack of "
+                "memory"
+            ) from error
         raise
     except LeiaError as error:
         if isinstance(error, Interrupted):
