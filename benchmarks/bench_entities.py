@@ -37,8 +37,8 @@ from leia_beam.lookup import EntityLookup, bucket_of, build_trie, write_lookup_r
 from leia_beam.manifest import Manifest, StageFile, manifest_bytes
 from leia_beam.plans import StagePlan, claim_folder, identity_of
 from leia_beam.schema import ARTICLES, REDIRECTS, SCHEMA_VERSION, SITELINKS
-from leia_beam.stage_entities import MAX_BUCKETS
 from leia_beam.storage import LocalStorage
+from leia_beam.title_buckets import MAX_BUCKETS
 from leia_beam.units import Unit, run_chain
 from leia_beam.wikis import load_wiki
 

@@ -23,8 +23,12 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests/leia_train"))  # where shards are made
 
 from leia_beam.manifest import read_manifest  # noqa: E402, needs the lines above
-from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig  # noqa: E402
+from leia_train.config import TrainConfig  # noqa: E402
+from leia_train.data_config import DataConfig  # noqa: E402
 from leia_train.markers import add_markers  # noqa: E402
+from leia_train.model_config import ModelConfig  # noqa: E402
+from leia_train.optimization_config import OptimizationConfig  # noqa: E402
+from leia_train.run_config import RunConfig  # noqa: E402
 from leia_train.shard_folders import read_build_tokenizer  # noqa: E402
 
 SIZES = {

@@ -32,8 +32,8 @@ from leia_beam.planning import Rates
 from leia_beam.sample_dumps import write_sample
 from leia_beam.scheduling import DEALT, PULLED, Failures, run_stage
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
-from leia_beam.stage_entities import default_bucket_count
 from leia_beam.stage_sitelinks import SitelinksStage
+from leia_beam.title_buckets import default_bucket_count
 from leia_beam.units import RangeStage, run_chain
 from leia_beam.wikitext import ExtractionOptions
 

@@ -18,7 +18,7 @@ from leia_beam.funnel import funnel, funnel_lines
 from leia_beam.manifest import MANIFEST_NAME, Manifest, read_manifest
 from leia_beam.schema import SHARDS
 from leia_beam.shard_statistics import total
-from leia_beam.stage_entities import LINKS_FROM
+from leia_beam.stage_titles import LINKS_FROM
 from leia_beam.wikis import label_language
 
 LICENSES = ("cc-by-sa-4.0", "gfdl", "cc0-1.0")

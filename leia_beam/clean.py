@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def find_leftovers(folder: str | Path, now_s: float | None = None) -> list[Lefto
     for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
         changed_s = _changed_s(path) if _HALF.fullmatch(path.name) else None
         if changed_s is not None and now_s - changed_s > QUIET_S:
-            found.append(_leftover(path, "half-copied when its process was ended"))
+            found += _leftover(path, "half-copied when its process was ended")
     return found
 
 
@@ -90,8 +90,9 @@ def _is_stage(folder: Path) -> bool:
     return (folder / MANIFEST_NAME).is_file() or (folder / PLAN_NAME).is_file()
 
 
-def _leftover(path: Path, reason: str) -> Leftover:
-    return Leftover(path=path, size_bytes=path.stat().st_size, reason=reason)
+def _leftover(path: Path, reason: str) -> Iterator[Leftover]:
+    with suppress(FileNotFoundError):  # a build that runs has taken it away meanwhile
+        yield Leftover(path=path, size_bytes=path.stat().st_size, reason=reason)
 
 
 def _of_stage(folder: Path) -> Iterator[Leftover]:
@@ -108,11 +109,11 @@ def _of_stage(folder: Path) -> Iterator[Leftover]:
     for path in _kept_files(folder):
         reason = _reason(path, folder, plan, manifest)
         if reason is not None:
-            yield _leftover(path, reason)
+            yield from _leftover(path, reason)
     for path in sorted((folder / RECORDS_FOLDER).glob("*.json")):
         unit = path.stem
         if not unit.isdecimal() or read_record(storage, str(folder), int(unit), plan.fingerprint) is None:
-            yield _leftover(path, "commit record of another build, or damaged")
+            yield from _leftover(path, "commit record of another build, or damaged")
 
 
 def _kept_files(folder: Path) -> Iterator[Path]:

@@ -49,6 +49,8 @@ class Measure:
     rate: float | None = None
     """Of `unit`, a second."""
     left_s: float | None = None
+    last: bool = False
+    """Said even where another was within the minute, so that something short leaves a line too."""
 
 
 Tell = Callable[[Measure], None]
@@ -112,14 +114,14 @@ class Console:
             return
         self._tell(_WARNING, "interrupted", message, f"{self.program}: {message}", exit_code=exit_code)
 
-    def progress(self, measure: Measure, *, last: bool = False) -> None:
+    def progress(self, measure: Measure) -> None:
         """How far something is: drawn over itself on a terminal, elsewhere said once a minute, and where it is the last."""
         now = time.monotonic()
         with self._lock:
-            if self._draws and not self.quiet and (last or now - self._drawn_s >= _DRAW_EVERY_S):
+            if self._draws and not self.quiet and (measure.last or now - self._drawn_s >= _DRAW_EVERY_S):
                 self._drawn_s = now
                 self._draw(bar_line(measure, _columns(self._stream), _has_blocks(self._stream)))
-            if not last and now - self._told_s < self._line_every_s:
+            if not measure.last and now - self._told_s < self._line_every_s:
                 return
             self._told_s = now
             line = f"{measure.stage:<10} {measure.text}"

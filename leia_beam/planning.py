@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leia_beam.scheduling import run_stage
-from leia_beam.stage_entities import default_bucket_count
+from leia_beam.title_buckets import default_bucket_count
 
 PROCESSES_A_MACHINE = 4
 DISK_GB_OF_IMAGE = 20

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
-from leia_beam.stage_entities import TitlesStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.title_rows import TitleSource, spooled, unspooled
 from leia_beam.units import RangeStage, Stage, Unit, UnitOutput, run_chain, run_unit
 

@@ -163,6 +163,11 @@ class UnitOutput:
         """Add to a counter."""
         self.counters[name] += number
 
+    def count_any(self, name: str, number: int) -> None:
+        """Add to a counter that is there only where there is something to count."""
+        if number:
+            self.count(name, number)
+
     def tally(self, tallies: Mapping[str, Mapping[str, int]]) -> None:
         """Add to what is counted by a name that the input chooses: kind → name → number."""
         for kind, names in tallies.items():

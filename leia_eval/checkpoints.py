@@ -65,14 +65,7 @@ def identify_model(folder: Path, untrained_seed: int | None = None) -> ModelIden
     """
     if not folder.is_dir():
         raise UsageError(f"--model {folder} is not a folder; give a local Hugging Face checkpoint")
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        beside = folder.resolve().parent
-        whole = (
-            f"give {beside}, the whole one"
-            if (beside / "config.json").is_file()
-            else f"leia-train export {folder} makes a whole one"
-        )
-        raise UsageError(f"--model {folder} is an adapter (LoRA), not a model; {whole}")
+    _refuse_what_is_no_model_yet(folder)
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UsageError(f"--model {folder} has no {name}; give a Hugging Face checkpoint with its tokenizer")
@@ -91,8 +84,32 @@ def identify_model(folder: Path, untrained_seed: int | None = None) -> ModelIden
     )
 
 
+def _refuse_what_is_no_model_yet(folder: Path) -> None:
+    """An adapter, weights in parts and a run's own folder, of all of which leia-train makes a model.
+
+    Raises: UsageError with what to give.
+    """
+    made = f"leia-train export {folder} makes a whole one"
+    if (folder / "config.json").is_file():
+        if (folder / "distributed").is_dir():
+            raise UsageError(f"--model {folder} is a checkpoint to go on from, with its weights in parts; {made}")
+        return
+    if (folder / "adapter_config.json").is_file():
+        beside = folder.resolve().parent
+        whole = f"give {beside}, the whole one" if (beside / "config.json").is_file() else made
+        raise UsageError(f"--model {folder} is an adapter (LoRA), not a model; {whole}")
+    if (folder / "_run.json").is_file():
+        final = folder / "checkpoint-final"
+        whole = f"give {final}" if final.is_dir() else f"leia-train export {folder} makes one of its newest checkpoint"
+        raise UsageError(f"--model {folder} is a training run's folder, not a model; {whole}")
+
+
 def find_weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load: a single one or all of an index, safetensors first."""
+    """The files that transformers would load: a single one or all of an index, safetensors first.
+
+    Raises: DamagedInput for an index that is none, or that names a file which is not there; UsageError where there are no
+    weights.
+    """
     for name in _WEIGHTS:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
@@ -127,7 +144,10 @@ def _settings_in(path: Path) -> object:
 
 
 def refuse_remote_code(folder: Path) -> None:
-    """A checkpoint that brings its own code is refused with what would be run (fault S2)."""
+    """Refuse a checkpoint that brings its own code, with what would be run.
+
+    Raises: UsageError.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

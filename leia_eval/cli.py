@@ -12,7 +12,7 @@ from pathlib import Path
 from leia_beam.configuration import Options, config_lines, parse, told_where
 from leia_beam.console import Console
 from leia_beam.errors import LeiaError, MissingResource, UsageError, exit_code_of
-from leia_beam.termination import termination_as_interrupt
+from leia_beam.termination import end_with_parent, termination_as_interrupt
 from leia_eval.command_line import PROGRAM, build_parser, model_options, prompt_options
 
 NO_MIX = "none"
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(PROGRAM, quiet="--quiet" in arguments, as_json="--log-json" in arguments)
     try:
         with termination_as_interrupt():
+            end_with_parent()
             return _dispatch(arguments, console)
     except LeiaError as error:
         return _fail(console, error, str(error))

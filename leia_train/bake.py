@@ -23,13 +23,15 @@ from tokenizers import Tokenizer
 
 from leia_beam.console import Counter, Tell
 from leia_beam.errors import OtherBuild, UsageError
-from leia_train.config import BakeConfig, DataConfig, OptimizationConfig
+from leia_train.command_configs import BakeConfig
+from leia_train.data_config import DataConfig
 from leia_train.document_turns import DocumentTurns, document_turns
 from leia_train.files import disk_errors, fsync_file, sha256_of, write_json
 from leia_train.insertion import MARKER, NAME
 from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.mixture import MixedPlan
 from leia_train.opening import make_plan, open_data
+from leia_train.optimization_config import OptimizationConfig
 from leia_train.packing import IGNORED
 from leia_train.plan import TrainingPlan
 

@@ -1,4 +1,4 @@
-"""From the command line of `leia-train` to its options, and from those to the dataclasses of config.py.
+"""From the command line of `leia-train` to its options, and from those to its groups' dataclasses.
 
 Flags are made from the dataclasses' fields. A value comes from its flag, else from `--set`, else from the recipe, else from
 what follows from the recipe's folder, else from its default (leia_beam/configuration.py).
@@ -18,18 +18,10 @@ from leia_beam.recipe import TRAINING
 from leia_beam.recipe_use import RecipeUse
 from leia_beam.version import ShowVersion
 from leia_train import derived
-from leia_train.config import (
-    GROUPS,
-    BakeConfig,
-    DataConfig,
-    ExportConfig,
-    ExposuresConfig,
-    OptimizationConfig,
-    PlanConfig,
-    ReportConfig,
-    StudyConfig,
-    TrainConfig,
-)
+from leia_train.command_configs import BakeConfig, ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
+from leia_train.config import GROUPS, TrainConfig
+from leia_train.data_config import DataConfig
+from leia_train.optimization_config import OptimizationConfig
 
 PROGRAM = "leia-train"
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "pyarrow", "flash-attn")

@@ -18,7 +18,8 @@ from leia_beam.findings import NOTE, OK, PROBLEM, WARNING, Finding, checked
 from leia_beam.hub_checks import hub_finding
 from leia_beam.machine_checks import disk_finding, memory_finding, output_findings, total_memory_bytes, usable_cores
 from leia_beam.package_checks import package_findings
-from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.config import TrainConfig
+from leia_train.model_config import TINY_LLAMA
 
 if TYPE_CHECKING:
     import torch

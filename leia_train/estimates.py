@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from leia_train.asked_parallelism import ZeroSettings
 from leia_train.config import TrainConfig
 from leia_train.gpus import Gpu
 from leia_train.memory import memory_bytes
 from leia_train.parts_memory import ZERO_DEFAULTS, Parts
 from leia_train.speed import flops_per_token
-from leia_train.zero3 import ZeroSettings
 
 _REACHED = {(False, False): 0.344, (False, True): 0.283, (True, False): 0.485}
 """By --compile and --activation-checkpointing full; both together were not measured, and are taken as the product of what each

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from leia_train.checkpoints import FINAL_NAME, TEMPORARY_PREFIX, is_distributed, is_whole, step_name
-from leia_train.config import RunConfig
 from leia_train.evaluation import VALIDATION, Evaluation, evaluate
 from leia_train.lora_files import is_adapter
 from leia_train.metrics import read_metrics
 from leia_train.preparing import Run
 from leia_train.processes import on_main, summed
+from leia_train.run_config import RunConfig
 from leia_train.tasks import FOLDER_NAME, TaskScore, score_tasks
 
 
@@ -170,10 +170,10 @@ def _note(run: Run, figures: Figures, more: Mapping[str, Any]) -> None:
         values |= {f"tasks/{name}": score.score for name, score in figures.tasks.items()}
         run.tracking.write(run.step, values)
     for name, evaluation in figures.losses.items():
-        run.report(_loss_line(name, evaluation))
+        run.report(f"step {run.step}: {_loss_line(name, evaluation)}")
     for name, score in figures.tasks.items():
         chance = "" if score.chance is None else f", chance {score.chance:.4f}"
-        run.report(f"task {name}: {score.metric} {score.score:.4f} on {score.n:,} items{chance}")
+        run.report(f"step {run.step}: task {name}: {score.metric} {score.score:.4f} on {score.n:,} items{chance}")
 
 
 def _loss_line(name: str, evaluation: Evaluation) -> str:

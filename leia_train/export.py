@@ -33,12 +33,13 @@ from leia_train.checkpoints import (
     newest_checkpoint,
     verify_checkpoint,
 )
-from leia_train.config import TINY_LLAMA, ExportConfig, ModelConfig
+from leia_train.command_configs import ExportConfig
 from leia_train.files import disk_errors, fsync_folder, rename_folder
 from leia_train.lora_files import FOLDER as ADAPTER
 from leia_train.lora_files import Base, changed_tensors, copy_adapter, is_adapter, products, put_adapter, write_merged
 from leia_train.markers import add_markers
 from leia_train.model import DTYPES, cast_weights, load_model, load_weights
+from leia_train.model_config import TINY_LLAMA, ModelConfig
 from leia_train.runs import RUN_NAME, read_run
 from leia_train.sharded_checkpoints import converted
 from leia_train.store import reopen_store

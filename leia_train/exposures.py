@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from leia_beam.errors import UsageError
-from leia_train.config import DataConfig, ExposuresConfig
+from leia_train.command_configs import ExposuresConfig
+from leia_train.data_config import DataConfig
 from leia_train.files import disk_errors
 from leia_train.markers import add_markers
 from leia_train.mix_sources import MAIN

@@ -8,7 +8,6 @@ launch by hand work too: then `--nproc` only says how many processes there must 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -19,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leia_beam.errors import Interrupted, LeiaError
+from leia_beam.errors import Interrupted, LeiaError, MissingResource
+from leia_beam.termination import PARENT_VARIABLE
 from leia_train.runs import STATUS_NAME, read_status
 
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
-_PR_SET_PDEATHSIG = 1
 _SAVING_S = 3600
 """How long processes may take to end after a signal: the step in progress is finished and all of its state is saved. One
 that failed takes the others with it after torchrun's 30 seconds."""
@@ -41,8 +40,7 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # each process says itself what went wrong
-    with tempfile.TemporaryDirectory(prefix="leia-train-") as folder, _environment(Path(folder), processes):
+    with _quiet(), tempfile.TemporaryDirectory(prefix="leia-train-") as folder, _environment(Path(folder), processes):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -59,6 +57,7 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "leia_train", *arguments)
         except ChildFailedError as error:
+            _say_who_was_killed(error.failures)
             return exit_code(error.failures.values())
         except SignalException as error:
             status = read_status(output) if _written_ns(output) != before else {}
@@ -66,10 +65,40 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
     return 0
 
 
-def end_with_launcher() -> None:
-    """Have this process told to stop, as by a signal, where its launcher dies without a word (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _say_who_was_killed(failures: Mapping[int, Any]) -> None:
+    """Of a process that the system ended nobody else says why.
+
+    Raises: MissingResource where no process failed by itself, and one was killed.
+    """
+    killed = [rank for rank, failure in sorted(failures.items()) if failure.exitcode == -signal.SIGKILL]
+    if killed and all(failure.exitcode <= LeiaError.exit_code for failure in failures.values()):
+        raise MissingResource(
+            f"process {killed[0]} was ended by SIGKILL, usually for lack of memory; the same command goes on from the newest "
+            "checkpoint"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No lines of torchrun between those of the processes, each of which says itself what went wrong, and its handlers of
+    signals no longer than it runs."""
+    loggers = [
+        logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")
+    ]
+    levels = [logger.level for logger in loggers]  # torch gives each of them one of its own
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    }
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for number, handler in handlers.items():
+            if handler is not None:  # one that Python did not set
+                signal.signal(number, handler)
 
 
 def exit_code(failures: Iterable[Any]) -> int:
@@ -105,6 +134,7 @@ def _environment(folder: Path, processes: int) -> Iterator[None]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         RENDEZVOUS: str(folder / "rendezvous"),
+        PARENT_VARIABLE: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1))),
     }
     before = {name: os.environ.get(name) for name in wanted}

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from leia_beam.errors import DamagedInput, OtherBuild
 from leia_train.checkpoints import write_tokenizer
-from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.lora import ADAPTER_NAME, fingerprint, inject, need_peft, plain_name, trained_weights
 from leia_train.loss import table_of
+from leia_train.model_config import TINY_LLAMA, ModelConfig
 from leia_train.sharded_checkpoints import stores_otherwise, write_configuration
 from leia_train.sharding import named_tensors
 from leia_train.tensor_files import TensorFiles, TensorWriter

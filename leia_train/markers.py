@@ -34,7 +34,7 @@ class CheckpointTokenizer:
 
     tokenizer_json: bytes
     config_json: bytes
-    kind: str  # of config.MARKERS
+    kind: str  # of data_config.MARKERS
     markers: Markers | None  # the ids around a name
     marker_ids: tuple[int, int] | None  # tokens that are the markers' own, whose embeddings begin as the mean
     real_ids: tuple[int, ...]  # sorted, without the markers' own

@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from leia_train.asked_parallelism import Sharding, ZeroSettings
 from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk, table_of
 from leia_train.parts_memory import Parts, gathered_by_fsdp2, moved_by_zero3, rows_part, size_of, zero3_bytes
-from leia_train.sharding import Sharding
 from leia_train.shares import owners_of
-from leia_train.zero3 import ZeroSettings
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10

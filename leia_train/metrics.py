@@ -66,6 +66,7 @@ class StepMetrics:
             text=self.line(steps, left_s, utilisation),
             rate=rate,
             left_s=left_s,
+            last=self.step == steps,
         )
 
     def line(self, steps: int, left_s: float, utilisation: float | None = None) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import LeiaError, UsageError
-from leia_train.config import DataConfig
+from leia_train.data_config import DataConfig
 from leia_train.mix_sources import MAIN, SHARES_OF, MixSource
 from leia_train.packing import PackedRows, Stretch
 from leia_train.plan import TrainingPlan
@@ -79,6 +79,7 @@ class MixedPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the sources, in the order of their numbers."""
         return tuple(source.name for source in self.sources)
 
     @property

@@ -24,8 +24,8 @@ from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
 from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import COMPLETE_NAME, DISTRIBUTED, MARKERS_NAME, is_distributed, verify_checkpoint
-from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer, marker_ids_in
+from leia_train.model_config import TINY_LLAMA, ModelConfig
 from leia_train.shard_folders import BuildTokenizer
 
 if TYPE_CHECKING:
@@ -193,7 +193,10 @@ def remote_code(where: str) -> tuple[str, ...]:
 
 
 def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told."""
+    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told.
+
+    Raises: DamagedInput for damaged weights; UsageError for what cannot be loaded, or not as float32.
+    """
     if is_distributed(Path(where)):
         return _load_parts(Path(where), trust_remote_code=trust_remote_code)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from leia_beam.console import Tell
 from leia_beam.errors import UsageError
 from leia_beam.manifest import MANIFEST_NAME
-from leia_train.config import DataConfig
+from leia_train.data_config import DataConfig
 from leia_train.files import disk_errors, sha256_of
 from leia_train.insertion import Markers
 from leia_train.mix_sources import MixSource
@@ -37,6 +37,7 @@ class OpenedData:
 
     @property
     def tokenizer(self) -> BuildTokenizer:
+        """Of the shards, which is the same in all folders."""
         return self.folders[0].tokenizer
 
     def identity(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from leia_train import sharding
-from leia_train.config import OptimizationConfig
+from leia_train.optimization_config import OptimizationConfig
 from leia_train.parallelism import Held
 
 
@@ -59,6 +59,12 @@ def make_optimizer(
             wholes=wholes,
         )
     return AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=_is_fused(kept) or None)
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Of all groups of weights, for the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _is_fused(weights: Iterable[Tensor]) -> bool:

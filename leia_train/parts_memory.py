@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from leia_train.asked_parallelism import Sharding, ZeroSettings
 from leia_train.config import TrainConfig
 from leia_train.loss import table_of
-from leia_train.sharding import Sharding
-from leia_train.zero3 import ZeroSettings
 
 Parts = Sharding | ZeroSettings
 """How processes hold a model in parts."""

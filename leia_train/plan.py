@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leia_beam.errors import UsageError
-from leia_train.config import DataConfig
+from leia_train.data_config import DataConfig
 from leia_train.draws import INSERTION, ORDER, VALIDATION, Floats, document_keys, entity_draws, shuffled, uniform
 from leia_train.entity_filter import kept_entities
 from leia_train.insertion import (
@@ -55,6 +55,7 @@ class Epoch:
 
     @property
     def end(self) -> int:
+        """The token of the stream behind its last one."""
         return self.start + int(self.offsets[-1])
 
 
@@ -146,7 +147,10 @@ class TrainingPlan:
         return -(-position // (batch * self.data.max_length))
 
     def position_of_target(self, target_tokens: int) -> int:
-        """The length of the beginning of the stream that holds so many of the articles' own tokens."""
+        """The length in tokens of the beginning of the stream that holds so many of the articles' own tokens.
+
+        Raises: UsageError where the articles have none left, which names have replaced.
+        """
         number = 0
         while True:
             epoch = self.epoch(number)

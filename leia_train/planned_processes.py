@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 
 from leia_beam.errors import UsageError
 from leia_train.accelerate_files import Launch, read_launch
+from leia_train.asked_parallelism import ZeroSettings, asked_parallelism
 from leia_train.config import NOT_IN_PARTS, TrainConfig
 from leia_train.gpus import Gpu, parse_gpus
 from leia_train.parts_memory import Parts
-from leia_train.sharding import asked_sharding
-from leia_train.zero3 import ZeroSettings, asked_zero
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +42,10 @@ def planned_processes(config: TrainConfig, gpus: str, accelerate_config: str) ->
         nproc, note = _processes(config, gpus, count, launch)
         machines = launch.machines
         with launch.environment():
-            parts = asked_zero(config, planned=True) or asked_sharding(config)
+            parts = asked_parallelism(config, planned=True)
     elif config.run.shard_model:
         with Launch(path="", processes=None, machines=1, told={}).environment():
-            parts = asked_sharding(config)
+            parts = asked_parallelism(config, planned=True)
     processes = count or nproc or 1
     if processes % machines:
         raise UsageError(

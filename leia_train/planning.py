@@ -16,9 +16,10 @@ import torch
 
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
+from leia_train.asked_parallelism import ZeroSettings
 from leia_train.attention import candidates
 from leia_train.checkpoints import FINAL_NAME, is_whole, newest_checkpoint
-from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.config import TrainConfig
 from leia_train.estimates import USABLE_SHARE, cheapest_fit, fits, share_of_peak, training_seconds
 from leia_train.gpus import Gpu, gpu_here
 from leia_train.lora import add_adapter
@@ -27,6 +28,7 @@ from leia_train.markers import CheckpointTokenizer, add_markers
 from leia_train.memory import host_bytes, memory_bytes
 from leia_train.mixture import MixedPlan
 from leia_train.model import check_model, unfilled_model
+from leia_train.model_config import TINY_LLAMA
 from leia_train.opening import make_plan, open_data
 from leia_train.parts_memory import Parts
 from leia_train.plan import TrainingPlan
@@ -37,7 +39,6 @@ from leia_train.shard_folders import BuildTokenizer
 from leia_train.speed import flops_per_token
 from leia_train.start_memory import StartMemory, start_memory
 from leia_train.tracking import choose_tracker
-from leia_train.zero3 import ZeroSettings
 
 _GIB = 1 << 30
 _OFFERED_RANK = 16

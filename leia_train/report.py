@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 
 from leia_beam.errors import LeiaError, UsageError
+from leia_beam.html_bars import Bar, bars, percent, short_count
 from leia_beam.html_pages import Html, Number, bullets, callout, details, element, page, section, table, text_in, tiles
-from leia_beam.svg_charts import (
-    Bar,
-    bars,
-    percent,
-    short_count,
-)
-from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, ReportConfig
+from leia_train.command_configs import ReportConfig
+from leia_train.data_config import DataConfig
 from leia_train.exposures import Counts, by_entity, count_sources, plan_of_run
 from leia_train.files import disk_errors
+from leia_train.model_config import ModelConfig
+from leia_train.optimization_config import OptimizationConfig
 from leia_train.plan import TrainingPlan
 from leia_train.report_curves import curves_of
 from leia_train.report_runs import (
@@ -43,7 +41,7 @@ from leia_train.report_runs import (
     total_of,
     warnings_of,
 )
-from leia_train.runs import CODE
+from leia_train.runs import CODE, SOURCES
 
 KIND = "LEIA · training"
 REPORT_NAME = "report.html"
@@ -102,17 +100,22 @@ def _tiles(run: ReadRun) -> Html:
         ("tokens a second", _rate(run)),
         ("time", _duration(total_of(run, "seconds"))),
     ]
+    if _rank(run):
+        facts.insert(1, ("trained", _trained(run)))
     return tiles(facts)
 
 
 def _runs(runs: Sequence[ReadRun]) -> Html:
     numbers = ("steps", "tokens", "inserted", "last loss", "names' last loss", "tokens a second", "time")
-    columns = ["run", "status", "strategy", *(Number(name) for name in ("seed", *numbers))]
+    adapted = any(map(_rank, runs))
+    columns: list[str] = ["run", "status", *(["trained"] if adapted else []), "strategy"]
+    columns += [Number(name) for name in ("seed", *numbers)]
     rows = [
         [
             run.name,
             status_of(run),
-            str(run.identity.get("strategy", "–")),
+            *([_trained(run)] if adapted else []),
+            _strategy(run),
             str(run.identity.get("seed", "–")),
             f"{run.step:,} of {planned_steps(run):,}" if run.step < planned_steps(run) else f"{run.step:,}",
             short_count(total_of(run, "tokens")),
@@ -125,6 +128,22 @@ def _runs(runs: Sequence[ReadRun]) -> Html:
         for run in runs
     ]
     return table("Runs", columns, rows)
+
+
+def _rank(run: ReadRun) -> int:
+    """Of the adapters that were trained; 0 where all weights were."""
+    return int(run.identity.get("lora") or 0)
+
+
+def _trained(run: ReadRun) -> str:
+    rank = _rank(run)
+    return f"adapters, rank {rank}" if rank else "all weights"
+
+
+def _strategy(run: ReadRun) -> str:
+    """Where names go, and which, where not the links' own."""
+    strategy, names = str(run.identity.get("strategy", "–")), str(run.identity.get("names", "true"))
+    return strategy if strategy in ("none", "–") or names == "true" else f"{strategy}, names {names}"
 
 
 def _last(run: ReadRun, name: str) -> str:
@@ -294,6 +313,8 @@ def _value(value: Any, name: str = "") -> str:
         return f"{str(value)[:16]}…"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if name == SOURCES and isinstance(value, dict):
+        return " ".join(f"{source} {sum_[:12]}…" for source, sum_ in sorted(value.items()))
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
     return "none" if value in ("", None) else str(value)

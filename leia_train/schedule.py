@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from leia_train.config import OptimizationConfig
+from leia_train.optimization_config import OptimizationConfig
 
 
 def learning_rate(config: OptimizationConfig, step: int, steps: int | None = None) -> float:

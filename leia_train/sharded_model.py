@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from leia_train import sharding
 from leia_train.activations import checkpoint_blocks
 from leia_train.checkpoints import DISTRIBUTED, Checkpoint, is_distributed
-from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import (
@@ -33,6 +33,7 @@ from leia_train.model import (
     set_to_mean,
     unfilled_model,
 )
+from leia_train.model_config import TINY_LLAMA
 from leia_train.parallelism import Held
 from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer

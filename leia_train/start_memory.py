@@ -14,8 +14,9 @@ from typing import Any
 from leia_beam.errors import LeiaError
 from leia_train import sharding
 from leia_train.checkpoints import is_distributed
-from leia_train.config import TINY_LLAMA, TrainConfig
+from leia_train.config import TrainConfig
 from leia_train.model import MEAN_COLUMNS, embedding_weights
+from leia_train.model_config import TINY_LLAMA
 from leia_train.parts_memory import Parts, size_of
 from leia_train.sharded_model import FilesOfModel
 from leia_train.tensor_files import model_files

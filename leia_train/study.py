@@ -15,7 +15,8 @@ from leia_beam.manifest import MANIFEST_NAME
 from leia_beam.recipe import DEFAULT_ARM, Recipe
 from leia_beam.suggestions import nearest
 from leia_train.checkpoints import FINAL_NAME, is_whole, step_checkpoints
-from leia_train.config import StudyConfig, TrainConfig
+from leia_train.command_configs import StudyConfig
+from leia_train.config import TrainConfig
 from leia_train.files import sha256_of
 from leia_train.opening import source_fingerprints
 from leia_train.runs import CODE, RUN_NAME, check_output, code_fingerprint, read_status

@@ -2,7 +2,7 @@
 
 A step's process is in a process group of its own: Ctrl-C on the terminal reaches the study alone, which tells the process
 once, as its launcher would be told, and waits until it has saved what it has. A second Ctrl-C ends it at once. That it was
-interrupted the study says, in one line for both.
+interrupted the study says, in one line for both. Where the study is killed the process is told to stop too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from leia_beam.console import STEP_VARIABLE
 from leia_beam.errors import DamagedInput, Interrupted, LeiaError, MissingResource, OtherBuild, UsageError
-from leia_beam.termination import termination_as_interrupt
+from leia_beam.termination import PARENT_VARIABLE, termination_as_interrupt
 
 _ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, MissingResource, OtherBuild, Interrupted)}
 
@@ -24,15 +24,19 @@ _ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, Missin
 def run_step(words: Sequence[str], what: str) -> None:
     """Run `python -m WORDS`, whose messages go to standard error; its results are in files, so what it prints is dropped.
 
-    Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
+    Raises: Interrupted where it, or the study, was told to stop; MissingResource where a signal ended it; else the error that
+    its exit code means.
     """
     command, environment = [sys.executable, "-m", *words], {**os.environ, STEP_VARIABLE: what}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, env=environment)
+    environment[PARENT_VARIABLE] = str(os.getpid())
+    process = None
     with termination_as_interrupt():
         try:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, env=environment)
             code = process.wait()
         except KeyboardInterrupt:
-            _stop(process)
+            if process is not None:
+                _stop(process)
             raise Interrupted(what) from None
     if code in (Interrupted.exit_code, -signal.SIGTERM, -signal.SIGINT):
         raise Interrupted(what)

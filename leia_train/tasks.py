@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leia_beam.errors import DamagedInput, LeiaError, MissingResource, OtherBuild, UsageError
-from leia_train.config import RunConfig
+from leia_beam.termination import PARENT_VARIABLE
+from leia_train.run_config import RunConfig
 
 FOLDER_NAME = "tasks"
 RESULTS_NAME = "results.json"
@@ -100,7 +101,7 @@ def _run(flags: list[str], stopped: Callable[[], bool] | None) -> bool:
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "leia_eval", "run", *flags],
-        env=own_environment(os.environ),
+        env={**own_environment(os.environ), PARENT_VARIABLE: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ float32 (at lr 5e-6 most coordinates of bfloat16 weights would not move at all).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import transformers
 from accelerate import Accelerator
 
 from leia_beam.console import Rate, Tell
-from leia_beam.errors import Interrupted, LeiaError, MissingResource
+from leia_beam.errors import AnotherProcess, Interrupted, LeiaError, MissingResource
+from leia_train.asked_parallelism import Sharding, ZeroSettings, asked_parallelism
 from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
@@ -43,12 +45,10 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
-from leia_train.sharding import Sharding, asked_sharding
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
-from leia_train.zero3 import ZeroSettings, asked_zero
 
 Report = Callable[[str], None]
 Result = TypeVar("Result")
@@ -73,7 +73,7 @@ def train(
     Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
     LeiaError.
     """
-    sharding = asked_zero(config) or asked_sharding(config)
+    sharding = asked_parallelism(config)
     accelerator = make_accelerator(config)
     try:
         report, progress = _on_main_alone(accelerator, report), _on_main_alone(accelerator, progress)
@@ -89,7 +89,10 @@ def train(
         if "not enough memory" in str(error):  # what torch says of the CPU's
             raise MissingResource(f"{first_line(error)}; lower --micro-batch or --max-length") from error
         if accelerator.num_processes > 1 and is_lost_process(error):
-            raise LeiaError("another process of this run ended; its message says why") from error
+            raise AnotherProcess(
+                "another process of this run ended; its message says why, and without one it was killed, usually for lack of "
+                "memory"
+            ) from error
         raise
     except LeiaError as error:
         if isinstance(error, Interrupted):
@@ -221,13 +224,20 @@ def _stop_requested(run: Run) -> bool:
     return summed(run.accelerator, [float(run.stop.requested())])[0] > 0
 
 
-def _save(run: Run) -> Path:
+def _save(run: Run, *, said: bool = True) -> Path:
     """A checkpoint to resume from; then the old ones go."""
     path = run.output / step_name(run.step)
     if not summed(run.accelerator, [float(bool(on_main(run.accelerator, partial(is_whole, path))))])[0]:
+        began_s = time.perf_counter()
         run.parallelism.save_checkpoint(run.output, path.name, run.tokenizer, run.step, to_keep(run))
+        if said:
+            run.report(_saved_line(run, path, began_s))
     on_main(run.accelerator, partial(remove_old, run.output, run.config.run.keep))
     return path
+
+
+def _saved_line(run: Run, path: Path, began_s: float) -> str:
+    return f"step {run.step}: saved {path} in {time.perf_counter() - began_s:.1f} s"
 
 
 def _interrupt(run: Run) -> NoReturn:
@@ -235,7 +245,7 @@ def _interrupt(run: Run) -> NoReturn:
 
     Raises: Interrupted.
     """
-    checkpoint = _save(run)
+    checkpoint = _save(run, said=False)
     on_main(run.accelerator, lambda: write_status(run.output, "interrupted", run.step, checkpoint))
     raise Interrupted(
         f"{run.stop.signal_name or 'a signal to another process'} after step {run.step} of {run.steps}; "
@@ -247,7 +257,9 @@ def _finish(run: Run) -> TrainingResult:
     """Save the final model, then evaluate it and note that the run is finished."""
     final = run.output / FINAL_NAME
     _check_sources(run)
+    began_s = time.perf_counter()
     run.parallelism.save_model(run.output, FINAL_NAME, run.tokenizer)
+    run.report(_saved_line(run, final, began_s))
     if run.marker_rows is not None:
         moved = run.marker_rows.movement()
         run.report(f"the markers moved by at most {moved:.2%} of the embeddings' standard deviation")

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from leia_train import sharding
 from leia_train.activations import checkpoint_blocks
-from leia_train.config import TINY_LLAMA, ModelConfig
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import (
     DTYPES,
@@ -28,6 +27,7 @@ from leia_train.model import (
     remote_code,
     unfilled_model,
 )
+from leia_train.model_config import TINY_LLAMA, ModelConfig
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharded_model import FilesOfModel
 from leia_train.sharding import place_weights

@@ -1,10 +1,12 @@
-"""The pipelines of `entities`: titles → buckets → redirects → the entity table. See leia_beam/stage_entities.py."""
+"""The pipelines of `entities`: titles → buckets → redirects → the entity table."""
 
 from collections.abc import Sequence
 
 import apache_beam as beam
 
-from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage
+from leia_beam.stage_entities import EntitiesStage
+from leia_beam.stage_redirects import RedirectsStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.transforms import RunBuckets, RunUnits
 from leia_beam.units import Unit, chains
 

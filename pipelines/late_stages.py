@@ -19,16 +19,13 @@ from leia_beam.manifest import Manifest
 from leia_beam.shard_rows import RowOptions
 from leia_beam.siteinfo import SiteInfo, siteinfo_from_json
 from leia_beam.sources import is_remote
-from leia_beam.stage_entities import (
-    SECTIONS_AS_ARTICLES,
-    EntitiesStage,
-    RedirectsStage,
-    TitlesStage,
-    default_bucket_count,
-)
+from leia_beam.stage_entities import EntitiesStage
 from leia_beam.stage_folders import stage_manifest
+from leia_beam.stage_redirects import SECTIONS_AS_ARTICLES, RedirectsStage
 from leia_beam.stage_shards import ShardsStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.storage import Storage
+from leia_beam.title_buckets import default_bucket_count
 from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import TokenizerFiles, find_tokenizer
 

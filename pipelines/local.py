@@ -24,7 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from leia_beam import errors
 from leia_beam.errors import LeiaError, MissingResource
-from leia_beam.stage_entities import TitlesStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.units import AnyStage, Unit, chains
 from pipelines.engine import Graph, beams_errors
 

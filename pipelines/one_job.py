@@ -20,9 +20,9 @@ from leia_beam.coverage import STRICT, Tolerance
 from leia_beam.finish import MaxRejects, finish_stage, read_finished
 from leia_beam.manifest import manifest_bytes
 from leia_beam.plans import claim_folder
-from leia_beam.stage_entities import TitlesStage
 from leia_beam.stage_folders import manifest_sum
 from leia_beam.stage_shards import ShardsStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.title_rows import TitleSource
 from leia_beam.units import AnyStage, Unit, UnitOutput, chains, run_chain, run_unit
 from pipelines.late_stages import EntitySteps, ShardsStep

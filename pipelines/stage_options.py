@@ -13,8 +13,9 @@ from leia_beam.manifest import Manifest
 from leia_beam.shard_rows import RowOptions
 from leia_beam.sources import storage_of
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
-from leia_beam.stage_entities import NAME_MISSING, NO_SECTIONS, OWN_ITEM
+from leia_beam.stage_entities import NAME_MISSING
 from leia_beam.stage_langlinks import LangLinksStage, check_langlinks
+from leia_beam.stage_redirects import NO_SECTIONS, OWN_ITEM
 from leia_beam.stage_sitelinks import SitelinksStage, check_wikidata
 from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import TokenizerFiles

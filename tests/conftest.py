@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.engines import Space
 
 # The same examples in every run, so that a test of chance never stops somebody else's change. To look for new ones:
 # pytest --hypothesis-profile=search
-settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("search", deadline=None, print_blob=True)
-settings.register_profile("few", derandomize=True, deadline=None, print_blob=True, max_examples=20)  # other Pythons
+# No limit on time: a loaded machine is no fault of what is tested.
+_ALL: dict[str, Any] = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fixed", derandomize=True, **_ALL)
+settings.register_profile("search", **_ALL)
+settings.register_profile("few", derandomize=True, max_examples=20, **_ALL)  # other Pythons
 settings.load_profile("fixed")
+
+# What is on this machine is asked without the proxy that a machine may have; requests and urllib read the small letters first.
+os.environ["COLUMNS"] = (
+    "80"  # of help and tables, which else are as wide as the terminal that the tests were started in
+)
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
 
 SAMPLE_SOURCES = Path(__file__).parent / "data" / "sample"
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def own_host() -> str:
+    """This machine's name, which no output may hold; where it is a plain word, which texts hold anyway, a name of nobody."""
+    name = os.uname().nodename
+    return name if len(name) >= 8 and re.search(r"[-.0-9]", name) else "no name that could be looked for"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNNERS = Path(os.environ.get("LEIA_RUNNERS", ROOT.parent / "shared" / "runners"))
 FLINK_PACKAGE = "apache-flink-libraries"
 FLINK_VERSION = "1.19.3"
-START_LIMIT_S = 180
+START_LIMIT_S = 600
 _OPENED = "lang util net io nio time text math util.concurrent util.concurrent.atomic util.concurrent.locks lang.reflect".split()
 JAVA_OPENS = [
     *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED),
@@ -101,7 +101,7 @@ class Space:
         self,
         command: Sequence[object],
         *,
-        timeout_s: float = 900,
+        timeout_s: float = 1800,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -217,10 +217,10 @@ class Flink:
         """An answer of the REST interface; {} where there is none yet."""
         code = (
             "import sys, urllib.request as r\n"
-            "try: print(r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5).read().decode())\n"
+            "try: print(r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=30).read().decode())\n"
             "except OSError: print('{}')"
         )
-        done = self.space.run([sys.executable, "-c", code, f"http://{self.master}{path}"], timeout_s=60)
+        done = self.space.run([sys.executable, "-c", code, f"http://{self.master}{path}"], timeout_s=300)
         found: dict[str, Any] = json.loads(done.stdout or "{}")
         return found
 

@@ -34,9 +34,10 @@ DATE, DASHED_DATE = "20260101", "2026-01-01"
 UNREADY_DATE, UNREADY_DASHED_DATE = "20260120", "2026-02-01"
 WIKIDATA_FOLDER, WIKIDATA_DATE = "20260105", "20260106"
 """The file's name may have another date than its folder."""
+LIMIT_S = 600
+"""Of a wait that ends at once but for a fault: a loaded machine is none."""
 CONTENT_SET = "other/mediawiki_content_current"
-_LANGLINKS_HEAD = """-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)
-DROP TABLE IF EXISTS `langlinks`;
+LANGLINKS_TABLE = """DROP TABLE IF EXISTS `langlinks`;
 CREATE TABLE `langlinks` (
   `ll_from` int(8) unsigned NOT NULL DEFAULT 0,
   `ll_lang` varbinary(35) NOT NULL DEFAULT '',
@@ -44,6 +45,7 @@ CREATE TABLE `langlinks` (
   PRIMARY KEY (`ll_from`,`ll_lang`)
 ) ENGINE=InnoDB DEFAULT CHARSET=binary;
 """
+_LANGLINKS_HEAD = f"-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)\n{LANGLINKS_TABLE}"
 
 
 # ------------------------------------------------------------------------------------------------ its files
@@ -194,8 +196,10 @@ class Answer:
     body: bytes | None = None
     cut_after: int | None = None
     slow_s: float = 0.0
-    """Between two pieces of the body."""
+    """After each piece of the body."""
     piece_bytes: int = 1 << 16
+    first_bytes: int | None = None
+    """Of the first piece, if it is another size."""
 
 
 Fault = Callable[["Request"], "Answer | None"]
@@ -213,7 +217,11 @@ class Request:
 
 
 class MirrorServer(ThreadingHTTPServer):
-    """Serves a folder. `log` has each request; `sent` the bytes of each path's bodies; `faults` are asked in their order."""
+    """Serves a folder. `log` has each request; `sent` the bytes of each path's bodies; `faults` are asked in their order.
+
+    What is counted is counted before the client can know of it: `sent` before the bytes go, and an answer is over for
+    `open_now` before its last bytes go. `answering` are the answers that are at work, also for clients that went away.
+    """
 
     daemon_threads = True
 
@@ -223,11 +231,12 @@ class MirrorServer(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.log: list[Request] = []
         self.sent: dict[str, int] = {}
-        self.open_now = self.most_open = 0
+        self.open_now = self.most_open = self.answering = 0
         self.accepts_ranges = True
         self.weak_tags = False
         self.scheme = "http"
         self.mutex = threading.Lock()
+        self.idle = threading.Condition(self.mutex)
 
     @property
     def address(self) -> str:
@@ -248,6 +257,12 @@ class MirrorServer(ThreadingHTTPServer):
     def bytes_of(self, name: str) -> int:
         """How many bytes of bodies were sent for files of a name."""
         return sum(count for path, count in self.sent.items() if path.endswith(name))
+
+    def forget(self) -> None:
+        """Count bytes from nothing, once no answer is at work: it may send to a client that went away."""
+        with self.idle:
+            assert self.idle.wait_for(lambda: self.answering == 0, timeout=LIMIT_S), "an answer that does not end"
+            self.sent.clear()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news."""
@@ -273,14 +288,24 @@ class _Handler(BaseHTTPRequestHandler):
             before = sum(1 for each in server.log if (each.method, each.path) == (self.command, path))
             request = Request(self.command, path, dict(self.headers.items()), before)
             server.log.append(request)
+            server.answering += 1
             server.open_now += 1
             server.most_open = max(server.most_open, server.open_now)
+        self._is_open = True
         try:
             answer = next((found for fault in server.faults if (found := fault(request)) is not None), None)
             self._send(path, answer)
         finally:
-            with server.mutex:
-                server.open_now -= 1
+            self._over()
+            with server.idle:
+                server.answering -= 1
+                server.idle.notify_all()
+
+    def _over(self) -> None:
+        """The answer is no longer open: nothing of it is left but bytes that are being sent."""
+        with self.server.mutex:
+            self.server.open_now -= self._is_open
+            self._is_open = False
 
     def _send(self, path: str, answer: Answer | None) -> None:
         status, headers, body = self._usual(path)
@@ -293,18 +318,24 @@ class _Handler(BaseHTTPRequestHandler):
         headers.setdefault("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name, value)
+        whole = len(body)
+        body = body if answer.cut_after is None else body[: answer.cut_after]
+        if self.command == "HEAD" or not body:
+            self._over()
         self.end_headers()
         if self.command == "HEAD":
             return
-        whole = len(body)
-        body = body if answer.cut_after is None else body[: answer.cut_after]
-        for start in range(0, len(body), answer.piece_bytes):
-            piece = body[start : start + answer.piece_bytes]
-            self.wfile.write(piece)
+        start, end = 0, answer.first_bytes or answer.piece_bytes
+        while start < len(body):
+            piece = body[start:end]
             with self.server.mutex:
                 self.server.sent[path] = self.server.sent.get(path, 0) + len(piece)
+            if end >= len(body):
+                self._over()
+            self.wfile.write(piece)
             if answer.slow_s:
                 time.sleep(answer.slow_s)
+            start, end = end, end + answer.piece_bytes
         if len(body) < whole:
             self.close_connection = True
 

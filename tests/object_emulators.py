@@ -59,8 +59,15 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            for source, target, is_received in ((client, store, False), (store, client, True)):
-                threading.Thread(target=self._pump, args=(source, target, is_received), daemon=True).start()
+            threading.Thread(target=self._carry, args=(client, store), daemon=True).start()
+
+    def _carry(self, client: socket.socket, store: socket.socket) -> None:
+        """Both directions of a connection; closed when both have ended, so that neither reads another one's socket."""
+        with client, store:
+            answers = threading.Thread(target=self._pump, args=(store, client, True), daemon=True)
+            answers.start()
+            self._pump(client, store, False)
+            answers.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, is_received: bool) -> None:
         carried = 0
@@ -84,7 +91,6 @@ class Proxy:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
 
 
 @dataclass
@@ -123,20 +129,16 @@ class Store:
         return {key: self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def gcs_emulator() -> Iterator[Store]:
     """Google Cloud Storage's."""
     server_module = pytest.importorskip("gcp_storage_emulator.server", reason="pip install gcp-storage-emulator")
     storage = pytest.importorskip("google.cloud.storage", reason="pip install 'apache-beam[gcp]'")
-    port = _free_port()
-    server = server_module.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
+    server = server_module.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
     server.start()
+    port = (
+        server._api._httpd.server_port
+    )  # the one that it was given: one that is looked for may be taken before it is used
     proxy = Proxy(port)
     before, handle_error = dict(os.environ), socketserver.BaseServer.handle_error
     socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign]  # it prints each cut

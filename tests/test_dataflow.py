@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +22,7 @@ from leia_beam.cli import main
 from pipelines import packaging
 from pipelines.dataflow_template import PARAMETERS
 from tests.build_files import kept_files
-from tests.conftest import Sample
+from tests.conftest import ROOT, Sample, own_host
 from tests.object_emulators import BUCKET, Store, gcs_emulator
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "dataflow"
@@ -103,9 +102,9 @@ def test_the_request_holds_image_packages_and_options(request_: Request) -> None
 
 def test_the_request_holds_no_path_user_or_host_of_the_launcher(request_: Request, sample: Sample) -> None:
     """In the job, the pipeline, and every member of the package."""
-    root = str(Path(__file__).resolve().parents[1])
-    hidden = {root, str(sample.folder), os.getcwd(), sys.prefix, os.path.expanduser("~")}
-    hidden |= {"/tmp/", f"{getpass.getuser()}@", "leia-package-"}
+    folders = {str(ROOT), str(sample.folder), os.getcwd(), sys.prefix, os.path.expanduser("~")}
+    hidden = {f"{folder.rstrip('/')}/" for folder in folders}
+    hidden |= {"/tmp/", f"{getpass.getuser()}@", "leia-package-", own_host()}
     contents = {
         "job": json.dumps(request_.job).encode(),
         "pipeline": request_.staged["pipeline.pb"],
@@ -119,7 +118,6 @@ def test_the_request_holds_no_path_user_or_host_of_the_launcher(request_: Reques
     for name, content in contents.items():
         found = [text for text in hidden if len(text) > 1 and text.encode() in content]
         assert not found, f"{name} holds {found}"
-        assert not re.search(rb"\b" + re.escape(socket.gethostname().encode()) + rb"\b", content)
 
 
 def open_package(request_: Request) -> tarfile.TarFile:
@@ -182,7 +180,7 @@ def test_a_worker_with_the_staged_package_alone_runs_the_staged_pipeline(
         "--target",
         str(own),
     ]
-    subprocess.run([sys.executable, *install, str(tmp_path / "workflow.tar.gz")], check=True, timeout=300, cwd=tmp_path)
+    subprocess.run([sys.executable, *install, str(tmp_path / "workflow.tar.gz")], check=True, timeout=900, cwd=tmp_path)
     (tmp_path / "worker.py").write_text(WORKER)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -190,7 +188,7 @@ def test_a_worker_with_the_staged_package_alone_runs_the_staged_pipeline(
         check=False,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         cwd=tmp_path,
         env={**clean, **store.environment},
     )
@@ -223,7 +221,7 @@ def test_a_flex_template_makes_the_same_job(request_: Request, store: Store, sam
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": str(DEPLOY.parents[1])},
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
@@ -295,7 +293,7 @@ def test_the_package_is_made_from_an_installed_wheel_too(tmp_path: Path) -> None
     wheel_like = tmp_path / "installed"
     packaging.write_source_folder(tmp_path / "source")
     build = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*build, "--target", str(wheel_like), str(tmp_path / "source")], check=True, timeout=300)
+    subprocess.run([*build, "--target", str(wheel_like), str(tmp_path / "source")], check=True, timeout=900)
     code = "import sys; from pathlib import Path; from pipelines import packaging as p; "
     code += "print(p.__file__); print(p.write_source_folder(Path(sys.argv[1])))"
     done = subprocess.run(

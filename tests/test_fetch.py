@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,7 +30,18 @@ from leia_beam.fetching import FetchPlan, Source, Wanted, _as_it_is_now, fetch, 
 from leia_beam.http_requests import Http
 from leia_beam.manifest import read_manifest
 from tests.conftest import Sample
-from tests.local_mirror import DATE, Answer, Fault, MirrorServer, Request, serving, write, write_mirror, write_status
+from tests.local_mirror import (
+    DATE,
+    LIMIT_S,
+    Answer,
+    Fault,
+    MirrorServer,
+    Request,
+    serving,
+    write,
+    write_mirror,
+    write_status,
+)
 
 PAGES = f"jawiki-{DATE}-pages-articles-multistream.xml.bz2"
 WIKIDATA = "wikidata-20260106-all.json.gz"
@@ -196,7 +208,16 @@ def test_who_asks_is_told(server: MirrorServer, tmp_path: Path, capsys: pytest.C
 
 def test_at_most_two_connections_are_open(server: MirrorServer, tmp_path: Path) -> None:
     """For any number of files; and the option allows no more."""
-    server.faults.append(lambda request: Answer(slow_s=0.05, piece_bytes=5000))
+
+    def slow_and_two_at_a_time(request: Request) -> Answer:
+        if request.method == "GET" and request.path.endswith((".bz2", ".gz")) and not second.is_set():
+            if server.most_open < 2:
+                second.wait(LIMIT_S)
+            second.set()
+        return Answer(slow_s=0.05, piece_bytes=5000)
+
+    second = threading.Event()
+    server.faults.append(slow_and_two_at_a_time)
     assert main(_arguments(server, tmp_path, "--layout", "content", "--quiet")) == 0
     assert server.most_open == 2
     assert main(_arguments(server, tmp_path, "--connections", "3")) == 2
@@ -491,7 +512,7 @@ def test_a_size_that_the_server_alone_says_is_not_believed(
     lock = read_lock(tmp_path / "dumps")
     assert lock is not None and lock.files[0].size_bytes == (tmp_path / "dumps" / WIKIDATA).stat().st_size
     (tmp_path / "dumps" / "dumps.lock.json").unlink()
-    server.sent.clear()
+    server.forget()
     assert main(wanted) == 0 and server.bytes_of(WIKIDATA) == 0, "the whole file is known by its sum"
 
 
@@ -557,7 +578,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
     assert f"{BIG}.part: the disk is full; mend that, and the same command goes on" in _error(capsys)
     kept = (tmp_path / f"{BIG}.part").stat().st_size
     assert kept == written[0] > 0
-    server.sent.clear()
+    server.forget()
     assert main(_big(server, tmp_path)) == 0
     assert server.bytes_of(BIG) == BIG_BYTES - kept and _same(tmp_path, mirror_folder, BIG)
 
@@ -716,10 +737,9 @@ def test_a_killed_fetch_costs_no_byte_twice(
     server: MirrorServer, mirror_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """By Ctrl-C or SIGTERM: exit 75 and what is kept; by SIGKILL too the same command fetches the rest alone."""
-    slow = [True]
     server.faults.append(
-        lambda request: Answer(slow_s=0.05 if slow[0] else 0.0, piece_bytes=50_000) if BIG in request.path else None
-    )
+        lambda request: Answer(first_bytes=600_000, piece_bytes=100, slow_s=0.01) if BIG in request.path else None
+    )  # which takes minutes
     command = [sys.executable, "-m", "leia_beam", *_big(server, tmp_path)]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
@@ -737,7 +757,7 @@ def test_a_killed_fetch_costs_no_byte_twice(
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=LIMIT_S)
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:
@@ -747,12 +767,10 @@ def test_a_killed_fetch_costs_no_byte_twice(
             f"are kept in {tmp_path}; the same command goes on from there"
         )
         assert "Traceback" not in said
-    slow[0] = False
+    server.faults.clear()
     kept = part.stat().st_size
     assert 500_000 < kept < BIG_BYTES
-    while server.open_now:  # it may send to the dead for a moment
-        time.sleep(0.02)
-    server.sent.clear()
+    server.forget()
     assert main(_big(server, tmp_path, "--quiet")) == 0
     assert server.bytes_of(BIG) == BIG_BYTES - kept
     assert _same(tmp_path, mirror_folder, BIG)
@@ -796,7 +814,7 @@ def test_an_update_that_is_interrupted_leaves_the_old_dump_in_the_lock(
     assert main(_big(server, tmp_path)) == 0  # without --update, the old one is what is wanted
     assert f"note: the update to {name} is not whole; --update goes on" in capsys.readouterr().err
     server.faults.clear()
-    server.sent.clear()
+    server.forget()
     assert main(_big(server, tmp_path, "--update")) == 0
     assert server.bytes_of(name) == len(NEWER_CONTENT) - 700
     assert fetched_paths(str(tmp_path), "pages", "swwiki") == [str(tmp_path / name)]
@@ -819,7 +837,7 @@ def test_latest_stays_what_it_was(
     capsys.readouterr()
     assert main(_big(server, tmp_path, "--date", NEWER)) == 6
     assert "holds swwiki of 20260101" in (line := _error(capsys)) and "--update to replace it" in line
-    server.sent.clear()
+    server.forget()
     assert main(_big(server, tmp_path, "--update")) == 0
     assert (tmp_path / name).read_bytes() == NEWER_CONTENT
     assert f"{BIG} is of another date and no longer needed" in capsys.readouterr().err
@@ -866,9 +884,11 @@ def test_a_build_without_dumps_says_how_to_get_them(
 
 def test_an_address_that_nobody_answers_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A closed port, and what is no address."""
-    source = Source(mirror=mirror_at("http://127.0.0.1:9"), backoff_s=0.0)
-    with pytest.raises(MissingResource, match=r"no answer \(.*refused.*\), 6 times in a row"):
-        plan_fetch(Wanted(wiki="jawiki", kinds=("pages",)), source, tmp_path, Console("test", quiet=True))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and listens not, so that nobody else does
+        source = Source(mirror=mirror_at(f"http://127.0.0.1:{nobody.getsockname()[1]}"), backoff_s=0.0)
+        with pytest.raises(MissingResource, match=r"no answer \(.*refused.*\), 6 times in a row"):
+            plan_fetch(Wanted(wiki="jawiki", kinds=("pages",)), source, tmp_path, Console("test", quiet=True))
     with pytest.raises(UsageError, match=r"--mirror wikimedai: neither an address .*; did you mean 'wikimedia'\?"):
         mirror_at("wikimedai")
 

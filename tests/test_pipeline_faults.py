@@ -50,7 +50,7 @@ def test_time_zone_words_and_hash_seed_change_no_byte(
     command = [sys.executable, "-m", "leia_beam", *sample.build_arguments("jawiki", tmp_path / "out")]
     given = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
     shell = ["sh", "-c", 'umask 077; cd /; exec "$@"', "_", *command, "--range-bytes", "16KiB", "--quiet"]
-    done = subprocess.run(shell, env=given, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(shell, env=given, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert kept_files(tmp_path / "out") == kept_files(undisturbed)
 

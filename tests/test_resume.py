@@ -90,7 +90,7 @@ def _run(arguments: list[str], moment: str, number: int) -> int:
     context.set_forkserver_preload(["leia_beam.cli", "pipelines.commands", "tests.test_resume"])
     process = context.Process(target=_build_and_die, args=(arguments, moment, number))
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None, "a build that hangs"
     return process.exitcode
 

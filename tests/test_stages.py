@@ -17,9 +17,11 @@ from leia_beam.manifest import Manifest
 from leia_beam.plans import claim_folder
 from leia_beam.siteinfo import SiteInfo
 from leia_beam.stage_articles import ArticlesStage, read_siteinfo
-from leia_beam.stage_entities import EntitiesStage, RedirectsStage, TitlesStage
+from leia_beam.stage_entities import EntitiesStage
+from leia_beam.stage_redirects import RedirectsStage
 from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_sitelinks import SitelinksStage
+from leia_beam.stage_titles import TitlesStage
 from leia_beam.tokenizer_identity import find_tokenizer
 from leia_beam.units import RangeStage, Stage, run_chain
 from leia_beam.wikitext import ExtractionOptions

@@ -19,14 +19,17 @@ import pytest
 from leia_beam.cli import main as build
 from leia_beam.errors import Interrupted, LeiaError, OtherBuild, UsageError
 from leia_beam.recipe import Recipe, read_recipe
-from leia_train import opening
+from leia_train import opening, study_work
 from leia_train.cli import main
-from leia_train.config import StudyConfig
+from leia_train.command_configs import StudyConfig
 from leia_train.study import study_runs
-from leia_train.study_command import _Study
+from leia_train.study_notes import read_notes
+from leia_train.study_state import Study
 from leia_train.study_steps import run_step
-from tests.conftest import SAMPLE_SOURCES, Sample
+from tests.conftest import ROOT, SAMPLE_SOURCES, Sample
 
+LIMIT_S = 600
+"""Of a wait that ends at once but for a fault."""
 RECIPE = """\
 name: a small study
 folder: work
@@ -191,25 +194,52 @@ def test_changed_data_are_refused_before_anything_is_done(first_seed: tuple[int,
     assert times() == before
 
 
-def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(first_seed: tuple[int, str, str]) -> None:
+WAITS_AFTER_THREE_STEPS = """
+import sys
+
+if "train" in sys.orig_argv and any("plain-2" in word for word in sys.orig_argv):
+    import signal
+    import time
+    from leia_train.metrics import MetricsLog
+
+    write, written = MetricsLog.write, []
+
+    def write_and_wait(self, record):
+        write(self, record)
+        written.append(record)
+        while len(written) == 3 and not signal.getsignal(signal.SIGTERM).__self__.requested():
+            time.sleep(0.01)
+
+    MetricsLog.write = write_and_wait
+"""
+"""The training of plain-2 goes on when it is told to stop: so it is never done before."""
+
+
+def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(
+    first_seed: tuple[int, str, str], tmp_path: Path
+) -> None:
     """SIGINT in the training of the third run: exit 75, one line, no process left; then all four runs are compared."""
+    (tmp_path / "sitecustomize.py").write_text(WAITS_AFTER_THREE_STEPS)
+    paths = [str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "leia_train", "study", "-c", "recipe.yaml"]
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background ignores it
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=listen)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=listen, env=environment
+    )
     metrics = Path("work/training/plain-2/metrics.jsonl")
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+    while not (metrics.is_file() and metrics.read_bytes().count(b"\n") == 3):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 75, err
     lines = [line for line in err.splitlines() if "interrupted in the training of plain-2" in line]
     assert len(lines) == 1 and "2 of 4 runs are trained and scored, and what was begun is kept" in lines[0]
     assert "Traceback" not in err and "SIGTERM" not in err and out == ""
     assert [line for line in err.splitlines() if "interrupted" in line] == lines, "its step leaves that to the study"
     assert json.loads(Path("work/training/plain-2/_status.json").read_bytes())["status"] == "interrupted"
-    assert "plain-2  training: goes on after step" in study("--dry-run")[1]
+    assert re.search(r"^plain-2  training: goes on after step \d;", study("--dry-run")[1], re.M), "it was held there"
     finished = {path: time for path, time in times().items() if {"plain-1", "leia-1"} & set(path.parts)}
     code, out, err = study()
     assert code == 0, err
@@ -282,23 +312,34 @@ def test_runs_are_arms_by_seeds_and_models_that_are_not_trained_once(
         names_of(recipe_of("folder: f\nseeds: [1, 2]\ntraining: {output: o}"))
 
 
-def test_what_is_mixed_in_any_arm_is_part_of_what_was_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another content of a source, whichever arm has it, makes the search for seen items be done again."""
+def test_test_items_are_looked_for_again_where_what_is_trained_on_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards, or the content of a source, whichever arm has it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("one")
     recipe = recipe_of(
         "folder: f\ntraining: {model: tiny-llama, shards: s}\narms: {leia: {}, more: {training: {mix: ['a=a.txt:0.1']}}}"
     )
+    parts = {"recipe": recipe, "flags": ["-c", "small.yaml"], "loudness": [], "runs": [], "contamination": Path("seen")}
+    study = Study(**dict.fromkeys(Study.__dataclass_fields__) | parts | {"notes": read_notes(tmp_path / "notes.json")})
+    monkeypatch.setattr(study_work, "output_of", lambda words, what: "n: 8  # default")
+    monkeypatch.setattr(study_work, "run_step", lambda words, what: (tmp_path / "seen").write_text("{}"))
 
-    def sources() -> str:
+    def looked() -> bool:
         opening._fingerprint_of_path.cache_clear()
-        study = _Study(**dict.fromkeys(_Study.__dataclass_fields__) | {"recipe": recipe, "flags": ["-c", "small.yaml"]})
-        return study._sources()
+        told: list[str] = []
+        study_work._search_for_items(study, told.append)
+        return bool(told)
 
-    before = sources()
-    assert before == sources()
+    assert looked() and not looked()
     (tmp_path / "a.txt").write_text("two")
-    assert sources() != before
+    assert looked() and not looked()
+    (tmp_path / "f/corpus/shards").mkdir(parents=True)
+    (tmp_path / "f/corpus/shards/_manifest.json").write_text("{}")
+    assert looked() and not looked()
+    (tmp_path / "seen").unlink()
+    assert looked() and not looked()
 
 
 def test_a_study_needs_a_recipe_and_starts_its_processes_itself(
@@ -325,4 +366,6 @@ def test_what_a_step_ends_with_is_what_the_study_ends_with(tmp_path: Path, monke
         with pytest.raises(error, match="the step") as caught:
             run_step(["ends", str(number)], "the step")
         assert type(caught.value) is error
+    (tmp_path / "knows.py").write_text("import os, sys\nsys.exit(os.environ['LEIA_PARENT'] != str(os.getppid()))")
+    run_step(["knows"], "a step that ends with a study that is killed")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -85,7 +85,7 @@ class Watch:
             found.append((int(process), stage, int(unit), int(size)))
         return found
 
-    def wait_for(self, stage: str, count: int, limit_s: float = 300) -> None:
+    def wait_for(self, stage: str, count: int, limit_s: float = 900) -> None:
         """Until so many units of a stage have been begun."""
         deadline = time.monotonic() + limit_s
         while len(self.works(stage)) < count:

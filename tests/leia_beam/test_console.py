@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_terminal_has_one_bar_that_notes_push_down() -> None:
     console.progress(_measure())
     assert _screen(stream.getvalue()) == ["articles   [██████░░░░░░░░░░░░░░░░░░]  25 %  1 of 4 units"]
     console.say("a note")
-    console.progress(_measure(4, "done"), last=True)
+    console.progress(replace(_measure(4, "done"), last=True))
     assert _screen(stream.getvalue()) == ["a note", "articles   [████████████████████████] 100 %  done"]
     console.clear()
     assert _screen(stream.getvalue()) == ["a note", ""]
@@ -65,7 +66,7 @@ def test_a_pipe_gets_a_line_a_minute_and_the_last() -> None:
     for _ in range(1000):
         console.progress(_measure())
     assert stream.getvalue() == ""
-    console.progress(_measure(), last=True)
+    console.progress(replace(_measure(), last=True))
     assert stream.getvalue() == "articles   1 of 4 units\n"
     often = Console("leia-beam", stream=stream, line_every_s=0)
     often.progress(_measure(2, "2 of 4 units"))
@@ -91,7 +92,7 @@ def test_quiet_leaves_warnings_and_the_error() -> None:
     for stream in (io.StringIO(), _Terminal()):
         console = Console("leia-beam", quiet=True, stream=stream, line_every_s=0)
         console.say("a note")
-        console.progress(_measure(), last=True)
+        console.progress(replace(_measure(), last=True))
         console.say("articles   warning: little space")
         console.error("no such file", 2)
         assert stream.getvalue() == "articles   warning: little space\nleia-beam: error: no such file\n"

@@ -41,6 +41,24 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
             checkpoints.identify_model(checkpoint)
 
 
+def test_what_leia_train_makes_a_model_of_is_refused_with_what_to_give(checkpoint, tmp_path):
+    """Weights in parts, and a run's folder with a final model and without one."""
+    (checkpoint / "distributed").mkdir()
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match=rf"weights in parts; leia-train export {checkpoint} makes a whole one$"):
+        checkpoints.identify_model(checkpoint)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "_run.json").write_text("{}")
+    with pytest.raises(
+        UsageError, match=rf"a training run's folder, .* leia-train export {run} makes one of its newest"
+    ):
+        checkpoints.identify_model(run)
+    (run / "checkpoint-final").mkdir()
+    with pytest.raises(UsageError, match=rf"not a model; give {run}/checkpoint-final$"):
+        checkpoints.identify_model(run)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_broken_description_is_refused(checkpoint, name):
     """A configuration or tokenizer that is no JSON."""

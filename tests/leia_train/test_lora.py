@@ -293,7 +293,7 @@ def test_two_processes_train_as_one(arguments, tmp_path, flags):
     given = ("--batch", 4, "--micro-batch", 2, "--steps", 4, "--lora", 4, "--lora-dropout", 0.2)
     for name, more in (("one", ()), ("two", ("--nproc", 2, *flags))):
         command = [sys.executable, "-m", "leia_train", *arguments(*given, *more, output=tmp_path / name)]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=ROOT, timeout=300)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=ROOT, timeout=900)
         assert done.returncode == 0, done.stderr[-2000:]
     same_training(tmp_path / "one", tmp_path / "two")
 
@@ -562,7 +562,7 @@ def test_parts_that_accelerate_asks_for_are_refused_too(arguments, tmp_path):
     """By each process, before the weights are read."""
     env = {**environment(), "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     command = [sys.executable, "-m", "leia_train", *arguments("--lora", 4, "--nproc", 2)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=900)
     assert done.returncode == 2 and "--lora 4: must be 0 with --shard-model or DeepSpeed" in done.stderr
 
 

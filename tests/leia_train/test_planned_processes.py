@@ -10,10 +10,9 @@ from test_sharding import RECIPES, config_of, launched_by
 
 from leia_beam.errors import UsageError
 from leia_train.accelerate_files import read_launch
+from leia_train.asked_parallelism import Sharding, ZeroSettings, asked_sharding, asked_zero
 from leia_train.cli import main
 from leia_train.planned_processes import planned_processes
-from leia_train.sharding import Sharding, asked_sharding
-from leia_train.zero3 import ZeroSettings, asked_zero
 
 FILES = {name: str(RECIPES / f"accelerate/{name}.yaml") for name in ("zero3-8gpu", "fsdp2-8gpu", "fsdp2-2x8gpu")}
 ZERO, TWO_MACHINES = FILES["zero3-8gpu"], FILES["fsdp2-2x8gpu"]

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leia_beam.errors import LeiaError, UsageError
-from leia_train import processes, updates
+from leia_beam.errors import LeiaError, MissingResource, UsageError
+from leia_beam.termination import PARENT_VARIABLE
+from leia_train import launcher, processes, updates
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
@@ -26,6 +28,8 @@ from leia_train.packing import PackedRows
 from leia_train.shares import owners_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
+LIMIT_S = 900
+"""Of a wait that ends by itself but for a fault, on a loaded machine too."""
 FLAGS = ("--batch", 4, "--micro-batch", 2, "--steps", 4)
 LESS_KEPT = ("--activation-checkpointing", "selective", "--activation-offload")
 """What of activations is kept, which changes nothing."""
@@ -42,7 +46,7 @@ def run(arguments, *launcher, code=0, namespace=False):
     command = [*(launcher or (sys.executable, "-m", "leia_train")), *arguments]
     if namespace:
         command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == code, done.stderr[-3000:]
     return done
 
@@ -110,14 +114,11 @@ def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, two,
     same_training(alone(arguments), output)
     flags = arguments(*FLAGS, "--nproc", 2, output=again)
     start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
-    wait_for_steps(again, 1)
+    wait_for_steps(again, 1, start)
     children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
     start.kill()
     start.wait()
-    end = time.monotonic() + 60
-    while time.monotonic() < end and any(is_running(child) for child in children):
-        time.sleep(0.05)
-    assert not any(is_running(child) for child in children)
+    wait_until(lambda: not any(is_running(child) for child in children))
     run(flags)
     losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
@@ -294,7 +295,7 @@ def test_gradients_stay_where_processes_exchange_them(tmp_path):
         )
         for rank in ("0", "1")
     ]
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=LIMIT_S) for process in started]
     assert [out.strip() for out, _ in said] == ["kept", "kept"], said
 
 
@@ -314,7 +315,7 @@ def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path
     launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "leia_train")
     command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *launch]
     command += arguments(*FLAGS, "--nproc", 2)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode != 0
     assert "--nproc 2: 1 process(es) were started" in done.stderr
     assert not (tmp_path / "run/_run.json").exists()
@@ -324,18 +325,30 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(arguments, alone
     """One process until it is killed, then two: the result of one."""
     output = tmp_path / "run"
     start = subprocess.Popen([sys.executable, "-m", "leia_train", *arguments(*FLAGS, output=output)], env=environment())
-    wait_for_steps(output, 1)
+    wait_for_steps(output, 1, start)
     start.kill()
     start.wait()
     run(arguments(*FLAGS, "--nproc", 2, output=output))
     same_training(alone(arguments), output)
 
 
-def wait_for_steps(output, count, deadline_s=120):
-    """Until the log of a run has some steps."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end and sum("loss" in record for record in read_metrics(output)) < count:
+def wait_until(true):
+    """Until something is so."""
+    end = time.monotonic() + LIMIT_S
+    while not true():
+        assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def wait_for_steps(output, count, process):
+    """Until the log of a run, which a process makes, has some steps."""
+
+    def there():
+        ended = process.poll() is not None  # looked at first: the steps may have come before the end
+        return sum("loss" in record for record in read_metrics(output)) >= count or ended
+
+    wait_until(there)
+    assert sum("loss" in record for record in read_metrics(output)) >= count, f"ended with {process.poll()}"
 
 
 def listening(children):
@@ -368,18 +381,26 @@ def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_oth
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_steps(output, 2)
+    wait_for_steps(output, 2, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     addresses = listening([str(process.pid), *children])
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 75, said[-2000:]
     status = json.loads((output / "_status.json").read_text())
     assert status["status"] == "interrupted" and status["step"] >= 2
+    assert said.count("the same command goes on") == 1 and "death signal" not in said, "one line for all of them"
     assert (output / status["checkpoint"] / "_COMPLETE").is_file()
     local = {("tcp", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}")}
     assert addresses and addresses <= local, addresses
+
+
+def test_processes_are_told_who_started_them(tmp_path):
+    """So that those whose launcher died while they were still starting end as well; later nothing of it is left."""
+    with launcher._environment(tmp_path, 2):
+        assert os.environ[PARENT_VARIABLE] == str(os.getpid())
+    assert PARENT_VARIABLE not in os.environ
 
 
 def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
@@ -389,13 +410,17 @@ def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "leia_train", *arguments(*flags, output=output)],
         env=environment(),
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    wait_for_steps(output, 1)
+    wait_for_steps(output, 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
-    assert process.wait(timeout=120) not in (0, 75)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    said = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == 5, said
+    assert "process 1 was ended by SIGKILL, usually for lack of memory; the same command goes on" in said
+    assert "Traceback" not in said
+    wait_until(lambda: not any(is_running(child) for child in children))
 
 
 def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path):
@@ -405,7 +430,7 @@ def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path
         fcntl.flock(stream, fcntl.LOCK_EX)
         done = run(arguments(*FLAGS, "--nproc", 2), code=5)
     assert "another run is writing to it" in done.stderr and "Traceback" not in done.stderr
-    assert "process 1: another process of this run ended" in done.stderr
+    assert "process 1" not in done.stderr, "the first process of a machine speaks for the others"
 
 
 def test_rows_that_are_not_finite_are_those_of_the_process_that_has_them(tmp_path):
@@ -489,6 +514,29 @@ def test_one_exit_code_for_all_processes():
     assert code((2, 6), (1, 5)) == 2
     assert code((1, 5), (75, 6)) == 75
     assert code((-9, 5), (-15, 6)) == 137
+
+
+def test_a_process_that_the_system_killed_is_named():
+    """Nobody else says why the run ended; where one failed by itself, that one does."""
+
+    def say(*codes):
+        launcher._say_who_was_killed({rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)})
+
+    with pytest.raises(MissingResource, match=r"^process 1 was ended by SIGKILL, usually for lack of memory"):
+        say(1, -9)
+    say(5, -9)
+    say(1, -15)
+
+
+def test_torchruns_words_and_handlers_are_gone_after_it():
+    """Its loggers have levels of their own, and its handlers would raise in whatever comes after it."""
+    import torch.distributed.elastic.agent.server.api as agent
+
+    before, level = signal.getsignal(signal.SIGINT), agent.logger.level
+    with launcher._quiet():
+        assert not agent.logger.isEnabledFor(logging.ERROR)
+        signal.signal(signal.SIGINT, lambda *args: None)
+    assert signal.getsignal(signal.SIGINT) is before and agent.logger.level == level
 
 
 def test_a_signal_is_told_by_the_status_that_the_run_left():

@@ -11,7 +11,7 @@ from lxml import html
 
 from leia_beam.errors import UsageError
 from leia_train.cli import main
-from leia_train.config import ReportConfig
+from leia_train.command_configs import ReportConfig
 from leia_train.exposures import Counts
 from leia_train.metrics import read_metrics
 from leia_train.report import exposure_bars, report_page, write_report
@@ -245,3 +245,23 @@ def test_the_command_says_where_the_page_is(run, tmp_path, capsys):
         write_report(ReportConfig(runs=(str(run), str(run)), output=str(page)))
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_study_of_adapters_says_what_is_trained_and_which_names(run, tmp_path):
+    """In the table of runs, where arms differ; a page of runs without adapters has no such column."""
+    sources = {"english": "0123456789abcdef" * 4}
+    adapters = copied(run, tmp_path / "leia", lora=8, names="permuted", sources=sources, mix=["english=-:0.25"])
+    plain = copied(run, tmp_path / "plain", strategy="none", names="permuted")
+
+    def table(*folders):
+        rows = [[cell.text_content() for cell in row] for row in page_of(*folders).xpath("//table")[0].iter("tr")]
+        return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+    found = [(row["run"], row["trained"], row["strategy"]) for row in table(adapters, plain)]
+    assert found == [("leia", "adapters, rank 8", "right, names permuted"), ("plain", "all weights", "none")]
+    assert "trained" not in table(plain, copied(run, tmp_path / "more", seed=2))[0]
+    alone = page_of(adapters)
+    assert (
+        dict(zip(alone.xpath("//dt/text()"), alone.xpath("//dd/text()"), strict=True))["trained"] == "adapters, rank 8"
+    )
+    assert "english 0123456789ab…" in alone.text_content() and "{'english'" not in alone.text_content()

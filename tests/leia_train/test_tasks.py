@@ -109,6 +109,12 @@ def test_a_scoring_ends_where_the_training_is_told_to_stop(monkeypatch):
     assert started[0].poll() is not None
 
 
+def test_a_scoring_knows_whose_step_it_is(monkeypatch):
+    """So that it ends with a training that is killed, and does not keep the GPU's memory."""
+    stand_in(monkeypatch, "import os, sys; sys.exit(os.environ.get('LEIA_PARENT') != str(os.getppid()))")
+    assert tasks._run([], lambda: False)
+
+
 def test_a_scoring_that_fails_costs_no_step(arguments, tmp_path, monkeypatch, capsys):
     """The state is saved; without the tasks, or once they work, the same command goes on from there."""
     monkeypatch.setattr("leia_train.train.check_tasks", lambda settings: None)

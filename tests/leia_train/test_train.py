@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -63,6 +64,26 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_status(arguments, undisturbed, ca
         "evaluation": evaluation,
         "evaluations": others,
     }
+
+
+def test_a_run_without_a_terminal_says_what_it_saved_what_it_evaluated_and_its_last_step(arguments, tmp_path, capsys):
+    """Each with its step, on standard error and in the log, also of a run that takes less than a minute."""
+    assert main(arguments("--save-every", 2, "--eval-every", 3)) == 0
+    out = tmp_path / "run"
+    said = capsys.readouterr().err.splitlines()
+    shown = [line for line in said if re.match(r"(training +)?step \d", line)]
+    expected = [
+        rf"step 2: saved {out}/checkpoint-00000002 in \d+\.\d s",
+        r"step 3: validation: \d\.\d+ bits per byte on \d texts",
+        r"step 3: validation with names: \d.*",
+        r"training   step 4/4  .* tokens/s  0 s left  loss .*",
+        rf"step 4: saved {out}/checkpoint-final in \d+\.\d s",
+        r"step 4: validation: .*",
+        r"step 4: validation with names: .*",
+    ]
+    assert len(shown) == len(expected) and all(map(re.fullmatch, expected, shown)), shown
+    log = (out / "train.log").read_text()
+    assert all(f"INFO leia: {line}\n" in log for line in shown)
 
 
 def test_the_final_checkpoint_loads_and_training_from_it_works(arguments, undisturbed, tmp_path):
@@ -219,7 +240,10 @@ def test_a_signal_finishes_the_step_saves_and_exits_75(arguments, undisturbed, t
     with monkeypatch.context() as patch:
         patch.setattr(updates, "apply_update", signalled)
         assert main(arguments("--save-every", 0)) == 75
-    assert f"{signal.Signals(number).name} after step 2 of 4" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{signal.Signals(number).name} after step 2 of 4" in said and said.count("saved") == 1
+    log = (tmp_path / "run/train.log").read_text()
+    assert f"WARNING leia: {signal.Signals(number).name} after step 2 of 4" in log, "the log has why the run ended"
     status = json.loads((tmp_path / "run/_status.json").read_text())
     assert status == {"status": "interrupted", "step": 2, "checkpoint": "checkpoint-00000002"}
     assert main(arguments("--save-every", 0)) == 0
@@ -239,6 +263,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(arguments, tmp_path, 
     assert main(arguments()) == 1
     said = capsys.readouterr().err
     assert "step 3, process 0, rows 11 to 11: loss nan" in said and "the weights were not changed" in said
+    assert "ERROR leia: step 3, process 0, rows 11 to 11: loss nan" in (tmp_path / "run/train.log").read_text()
     assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2]
     assert step_checkpoints(tmp_path / "run")[-1].step == 2
     assert not (tmp_path / "run/_status.json").exists()
@@ -413,7 +438,7 @@ def test_the_markers_have_a_rate_and_logits_of_their_own(arguments, tmp_path):
 
 def base_weights(run):
     """What a run of random weights began with."""
-    from leia_train.config import ExportConfig
+    from leia_train.command_configs import ExportConfig
     from leia_train.export import _load_base
 
     base = _load_base(ExportConfig(checkpoint="-", output="-"), run / "checkpoint-final", print)

@@ -10,10 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from leia_beam.errors import DamagedInput
 from leia_beam.manifest import read_manifest
 from leia_train import typed_model
-from leia_train.config import ModelConfig
 from leia_train.lora import add_adapter, fingerprint
 from leia_train.markers import add_markers
 from leia_train.model import load_model
+from leia_train.model_config import ModelConfig
 from leia_train.shard_folders import read_build_tokenizer
 from leia_train.typed_model import load_typed
 

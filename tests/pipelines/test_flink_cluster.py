@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -74,10 +75,13 @@ def test_a_master_tells_version_slots_and_jobs() -> None:
 
 def test_nobody_at_the_address_is_said() -> None:
     """A closed port: the reason, and what to do."""
-    with master({}) as address:
-        pass
-    with pytest.raises(MissingResource, match=rf"--flink-master {address}: no answer \(Connection refused\); start"):
-        ask_cluster(address)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and listens not, so that nobody else does
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(
+            MissingResource, match=rf"--flink-master {address}: no answer \(Connection refused\); start"
+        ):
+            ask_cluster(address)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class _Said(Console):
             self._seen.set()
 
     def wait(self) -> bool:
-        return self._seen.wait(60)
+        return self._seen.wait(600)
 
 
 def test_lines_count_records_and_rates_count_this_run_alone(tmp_path: Path) -> None:
