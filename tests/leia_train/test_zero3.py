@@ -15,18 +15,16 @@ from test_sharding import (  # noqa: F401, fixtures too
     RECIPES,
     config_of,
     experts,
+    exported_from_parts,
     launched_by,
     run_all,
     same,
     tied,
 )
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from leia_beam.errors import MissingResource, UsageError
 from leia_train import asked_parallelism
 from leia_train.asked_parallelism import ZeroSettings, asked_zero
-from leia_train.cli import main
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None and not os.environ.get("LEIA_DEEPSPEED_REQUIRED"),
@@ -147,16 +145,7 @@ def test_deepspeed_says_nothing_between_our_lines(runs):
 @needs_deepspeed
 def test_a_checkpoint_of_deepspeeds_parts_is_torchs_own_form(runs, tmp_path):
     """Read by torch's reader and by ours; no process has written all of it; it exports as any other."""
-    checkpoint = runs[0] / "two" / HALF
-    paths = sorted((checkpoint / "distributed").iterdir())
-    assert [path.name[:11] for path in paths] == ["shard-00001", "shard-00002"]
-    sizes = [path.stat().st_size for path in paths]
-    assert max(sizes) < 0.6 * sum(sizes)
-    assert main(["export", str(checkpoint), "--output", str(tmp_path / "out")]) == 0
-    exported = load_file(tmp_path / "out/model.safetensors")
-    read = {f"model.{name}": torch.empty_like(tensor) for name, tensor in exported.items()}
-    load(read, storage_reader=HuggingFaceStorageReader(str(checkpoint / "distributed")), no_dist=True)
-    assert all(torch.equal(read[f"model.{name}"], tensor) for name, tensor in exported.items())
+    exported_from_parts(runs[0] / "two" / HALF, tmp_path)
 
 
 def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkeypatch):
