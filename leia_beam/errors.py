@@ -39,6 +39,10 @@ class MissingResource(LeiaError):
     exit_code = 5
 
 
+class AnotherProcess(LeiaError):
+    """Another process of the same work failed, and says why: this one ends with it."""
+
+
 class OtherBuild(LeiaError):
     """The output folder holds another build."""
 

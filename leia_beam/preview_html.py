@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from leia_beam.alignment import EXACT, EXPANDED
+from leia_beam.html_bars import count_bars, percent
 from leia_beam.html_pages import Html, Number, details, element, joined, page, table, text_in, tiles
 from leia_beam.preview import Segment, ShownArticle
-from leia_beam.svg_charts import count_bars, percent
 from leia_beam.wikis import direction_of, label_language
 
 KIND = "LEIA · preview of a corpus"

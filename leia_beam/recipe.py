@@ -10,9 +10,8 @@
     seeds: [1, 2, 3]
     primary: {arm: leia, against: plain, metric: acc}
 
-Scalars stay the text that stands in the file, so they mean what they mean on a command line: `wiki: no` is the Norwegian
-wiki and not false. `null`, or nothing, means that a value is not given. No tag makes an object. What a name means, and which
-type its value has, is decided by the command that has an option of that name (configuration.py).
+Values are texts (recipe_tree.py): what a name means, and which type its value has, is decided by the command that has an
+option of that name (configuration.py).
 """
 
 from __future__ import annotations
@@ -20,14 +19,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from leia_beam.errors import UsageError
+from leia_beam.recipe_tree import Entry, Tree, read_tree, read_word
 from leia_beam.suggestions import nearest
-
-if TYPE_CHECKING:
-    import yaml
 
 CORPUS, TRAINING, EVALUATION = "corpus", "training", "evaluation"
 SECTIONS = (CORPUS, TRAINING, EVALUATION)
@@ -40,11 +35,6 @@ _MOVED = {
     "eval": EVALUATION,
 }
 """Sections of recipes of version 0.1, and where their values stand now."""
-_SCALARS = frozenset(
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "value")
-)
-_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
-_DEEPEST = 6
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _ARM = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(?<!\.)")
 
@@ -169,89 +159,16 @@ def read_recipe(path: str | None, settings: Sequence[str] = ()) -> Recipe:
     return _recipe(path, tree)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A value of the file, or a mapping of more entries; and the place of its name."""
-
-    value: str | tuple[str, ...] | dict[str, _Entry] | None
-    place: str
-
-
-_Tree = dict[str, _Entry]
-
-
-def _read_file(path: str) -> _Tree:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"-c {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    node = _compose(text, path)
-    if node is None:
+def _read_file(path: str) -> Tree:
+    value = read_tree(path)
+    if value is None:
         raise UsageError(f"-c {path}: is empty; a recipe has the parts {', '.join(_PARTS)}")
-    value = _value(node, path, 0)
     if not isinstance(value, dict):
         raise UsageError(f"{path}:1: a recipe is a mapping with the parts {', '.join(_PARTS)}")
     return value
 
 
-def _compose(text: str, where: str) -> yaml.Node | None:
-    """The YAML nodes of a text; nothing is made of them.
-
-    Raises: UsageError.
-    """
-    import yaml
-
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        hint = '; between brackets write "${name}" with quotation marks' if "${" in text else ""
-        raise UsageError(f"{where}{line}: no YAML ({' '.join(str(error.problem or error).split())}{hint})") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{where}: no YAML ({' '.join(str(error).split())[:200]})") from error
-
-
-def _value(node: yaml.Node, where: str, depth: int) -> str | tuple[str, ...] | _Tree | None:
-    import yaml
-
-    place = f"{where}:{node.start_mark.line + 1}" if depth or isinstance(node, yaml.MappingNode) else where
-    if depth > _DEEPEST:
-        raise UsageError(f"{place}: nested too deeply for a recipe")
-    if isinstance(node, yaml.ScalarNode):
-        return _text(node, place)
-    if isinstance(node, yaml.SequenceNode):
-        if node.tag != "tag:yaml.org,2002:seq":
-            raise UsageError(f"{place}: the tag {node.tag} is not taken; write plain values")
-        items = []
-        for item in node.value:
-            text = _text(item, place) if isinstance(item, yaml.ScalarNode) else None
-            if text is None:
-                raise UsageError(f"{where}:{item.start_mark.line + 1}: a list holds texts and numbers alone")
-            items.append(text)
-        return tuple(items)
-    if node.tag != "tag:yaml.org,2002:map":
-        raise UsageError(f"{place}: the tag {node.tag} is not taken; write plain values")
-    tree: _Tree = {}
-    for key_node, value_node in node.value:
-        here = f"{where}:{key_node.start_mark.line + 1}"
-        if key_node.tag == _MERGE:
-            raise UsageError(f"{here}: '<<' is not taken; write the values out, or use arms")
-        key = _text(key_node, here) if isinstance(key_node, yaml.ScalarNode) else None
-        if not key:
-            raise UsageError(f"{here}: a name must be a text")
-        if key in tree:
-            raise UsageError(f"{here}: {key!r} stands here a second time; its first place is {tree[key].place}")
-        tree[key] = _Entry(_value(value_node, where, depth + 1), here)
-    return tree
-
-
-def _text(node: Any, place: str) -> str | None:
-    if node.tag not in _SCALARS:
-        raise UsageError(f"{place}: the tag {node.tag} is not taken; write plain values")
-    return None if node.tag == _NULL else str(node.value)
-
-
-def _put(tree: _Tree, setting: str) -> None:
+def _put(tree: Tree, setting: str) -> None:
     """Put a setting where its name says: `language` is a variable, `training.steps` a value."""
     name, sign, text = setting.partition("=")
     place = f"--set {setting}"
@@ -264,7 +181,10 @@ def _put(tree: _Tree, setting: str) -> None:
         if name not in known and name not in _MOVED:
             raise UsageError(f"{place}: the recipe has no variable {name!r}{nearest(name, [*known, *_PARTS])}")
         keys = ["variables", name] if name in known else keys
-    entry = _Entry(_set_value(text, place), place)
+    value = read_word(text, place)
+    if isinstance(value, dict):
+        raise UsageError(f"{place}: gives a mapping; set its values one by one")
+    entry = Entry(value, place)
     at = tree
     for depth, key in enumerate(keys[:-1]):
         found = at.get(key)
@@ -273,7 +193,7 @@ def _put(tree: _Tree, setting: str) -> None:
             raise UsageError(f"{place}: {'.'.join(keys[: depth + 1])!r} is a value, not a section")
         if inner is None or found is None:
             inner = {}
-            at[key] = _Entry(inner, place)
+            at[key] = Entry(inner, place)
         at = inner
     last = keys[-1]
     if keys[0] in (*SECTIONS, "arms") and len(keys) > 1:
@@ -281,20 +201,7 @@ def _put(tree: _Tree, setting: str) -> None:
     at[last] = entry
 
 
-def _set_value(text: str, place: str) -> str | tuple[str, ...] | None:
-    """A text as it is typed; what begins with a bracket or a quotation mark is YAML."""
-    if text in ("", "~", "null"):
-        return None
-    if text[0] not in "['\"":
-        return text
-    node = _compose(text, place)
-    value = None if node is None else _value(node, place, 1)
-    if isinstance(value, dict):
-        raise UsageError(f"{place}: gives a mapping; set its values one by one")
-    return value
-
-
-def _recipe(path: str | None, tree: _Tree) -> Recipe:
+def _recipe(path: str | None, tree: Tree) -> Recipe:
     for name, entry in tree.items():
         if name in _MOVED:
             raise UsageError(
@@ -329,7 +236,7 @@ def _recipe(path: str | None, tree: _Tree) -> Recipe:
     )
 
 
-def _variables(tree: _Tree) -> dict[str, str]:
+def _variables(tree: Tree) -> dict[str, str]:
     """The variables, each of which may use those above it."""
     entry = tree.get("variables")
     variables: dict[str, str] = {}
@@ -345,7 +252,7 @@ def _variables(tree: _Tree) -> dict[str, str]:
     return variables
 
 
-def _mapping(entry: _Entry | None, name: str) -> _Tree:
+def _mapping(entry: Entry | None, name: str) -> Tree:
     if entry is None or entry.value is None:
         return {}
     if not isinstance(entry.value, dict):
@@ -357,7 +264,7 @@ def _option(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _options(entry: _Entry | None, name: str, variables: Mapping[str, str]) -> dict[str, Setting]:
+def _options(entry: Entry | None, name: str, variables: Mapping[str, str]) -> dict[str, Setting]:
     """The values of a section by the names of options, in which dashes are underscores."""
     found: dict[str, Setting] = {}
     for key, inner in _mapping(entry, name).items():
@@ -370,7 +277,7 @@ def _options(entry: _Entry | None, name: str, variables: Mapping[str, str]) -> d
     return found
 
 
-def _setting(entry: _Entry, name: str, variables: Mapping[str, str]) -> Setting:
+def _setting(entry: Entry, name: str, variables: Mapping[str, str]) -> Setting:
     if isinstance(entry.value, dict):
         raise UsageError(f"{entry.place}: {name!r} must be a value or a list of values, not a mapping")
     if isinstance(entry.value, tuple):
@@ -396,7 +303,7 @@ def _filled(text: str, variables: Mapping[str, str], place: str) -> str:
     return _VARIABLE.sub(fill, text)
 
 
-def _arms(entry: _Entry | None, variables: Mapping[str, str]) -> dict[str, Arm]:
+def _arms(entry: Entry | None, variables: Mapping[str, str]) -> dict[str, Arm]:
     arms = {}
     for name, inner in _mapping(entry, "arms").items():
         if not _ARM.fullmatch(name) or re.search(r"-\d+$", name):
@@ -413,7 +320,7 @@ def _arms(entry: _Entry | None, variables: Mapping[str, str]) -> dict[str, Arm]:
     return arms
 
 
-def _seeds(entry: _Entry | None, variables: Mapping[str, str]) -> tuple[int, ...]:
+def _seeds(entry: Entry | None, variables: Mapping[str, str]) -> tuple[int, ...]:
     if entry is None:
         return ()
     setting = _setting(entry, "seeds", variables)

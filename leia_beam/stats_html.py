@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leia_beam.funnel import FunnelStep
+from leia_beam.html_bars import Bar, bars, count_bars, percent, short_count
 from leia_beam.html_pages import Html, Number, Prose, bullets, callout, element, page, section, table, text_in, tiles
 from leia_beam.stats import PAGE_STEPS, BuildStats
-from leia_beam.svg_charts import Bar, bars, count_bars, percent, short_count
 from leia_beam.wikis import label_language
 
 KIND = "LEIA · statistics of a corpus"

@@ -1,4 +1,4 @@
-"""From numbers to drawings within a page: bars, curves over steps, an interval. They carry their figures as text too.
+"""From numbers to drawings within a page: curves over steps, an interval. They carry their figures as text too.
 
 The drawing of curves is stretched to the page's width while its lines and words keep their size, so that it is readable on a
 phone. Long curves are thinned to what a screen can show, with the least and the largest value of each stretch kept.
@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from leia_beam.chart_axes import log_ticks, needs_log, tick_label, ticks
 from leia_beam.html_pages import Html, Number, details, element, table
 
 MAX_POINTS = 400
@@ -22,78 +23,9 @@ _BEYOND_SHARE = 0.005
 """Of the values of long curves so many may be beyond the axis, at each end."""
 _MARKED = 15
 """Curves of at most so many points show each of them."""
-_LOG_FROM = 20.0
-"""Positive values of which the largest is so many times the median are drawn on a logarithmic axis."""
 SERIES, DASHES = 6, 4
 
 Point = tuple[float, float]
-
-
-# ---- bars
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
-    """A name, a count, and the part of the whole track that its bar takes (0 to 1)."""
-
-    label: str
-    count: str
-    length: float
-    share: str = ""
-    note: str = ""
-
-
-def bars(entries: Iterable[Bar], *, long: bool = False) -> Html:
-    """One bar under the other; `long` ones stand beside their names where there is room."""
-    return element("ul", *map(_bar, entries), class_="bars long" if long else "bars")
-
-
-def _bar(bar: Bar) -> Html:
-    width = f"inline-size:{100 * min(max(bar.length, 0.0), 1.0):.2f}%"
-    filled = [element("span", style=width)] if bar.length > 0 else []
-    share = element("span", bar.share, class_="share") if bar.share else Html()
-    return element(
-        "li",
-        element("span", element("bdi", bar.label), class_="label"),
-        element("span", bar.count, share, class_="count"),
-        element("span", *filled, class_="track", aria_hidden="true"),
-        *([element("span", bar.note, class_="note")] if bar.note else []),
-    )
-
-
-def count_bars(counts: Sequence[tuple[str, int]]) -> Html:
-    """Bars of counts that are parts of one whole, with the share of each."""
-    whole = sum(count for _, count in counts) or 1
-    largest = max((count for _, count in counts), default=1) or 1
-    return bars(
-        Bar(label=name, count=f"{count:,}", length=count / largest, share=percent(count / whole))
-        for name, count in counts
-    )
-
-
-def percent(share: float) -> str:
-    """A share in percent: more digits where it is small.
-
-    >>> percent(0.5), percent(0.0004), percent(0)
-    ('50.0 %', '0.04 %', '0 %')
-    """
-    if share == 0:
-        return "0 %"
-    return f"{100 * share:.1f} %" if abs(share) >= 0.001 else f"{100 * share:.2g} %"
-
-
-def short_count(count: int) -> str:
-    """A large count in few letters.
-
-    >>> short_count(9_999_999), short_count(83_886_080_000)
-    ('9,999,999', '83.9 billion')
-    """
-    if count >= 1_000_000_000:
-        return f"{count / 1_000_000_000:,.1f} billion"
-    return f"{count / 1_000_000:,.1f} million" if count >= 10_000_000 else f"{count:,}"
-
-
-# ---- curves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,64 +229,6 @@ def thinned(points: Sequence[Point], limit: int) -> list[Point]:
     return [points[number] for number in sorted(kept)]
 
 
-def needs_log(values: Sequence[float]) -> bool:
-    """Whether a linear axis would show little but the largest value."""
-    ordered = sorted(values)
-    return ordered[0] > 0 and ordered[-1] > _LOG_FROM * ordered[len(ordered) // 2]
-
-
-def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round values from at most `low` to at least `high`, about `wanted` steps apart.
-
-    >>> ticks(0.13, 0.92)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    >>> ticks(3.13, 3.13)
-    [2.5, 3.0, 3.5, 4.0]
-    """
-    if low == high:
-        around = 0.5 * 10.0 ** math.floor(math.log10(abs(low))) if low else 0.5
-        return ticks(low - around, high + around, 2)
-    step = _round_step((high - low) / wanted)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [_rounded(number * step, step) for number in range(first, last + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten around positive values."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    last = max(last, first + 1)
-    every = max(1, math.ceil((last - first) / 5))
-    return [10.0**power for power in range(first, last + every, every)]
-
-
-def _round_step(least: float) -> float:
-    """The least of 1, 2, 2.5 and 5 times a power of ten that is not below `least`."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
-
-
-def _rounded(value: float, step: float) -> float:
-    digits = max(0, 2 - math.floor(math.log10(step)))
-    return round(value, digits) + 0.0
-
-
-def tick_label(value: float) -> str:
-    """A value in few letters.
-
-    >>> [tick_label(value) for value in (0, 0.25, 5e-06, 1200, 250000, 3e9)]
-    ['0', '0.25', '5e-6', '1,200', '250k', '3B']
-    """
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-3:
-        mantissa, _, power = f"{value:.2e}".partition("e")
-        return f"{float(mantissa):g}e{int(power)}"
-    for least, divisor, letter in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if abs(value) >= least:
-            return f"{value / divisor:,.4g}{letter}"
-    return f"{value:,.6g}"
-
-
 def _x_labels(first: float, last: float) -> list[Html]:
     """The ends of the axis, and round steps between them that do not touch those."""
     if first == last:
@@ -393,9 +267,6 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:#.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-# ---- an interval
 
 
 def interval_svg(

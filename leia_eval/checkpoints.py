@@ -105,7 +105,11 @@ def _refuse_what_is_no_model_yet(folder: Path) -> None:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load: a single one or all of an index, safetensors first."""
+    """The files that transformers would load: a single one or all of an index, safetensors first.
+
+    Raises: DamagedInput for an index that is none, or that names a file which is not there; UsageError where there are no
+    weights.
+    """
     for name in _WEIGHTS:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
@@ -140,7 +144,10 @@ def _settings_in(path: Path) -> object:
 
 
 def refuse_remote_code(folder: Path) -> None:
-    """A checkpoint that brings its own code is refused with what would be run (fault S2)."""
+    """Refuse a checkpoint that brings its own code, with what would be run.
+
+    Raises: UsageError.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -13,8 +13,8 @@ from leia_beam.version import ShowVersion
 from leia_eval import derived
 
 if TYPE_CHECKING:
+    from leia_eval.model_options import ModelOptions
     from leia_eval.preparing import PromptOptions
-    from leia_eval.runner import ModelOptions
 
 PROGRAM = "leia-eval"
 _PACKAGES = ("lm-eval", "torch", "transformers", "tokenizers", "datasets", "numpy", "vllm")
@@ -215,7 +215,7 @@ def prompt_options(options: Options) -> "PromptOptions":
 
 def model_options(options: Options) -> "ModelOptions":
     """What decides the scores of given prompts in a `run`."""
-    from leia_eval.runner import ModelOptions
+    from leia_eval.model_options import ModelOptions
 
     return ModelOptions(
         model=options.model,

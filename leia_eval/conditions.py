@@ -11,9 +11,10 @@ from pathlib import Path
 from leia_beam.errors import DamagedInput, OtherBuild, UsageError
 from leia_eval.catalog import TaskEntry, read_catalog, select_tasks
 from leia_eval.documents import find_data_file
+from leia_eval.model_options import ModelOptions
 from leia_eval.preparing import PromptOptions
+from leia_eval.results import scored_options
 from leia_eval.run_folder import RESULTS, Json, read_results
-from leia_eval.runner import ModelOptions, scored_options
 
 
 def conditions(prompts: PromptOptions, model: ModelOptions) -> Json:

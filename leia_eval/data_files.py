@@ -26,7 +26,10 @@ def jsonl_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
 
 
 def json_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
-    """One JSON list of objects."""
+    """One JSON list of objects.
+
+    Raises: DamagedInput for what is no such list.
+    """
     rows = _parsed(content.removeprefix(b"\xef\xbb\xbf"), path)
     if not isinstance(rows, list):
         raise DamagedInput(f"the data file {path} must hold a JSON list, found {shown(rows)}")
@@ -59,7 +62,10 @@ def squad_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
 
 
 def niilc_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
-    """NIILC's <question> elements: id, text, answers, and E.3, the article that holds the answer."""
+    """NIILC's <question> elements: id, text, answers, and E.3, the article that holds the answer.
+
+    Raises: DamagedInput for what is no XML, or declares entities.
+    """
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DamagedInput(f"the data file {path} declares entities, which NIILC does not; download it again")
     try:
@@ -79,7 +85,10 @@ def niilc_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
 
 
 def xnli_rows(content: bytes, path: str) -> Iterator[tuple[str, Row]]:
-    """XNLI's tab-separated file of all languages (xnli.test.tsv), or JSON lines with the hub's fields."""
+    """XNLI's tab-separated file of all languages (xnli.test.tsv), or JSON lines with the hub's fields.
+
+    Raises: DamagedInput with the line that is damaged.
+    """
     if content.lstrip().startswith(b"{"):
         yield from jsonl_rows(content, path)
         return

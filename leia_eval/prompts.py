@@ -70,7 +70,10 @@ class FixedShots(ContextSampler):  # type: ignore[misc]  # lm-eval has no types
         return self
 
     def sample(self, n: int, eval_doc: Document | None = None, df: object = None, **kwargs: object) -> list[Document]:
-        """The shots of `eval_doc`."""
+        """The shots of `eval_doc`.
+
+        Raises: ValueError where lm-eval does not say which document that is.
+        """
         if eval_doc is None:
             raise ValueError("fewshot_split must equal test_split: lm-eval did not say which document it evaluates")
         return self._pool.draw(eval_doc, n, self._seed)

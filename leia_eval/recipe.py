@@ -20,8 +20,8 @@ from leia_eval.comparison import Primary
 from leia_eval.run_folder import StoredRun
 
 if TYPE_CHECKING:
+    from leia_eval.model_options import ModelOptions
     from leia_eval.preparing import PromptOptions
-    from leia_eval.runner import ModelOptions
 
 
 def run_options(
@@ -70,7 +70,7 @@ def primary_of(recipe: Recipe) -> Primary:
 def read_seen(path: Path, run: StoredRun) -> dict[str, Collection[str]]:
     """By task, the ids of items whose question was found in the shards.
 
-    Raises: UsageError for results about other data than the run's.
+    Raises: UsageError for results about other data than the run's, or that cannot be read; DamagedInput for another file.
     """
     try:
         tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]

@@ -65,7 +65,7 @@ def write_file(path: Path, content: bytes) -> None:
 def prepare_folder(folder: Path, key: Json, *, overwrite: bool) -> None:
     """Makes `folder` ready for the run that `key` names (model, data and options).
 
-    Raises: OtherBuild where it holds the results of another run.
+    Raises: OtherBuild where it holds the results of another run; UsageError for a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; give a folder")

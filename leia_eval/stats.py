@@ -39,7 +39,10 @@ class PairedComparison:
 
 
 def wilson_interval(correct: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval for a share of `correct` out of `n`."""
+    """Wilson's score interval for a share of `correct` out of `n`.
+
+    Raises: ValueError where that is no share.
+    """
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"{correct} correct of {n} items is no share")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -55,7 +58,7 @@ def wilson_interval(correct: int, n: int, confidence: float = CONFIDENCE) -> tup
 def paired_bootstrap(
     base: np.ndarray, other: np.ndarray, *, seed: int, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Percentile interval of mean(other - base) under resampling of items with replacement.
+    """Percentile interval of mean(other - base), both (n,), under resampling of items with replacement.
 
     A resample is drawn as multinomial counts over the distinct differences: the same distribution as drawing n items,
     at three columns for right/wrong scores instead of n.
@@ -107,7 +110,10 @@ def detectable_difference(n: int, discordant: int, *, alpha: float = ALPHA, powe
 
 
 def compare_items(base: np.ndarray, other: np.ndarray, *, seed: int) -> PairedComparison:
-    """All of the above for two runs' right (1) and wrong (0) over the same items in the same order."""
+    """All of the above for two runs' right (1) and wrong (0), both (n,), over the same items in the same order.
+
+    Raises: ValueError for other scores.
+    """
     base, other = _paired(base), _paired(other, like=base)
     if not set(np.unique(np.concatenate([base, other]))) <= {0.0, 1.0}:
         raise ValueError("scores must be 0 or 1")
@@ -166,7 +172,7 @@ class Clustered:
 
     @classmethod
     def of(cls, clusters: Sequence[str], base: np.ndarray, other: np.ndarray) -> "Clustered":
-        """From scores by seed and item, and the cluster of each item."""
+        """From scores (seeds, items), and the cluster of each item."""
         names, where = np.unique(np.asarray(clusters), return_inverse=True)
 
         def sums(scores: np.ndarray) -> np.ndarray:

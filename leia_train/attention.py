@@ -162,7 +162,10 @@ def varlen_attention(
     max_length_q: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """torch's varlen attention in the form that transformers calls: (B, H, T, D) to (B, T, H, D)."""
+    """torch's varlen attention in the form that transformers calls: (B, H, T, D) to (B, T, H, D).
+
+    Raises: MissingResource where torch's kernel cannot do what the model asks for.
+    """
     if options.get("softcap") or options.get("s_aux") is not None:
         raise MissingResource("--attention varlen: this model caps or sinks its attention, which torch's kernel cannot")
     kernel = VARLEN_KERNEL
@@ -283,7 +286,8 @@ def _alone(model: nn.Module, document: Tensor) -> Tensor:
 
 
 def largest_difference(found_TV: Tensor, true_TV: Tensor) -> float:
-    """Of the token whose logits differ most: the norm by the true ones' standard deviation and the root of their number."""
+    """Of the token whose logits (T, V) differ most: the norm of the difference (V,) by the true logits' standard deviation and
+    the root of V."""
     true_TV = true_TV.float()
     scale = true_TV.std().clamp_min(1e-12) * true_TV.shape[-1] ** 0.5
     return float((found_TV.float() - true_TV).norm(dim=-1).max() / scale)

@@ -5,6 +5,7 @@ Nothing heavy is imported before the options are known to be right, so `--help` 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from leia_beam.configuration import Options, config_lines, parse, told_where
-from leia_beam.console import Console
-from leia_beam.errors import Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
+from leia_beam.console import LOGGER, Console
+from leia_beam.errors import AnotherProcess, Interrupted, LeiaError, MissingResource, UsageError, exit_code_of
 from leia_beam.termination import end_with_parent
 from leia_beam.version import DISTRIBUTION
 from leia_train.command_configs import ExportConfig, ExposuresConfig, PlanConfig, ReportConfig, StudyConfig
@@ -30,11 +31,16 @@ def main(argv: list[str] | None = None) -> int:
         return _run(arguments, console)
     except (Interrupted, KeyboardInterrupt) as error:
         kept = "interrupted; what is finished is kept, and the same command goes on from there"
-        console.interrupted(f"{who}{str(error) or kept}", exit_code_of(error))
+        if not (isinstance(error, Interrupted) and _is_said_by_another()):
+            console.interrupted(f"{who}{str(error) or kept}", exit_code_of(error))
         return exit_code_of(error)
     except BrokenPipeError:  # a reader such as `head` that has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except AnotherProcess as error:
+        if not _is_said_by_another():
+            console.error(f"{who}{error}", exit_code_of(error))
+        return exit_code_of(error)
     except (LeiaError, MemoryError) as error:
         message = str(error) or "out of memory; lower --micro-batch or --max-length"
         console.error(f"{who}{' '.join(message.split())}", exit_code_of(error))
@@ -47,6 +53,11 @@ def _process() -> int:
     """The number of this process among those of the run, which every launcher notes."""
     number = os.environ.get("RANK", "0")
     return int(number) if number.isdecimal() else 0
+
+
+def _is_said_by_another() -> bool:
+    """Whether the first process of this machine says what happened to all."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _run(arguments: Sequence[str], console: Console) -> int:
@@ -77,17 +88,35 @@ def _train(options: Options, arguments: Sequence[str]) -> int:
         from leia_train.launcher import is_launched, launch
 
         if config.run.nproc > 1 and not is_launched(os.environ):
+            options.console.clear()  # the first process draws its own
             return launch(list(arguments), config.run.nproc, Path(config.run.output))
         from leia_train.train import train
     from leia_beam.chatter import chatter_held
 
     console: Console = options.console
     console.quiet = config.run.quiet
-    with chatter_held() as log:
+    with chatter_held() as log, _end_logged():
         result = train(config, report=console.say, progress=console.progress, log_to=log.write_to)
     if _process() == 0:
         print(f"{result.checkpoint}")
     return 0
+
+
+@contextmanager
+def _end_logged() -> Iterator[None]:
+    """Why a run ended goes into its log too, while that is open; of a fault of the program all of it."""
+    logger = logging.getLogger(LOGGER)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        logger.warning("%s", str(error) or "interrupted; the same command goes on from the newest checkpoint")
+        raise
+    except LeiaError as error:
+        logger.error("%s", error)
+        raise
+    except BaseException:
+        logger.exception("the run ended with this")
+        raise
 
 
 def _no_bars() -> None:

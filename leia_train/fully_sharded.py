@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +12,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leia_train import sharding
+from leia_train.asked_parallelism import Sharding
 from leia_train.checkpoints import Checkpoint, load_training
 from leia_train.config import TrainConfig
+from leia_train.in_parts import InParts
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
-from leia_train.optimizer import make_optimizer, ordered_weights
+from leia_train.optimizer import make_optimizer, ordered_weights, set_learning_rate
 from leia_train.parallelism import Held
 from leia_train.shard_folders import BuildTokenizer
-from leia_train.sharded_checkpoints import Training, save_model, save_parts
+from leia_train.sharded_checkpoints import Training, save_parts
 from leia_train.sharded_model import empty_loss, fill_model
-from leia_train.sharding import Parts, Sharding, clip_together, local, names_of, parts_again, shard
+from leia_train.sharding import Parts, clip_together, local, names_of, parts_again, shard
 
 
-class FullySharded:
-    """`parallelism.Parallelism` with weights in parts."""
+class FullySharded(InParts):
+    """`parallelism.Parallelism` with weights in FSDP2's parts."""
 
-    sharded = True
     held: Held = sharding
-    token_loss: TokenLoss
     optimizer: Optimizer
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, sharding: Sharding):
-        self._config = config
-        self._accelerator = accelerator
+        super().__init__(config, accelerator)
         self._sharding = sharding
         self._parts: Parts | None = None
-
-    @property
-    def described(self) -> Mapping[str, Any]:
-        """The options say all."""
-        return {}
 
     @property
     def model(self) -> Any:
@@ -89,10 +83,6 @@ class FullySharded:
             names = names_of(self.token_loss.model, weights)
             load_training(checkpoint, self.optimizer, list(parts.rows), names, parts.ranges())
 
-    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Those of each micro-batch are summed over processes at once: whole ones would not fit beside each other."""
-        return nullcontext()
-
     def backward(self, loss: Tensor) -> None:
         """FSDP2 takes the mean over the processes."""
         self._accelerator.backward(loss * self._accelerator.num_processes)
@@ -104,8 +94,7 @@ class FullySharded:
 
     def update(self, learning_rate: float) -> None:
         """Each process moves its own rows."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         self.parts.take_gradients()
         self.optimizer.step()
         self.parts.zero_grad()
@@ -120,7 +109,3 @@ class FullySharded:
         """Each process writes its rows."""
         training = Training(optimizer=self.optimizer, parts=self.parts, step=step, more=more)
         save_parts(output, name, self.token_loss.model, tokenizer, training, self._accelerator)
-
-    def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
-        """The first process writes one weight after the other, each gathered for it."""
-        save_model(output, name, self.token_loss.model, tokenizer, self._accelerator)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leia_beam.errors import Interrupted, LeiaError
+from leia_beam.errors import Interrupted, LeiaError, MissingResource
 from leia_beam.termination import PARENT_VARIABLE
 from leia_train.runs import STATUS_NAME, read_status
 
@@ -39,8 +40,7 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # each process says itself what went wrong
-    with tempfile.TemporaryDirectory(prefix="leia-train-") as folder, _environment(Path(folder), processes):
+    with _quiet(), tempfile.TemporaryDirectory(prefix="leia-train-") as folder, _environment(Path(folder), processes):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -57,11 +57,48 @@ def launch(arguments: list[str], processes: int, output: Path) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "leia_train", *arguments)
         except ChildFailedError as error:
+            _say_who_was_killed(error.failures)
             return exit_code(error.failures.values())
         except SignalException as error:
             status = read_status(output) if _written_ns(output) != before else {}
             return signalled(status, int(error.sigval))
     return 0
+
+
+def _say_who_was_killed(failures: Mapping[int, Any]) -> None:
+    """Of a process that the system ended nobody else says why.
+
+    Raises: MissingResource where no process failed by itself, and one was killed.
+    """
+    killed = [rank for rank, failure in sorted(failures.items()) if failure.exitcode == -signal.SIGKILL]
+    if killed and all(failure.exitcode <= LeiaError.exit_code for failure in failures.values()):
+        raise MissingResource(
+            f"process {killed[0]} was ended by SIGKILL, usually for lack of memory; the same command goes on from the newest "
+            "checkpoint"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No lines of torchrun between those of the processes, each of which says itself what went wrong, and its handlers of
+    signals no longer than it runs."""
+    loggers = [
+        logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")
+    ]
+    levels = [logger.level for logger in loggers]  # torch gives each of them one of its own
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    }
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for number, handler in handlers.items():
+            if handler is not None:  # one that Python did not set
+                signal.signal(number, handler)
 
 
 def exit_code(failures: Iterable[Any]) -> int:

@@ -75,11 +75,19 @@ def add_adapter(model: Any, config: ModelConfig, marker_ids: Sequence[int] | Non
 
 
 def need_peft() -> None:
+    """See to it that PEFT can be imported.
+
+    Raises: MissingResource where it is not installed.
+    """
     if importlib.util.find_spec("peft") is None:
         raise MissingResource("--lora: peft is not installed (pip install 'leia-lm[lora]')")
 
 
 def inject(model: Any, settings: LoraConfig) -> None:
+    """Put PEFT's adapters into a model in place.
+
+    Raises: UsageError for layers that it has not, or that cannot have one.
+    """
     from peft import inject_adapter_in_model
 
     from leia_train.token_rows import use_rows_alone

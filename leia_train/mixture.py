@@ -79,6 +79,7 @@ class MixedPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the sources, in the order of their numbers."""
         return tuple(source.name for source in self.sources)
 
     @property

@@ -192,7 +192,10 @@ def remote_code(where: str) -> tuple[str, ...]:
 
 
 def load_weights(where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told."""
+    """The weights of a folder or hub name, in float32: no pickles, and no code from the model's repository unless told.
+
+    Raises: DamagedInput for damaged weights; UsageError for what cannot be loaded, or not as float32.
+    """
     if is_distributed(Path(where)):
         return _load_parts(Path(where), trust_remote_code=trust_remote_code)
     try:

@@ -98,7 +98,10 @@ def _merged(parts: list[tuple[UInts, Ints]]) -> tuple[UInts, Ints]:
 
 
 def permuted_targets(keys: UInts, lengths: Ints, seed: int) -> Ints:
-    """For each of the different names (by its key) the one that it is exchanged for: never itself, one to one."""
+    """For N names, by key and length in tokens, the numbers (N,) of those that they are exchanged for: never itself, one to one.
+
+    Raises: UsageError where there is one name alone.
+    """
     named = np.flatnonzero(lengths > 0)
     if len(named) == 1:
         raise UsageError("--names permuted: all names in the shards are the same one; nothing can be exchanged")

@@ -37,6 +37,7 @@ class OpenedData:
 
     @property
     def tokenizer(self) -> BuildTokenizer:
+        """Of the shards, which is the same in all folders."""
         return self.folders[0].tokenizer
 
     def identity(self) -> dict[str, Any]:

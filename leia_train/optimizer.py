@@ -61,6 +61,12 @@ def make_optimizer(
     return AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, fused=_is_fused(kept) or None)
 
 
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Of all groups of weights, for the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
 def _is_fused(weights: Iterable[Tensor]) -> bool:
     """On GPUs, where torch's other ways stand in memory a second time while they move: 21 GiB of 7 billion weights."""
     return all(weight.is_cuda for weight in weights)

@@ -55,6 +55,7 @@ class Epoch:
 
     @property
     def end(self) -> int:
+        """The token of the stream behind its last one."""
         return self.start + int(self.offsets[-1])
 
 
@@ -146,7 +147,10 @@ class TrainingPlan:
         return -(-position // (batch * self.data.max_length))
 
     def position_of_target(self, target_tokens: int) -> int:
-        """The length of the beginning of the stream that holds so many of the articles' own tokens."""
+        """The length in tokens of the beginning of the stream that holds so many of the articles' own tokens.
+
+        Raises: UsageError where the articles have none left, which names have replaced.
+        """
         number = 0
         while True:
             epoch = self.epoch(number)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from leia_beam.console import Tell
 from leia_beam.errors import MissingResource, UsageError
 from leia_train.activations import ActivationOffload, hidden_size
+from leia_train.asked_parallelism import Sharding, ZeroSettings
 from leia_train.attention import candidates, implementation_of, pair_bytes, settle
 from leia_train.checkpoints import Checkpoint, load_more, newest_checkpoint, step_name
 from leia_train.config import NOT_IN_PARTS, TrainConfig
@@ -32,10 +33,10 @@ from leia_train.processes import on_main, summed
 from leia_train.replicated import Replicated
 from leia_train.runs import StopRequest
 from leia_train.shard_folders import open_shards
-from leia_train.sharding import Sharding, layers_of
+from leia_train.sharding import layers_of
 from leia_train.store import open_store
 from leia_train.tracking import Tracking
-from leia_train.zero3 import Zero3, ZeroSettings
+from leia_train.zero3 import Zero3
 
 Report = Callable[[str], None]
 _MANY_PAIRS_BYTES = 1 << 30

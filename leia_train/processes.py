@@ -22,7 +22,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
 )
 
-from leia_beam.errors import LeiaError, UsageError
+from leia_beam.errors import AnotherProcess, UsageError
 from leia_beam.termination import stop_without_parent
 from leia_train.config import TrainConfig
 from leia_train.launcher import RENDEZVOUS
@@ -111,7 +111,7 @@ def summed(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
 def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result | None:
     """Do something on the first process while the others wait, and fail on all where it fails.
 
-    Raises: what the action raises; on the other processes LeiaError.
+    Raises: what the action raises; on the other processes AnotherProcess.
     """
     result, failure = None, None
     if accelerator.is_main_process:
@@ -126,7 +126,7 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result | 
 def check_same_folder(accelerator: Accelerator, output: Path, holder: str) -> None:
     """See that all processes have the first one's output folder, of which `holder` is what it wrote into the lock.
 
-    Raises: UsageError on those that do not, LeiaError on the others.
+    Raises: UsageError on those that do not, AnotherProcess on the others.
     """
     if accelerator.num_processes == 1:
         return
@@ -144,10 +144,10 @@ def check_same_folder(accelerator: Accelerator, output: Path, holder: str) -> No
 def fail_together(accelerator: Accelerator, failure: BaseException | None, otherwise: str) -> None:
     """Raise this process's failure; where it has none but another has, say so.
 
-    Raises: the failure; on processes without one, LeiaError with what is said `otherwise`.
+    Raises: the failure; on processes without one, AnotherProcess with what is said `otherwise`.
     """
     failed = summed(accelerator, [float(failure is not None)])[0]
     if failure is not None:
         raise failure
     if failed:
-        raise LeiaError(otherwise)
+        raise AnotherProcess(otherwise)

@@ -25,7 +25,7 @@ from leia_train.lora_files import Base, read_adapter, write_alone, write_whole
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
 from leia_train.model import load_model
-from leia_train.optimizer import make_optimizer, ordered_weights
+from leia_train.optimizer import make_optimizer, ordered_weights, set_learning_rate
 from leia_train.packing import IGNORED
 from leia_train.parallelism import Held
 from leia_train.processes import on_main
@@ -130,8 +130,7 @@ class Replicated:
 
     def update(self, learning_rate: float) -> None:
         """Those that share the state hand each other the weights that they moved."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         if self._shares is not None:
             self._shares.exchange()

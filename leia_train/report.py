@@ -17,13 +17,8 @@ from typing import Any
 import numpy as np
 
 from leia_beam.errors import LeiaError, UsageError
+from leia_beam.html_bars import Bar, bars, percent, short_count
 from leia_beam.html_pages import Html, Number, bullets, callout, details, element, page, section, table, text_in, tiles
-from leia_beam.svg_charts import (
-    Bar,
-    bars,
-    percent,
-    short_count,
-)
 from leia_train.command_configs import ReportConfig
 from leia_train.data_config import DataConfig
 from leia_train.exposures import Counts, by_entity, count_sources, plan_of_run

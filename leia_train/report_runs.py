@@ -11,7 +11,7 @@ from typing import Any
 
 from leia_beam.console import LOGGER
 from leia_beam.errors import UsageError
-from leia_beam.svg_charts import percent
+from leia_beam.html_bars import percent
 from leia_train.metrics import SpikeWatch, read_metrics
 from leia_train.run_config import RunConfig
 from leia_train.runs import LOG_NAME, RUN_NAME, read_run, read_status
@@ -78,6 +78,8 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
     >>> distinct_names([Path("a/run"), Path("b/run")])
     ['a/run', 'b/run']
+
+    Raises: UsageError where a folder is given twice.
     """
     whole = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, whole)) + 1):
@@ -88,6 +90,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def status_of(run: ReadRun) -> str:
+    """How the run ended, as its status says; 'not finished' while it has none."""
     return str(run.status.get("status", "not finished"))
 
 
@@ -98,10 +101,12 @@ def planned_steps(run: ReadRun) -> int:
 
 
 def total_of(run: ReadRun, name: str) -> Any:
+    """The sum of a figure over the run's steps."""
     return sum(record[name] for record in run.steps)
 
 
 def rates_of(run: ReadRun) -> list[tuple[float, float]]:
+    """(step, tokens a second) of each step."""
     return [(record["step"], record["tokens"] / max(record["seconds"], 1e-9)) for record in run.steps]
 
 
@@ -137,9 +142,11 @@ def losses_of(record: Record) -> dict[str, Mapping[str, Any]]:
 
 
 def tasks_of(record: Record) -> Mapping[str, Mapping[str, Any]]:
+    """The scores of an evaluation by the name of the task."""
     tasks: Mapping[str, Mapping[str, Any]] = record.get("tasks", {})
     return tasks
 
 
 def names_of(runs: Sequence[ReadRun], what: Callable[[Record], Mapping[str, Any]]) -> list[str]:
+    """All names under which `what` finds figures in the runs' evaluations, each once."""
     return list(dict.fromkeys(name for run in runs for record in run.evaluations for name in what(record)))

@@ -47,10 +47,12 @@ SOURCES = "sources"
 """Where a run's identity has the fingerprint of each source beside the shards."""
 _CODE_MODULES = (
     *(
+        "asked_parallelism",
         "attention",
         "draws",
         "entity_filter",
         "fully_sharded",
+        "in_parts",
         "insertion",
         "lora",
         "lora_files",

@@ -1,7 +1,7 @@
 """From a model to one that the processes hold together: of every weight each has some rows, gathered layer by layer.
 
 torch's FSDP2 itself, without accelerate's wrapping of it: that gathers the output embeddings by themselves, outside of the
-chunked loss, and knows no bfloat16 weights. accelerate's configuration file is read all the same. A layer's matrices are
+chunked loss, and knows no bfloat16 weights. A layer's matrices are
 gathered in the type of the computation; the embeddings and the norms (but for compiled layers) in their own type, so that
 what flows from layer to layer stays float32 beside float32 weights, as in a run of one process. Gradients are summed in
 float32.
@@ -10,19 +10,15 @@ float32.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
-    CPUOffloadPolicy,
     FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
@@ -31,51 +27,9 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from leia_beam.errors import UsageError
+from leia_train.asked_parallelism import Sharding
 from leia_train.config import TrainConfig
 from leia_train.loss import TokenLoss
-
-_FSDP = "ACCELERATE_USE_FSDP"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sharding:
-    """How a model is held in parts."""
-
-    layers: tuple[str, ...] = ()
-    """Classes of the modules that are gathered as one; empty for those that the model names itself."""
-    reshard: bool = True
-    """A layer's weights go after its forward pass and come again for its backward pass."""
-
-
-def asked_sharding(config: TrainConfig) -> Sharding | None:
-    """What --shard-model or accelerate's configuration asks for; the latter is taken out of the environment.
-
-    Raises: UsageError for what this trainer does not do.
-    """
-    if os.environ.get(_FSDP, "false").lower() != "true":
-        return Sharding() if config.run.shard_model else None
-    version = os.environ.get("FSDP_VERSION", "1")
-    if version != "2":
-        raise UsageError(f"accelerate's FSDP configuration: fsdp_version {version} is not supported here; give 2")
-    try:
-        plugin = FullyShardedDataParallelPlugin()
-    except ValueError as error:
-        raise UsageError(f"accelerate's FSDP configuration: {' '.join(str(error).split())}") from error
-    # accelerate would else wrap the model itself, and transformers read weights in the first process alone.
-    del os.environ[_FSDP]
-    for wrong, name, instead in (
-        (isinstance(plugin.cpu_offload, CPUOffloadPolicy), "fsdp_offload_params", "false"),
-        (
-            plugin.activation_checkpointing,
-            "fsdp_activation_checkpointing",
-            "false, and --activation-checkpointing full",
-        ),
-    ):
-        if wrong:
-            raise UsageError(f"accelerate's FSDP configuration: {name} true is not supported here; give {instead}")
-    return Sharding(
-        layers=tuple(plugin.transformer_cls_names_to_wrap or ()), reshard=plugin.reshard_after_forward is not False
-    )
 
 
 def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator: Accelerator) -> None:
@@ -106,7 +60,10 @@ def shard(loss: TokenLoss, sharding: Sharding, config: TrainConfig, accelerator:
 
 
 def layers_of(model: Any, sharding: Sharding) -> list[nn.Module]:
-    """The modules that are gathered as one, inner ones first."""
+    """The modules that are gathered as one, inner ones first.
+
+    Raises: UsageError where the model has none of the classes that are named.
+    """
     names = sharding.layers or tuple(getattr(model, "_no_split_modules", None) or ())
     found = [module for module in model.modules() if type(module).__name__ in names]
     if not found:

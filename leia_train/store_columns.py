@@ -59,6 +59,7 @@ _MAX_WORDS = 2**16
 
 
 def map_column(path: Path, dtype: str) -> NDArray[Any]:
+    """A file of numbers as an array (n,) that is read where it is looked at."""
     if path.stat().st_size == 0:
         return np.empty(0, dtype)  # a file without bytes cannot be mapped
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # a plain array of it, whose parts are made faster

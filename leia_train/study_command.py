@@ -17,7 +17,8 @@ from leia_train.study_work import Report, do_missing
 def run_study(options: Options, chosen: StudyConfig, *, report: Report) -> int:
     """Do what is missing of a recipe's study, and say at the end where everything is.
 
-    Raises: OtherBuild where a folder holds what another recipe made; Interrupted, with what is kept; the error of a step.
+    Raises: UsageError without a recipe or under a launcher; MissingResource without lm_eval; OtherBuild where a folder holds
+    what another recipe made; Interrupted, with what is kept; the error of a step.
     """
     if options.recipe is None:
         raise UsageError("give the study's recipe with -c FILE")

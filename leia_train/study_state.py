@@ -56,7 +56,10 @@ class Study:
 
     @classmethod
     def of(cls, options: Options, chosen: StudyConfig) -> Study:
-        """The study, with every command's configuration checked."""
+        """The study, with every command's configuration checked.
+
+        Raises: UsageError for what the recipe lacks; OtherBuild where a folder holds what another recipe made.
+        """
         recipe = options.recipe_read
         flags = ["-c", str(recipe.path), *(f"--set={setting}" for setting in options.settings)]
         loudness = [f"--{name.replace('_', '-')}" for name in ("quiet", "log_json") if getattr(chosen, name)]

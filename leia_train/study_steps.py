@@ -24,7 +24,8 @@ _ERRORS = {error.exit_code: error for error in (UsageError, DamagedInput, Missin
 def run_step(words: Sequence[str], what: str) -> None:
     """Run `python -m WORDS`, whose messages go to standard error; its results are in files, so what it prints is dropped.
 
-    Raises: Interrupted where it, or the study, was told to stop; else the error that its exit code means.
+    Raises: Interrupted where it, or the study, was told to stop; MissingResource where a signal ended it; else the error that
+    its exit code means.
     """
     command, environment = [sys.executable, "-m", *words], {**os.environ, STEP_VARIABLE: what}
     environment[PARENT_VARIABLE] = str(os.getpid())

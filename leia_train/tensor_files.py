@@ -172,7 +172,10 @@ class TensorWriter:
         return dtype.itemsize * torch.Size(shape).numel()
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Write the next tensor."""
+        """Write the next tensor.
+
+        Raises: ValueError for one that is not due, or of another type or shape than was said.
+        """
         if name != self.order[len(self._put)]:
             raise ValueError(f"{name} was put where {self.order[len(self._put)]} was due")
         file = self._place[name]
@@ -204,7 +207,10 @@ class TensorWriter:
         self._stream.write(len(content).to_bytes(8, "little") + content)
 
     def close(self) -> None:
-        """Finish the last file, and write the index."""
+        """Finish the last file, and write the index.
+
+        Raises: ValueError where tensors were not put.
+        """
         self._stack.close()
         if self._put != self.order:
             raise ValueError(f"{len(self.order) - len(self._put)} tensors were not put")

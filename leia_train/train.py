@@ -21,7 +21,8 @@ import transformers
 from accelerate import Accelerator
 
 from leia_beam.console import Rate, Tell
-from leia_beam.errors import Interrupted, LeiaError, MissingResource
+from leia_beam.errors import AnotherProcess, Interrupted, LeiaError, MissingResource
+from leia_train.asked_parallelism import Sharding, ZeroSettings, asked_parallelism
 from leia_train.checkpoints import FINAL_NAME, is_whole, remove_old, remove_temporary, step_name
 from leia_train.config import TrainConfig
 from leia_train.evaluating import Figures, Stopped, evaluate_final, evaluate_step, read_figures
@@ -44,12 +45,10 @@ from leia_train.runs import (
     write_run,
     write_status,
 )
-from leia_train.sharding import Sharding, asked_sharding
 from leia_train.speed import flops_per_token, peak_tflops, utilisation
 from leia_train.tasks import check_tasks
 from leia_train.tracking import Tracking, choose_tracker
 from leia_train.updates import do_step
-from leia_train.zero3 import ZeroSettings, asked_zero
 
 Report = Callable[[str], None]
 Result = TypeVar("Result")
@@ -74,7 +73,7 @@ def train(
     Raises: Interrupted after SIGTERM or SIGINT, when a checkpoint is saved; MissingResource where memory is out; any
     LeiaError.
     """
-    sharding = asked_zero(config) or asked_sharding(config)
+    sharding = asked_parallelism(config)
     accelerator = make_accelerator(config)
     try:
         report, progress = _on_main_alone(accelerator, report), _on_main_alone(accelerator, progress)
@@ -90,7 +89,10 @@ def train(
         if "not enough memory" in str(error):  # what torch says of the CPU's
             raise MissingResource(f"{first_line(error)}; lower --micro-batch or --max-length") from error
         if accelerator.num_processes > 1 and is_lost_process(error):
-            raise LeiaError("another process of this run ended; its message says why") from error
+            raise AnotherProcess(
+                "another process of this run ended; its message says why, and without one it was killed, usually for lack of "
+                "memory"
+            ) from error
         raise
     except LeiaError as error:
         if isinstance(error, Interrupted):

@@ -1,20 +1,17 @@
 """A part of every weight in each process, by DeepSpeed's ZeRO-3: weights, gradients and the optimizer's state alike.
 
-DeepSpeed's engine itself, as FSDP2 itself in `fully_sharded`: accelerate's configuration is read and then taken out of the
-environment. The engine gathers weights around each module, sums gradients and moves parts; all else is this trainer's own:
-precision, learning rate, norm, clipping, checkpoints. Weights are float32. In bfloat16 the matrices of linear layers are
-gathered in it, and their gradients summed in it (DeepSpeed's torch_autocast; FSDP2 sums in float32).
+DeepSpeed's engine itself, as FSDP2 itself in `fully_sharded`. The engine gathers weights around each module, sums gradients
+and moves parts; all else is this trainer's own: precision, learning rate, norm, clipping, checkpoints. Weights are float32.
+In bfloat16 the matrices of linear layers are gathered in it, and their gradients summed in it (DeepSpeed's torch_autocast;
+FSDP2 sums in float32).
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,134 +20,33 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from leia_beam.errors import MissingResource, UsageError
+from leia_beam.errors import MissingResource
 from leia_train import zero3_parts
+from leia_train.asked_parallelism import FSDP2, ZeroSettings
 from leia_train.checkpoints import Checkpoint, training_tensors
 from leia_train.config import TrainConfig
+from leia_train.in_parts import InParts
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
-from leia_train.optimizer import make_optimizer, ordered_weights
+from leia_train.optimizer import make_optimizer, ordered_weights, set_learning_rate
 from leia_train.parallelism import Held
 from leia_train.shard_folders import BuildTokenizer
-from leia_train.sharded_checkpoints import Gathered, save_distributed, save_model, write_rows
+from leia_train.sharded_checkpoints import Gathered, save_distributed, write_rows
 from leia_train.sharded_model import empty_loss, fill_model
 from leia_train.sharding import clip_together, named_tensors, names_of, place_weights
 
-_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
-_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 _COMM_TYPE = "comm_dtype"
 """Where DeepSpeed notes on a weight in which type it is gathered, and its gradient summed."""
-_FSDP2 = "FSDP2 (--shard-model) shards the same"
-_TUNING = (
-    "allgather_sequential",
-    "contiguous_gradients",
-    "overlap_comm",
-    "reduce_bucket_size",
-    "reduce_scatter",
-    "round_robin_gradients",
-    "stage3_max_live_parameters",
-    "stage3_max_reuse_distance",
-    "stage3_model_persistence_threshold",
-    "stage3_param_persistence_threshold",
-    "stage3_prefetch_bucket_size",
-    "sub_group_size",
-)
-"""What of a DeepSpeed configuration's zero_optimization changes when and how much is exchanged, and is handed on."""
-_OURS = (
-    "bf16",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "steps_per_print",
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "zero_optimization",
-)
-"""What else such a file may have: all but the last are this trainer's own options."""
-_OFFLOADS = ("offload_optimizer", "offload_param")
-_SAVING = ("stage", "stage3_gather_16bit_weights_on_model_save")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ZeroSettings:
-    """What DeepSpeed is told beyond the stage."""
-
-    tuning: Mapping[str, Any] = field(default_factory=dict)
-
-
-def asked_zero(config: TrainConfig) -> ZeroSettings | None:
-    """What accelerate's configuration asks of DeepSpeed; it is taken out of the environment. None where it asks nothing.
-
-    Raises: UsageError for what is not done here; MissingResource where DeepSpeed is not installed.
-    """
-    if os.environ.get(_DEEPSPEED, "false").lower() != "true":
-        return None
-    for given, name, instead in (
-        (config.run.shard_model, "--shard-model", "it is FSDP2's; give --no-shard-model where a recipe has it"),
-        (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({_FSDP2})"),
-        (config.model.liger, "--liger", "leave it out"),
-        (config.model.activation_checkpointing == "selective", "--activation-checkpointing selective", "give full"),
-        (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {_FSDP2}"),
-    ):
-        if given:
-            raise UsageError(f"{name} with DeepSpeed: not supported here; {instead}")
-    settings = _settings(os.environ.get(_FILE, "none"))
-    if importlib.util.find_spec("deepspeed") is None:
-        raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {_FSDP2}")
-    del os.environ[_DEEPSPEED]  # accelerate would else wrap the model itself
-    return settings
-
-
-def _settings(file: str) -> ZeroSettings:
-    """From what accelerate's launcher told the process, and the DeepSpeed configuration that it may name.
-
-    Raises: UsageError.
-    """
-    if file == "none":
-        told: dict[str, Any] = {
-            "stage": _number(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")),
-            "offload_optimizer": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")},
-            "offload_param": {"device": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none")},
-        }
-        where = "accelerate's DeepSpeed configuration"
-    else:
-        where = file
-        try:
-            content = json.loads(Path(file).read_text())
-            told = dict(content["zero_optimization"])
-            for name in _OFFLOADS:
-                told[name] = dict(told.get(name) or {})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file}: no DeepSpeed configuration with a zero_optimization ({error})") from error
-        for name, value in content.items():
-            if name not in _OURS and not (isinstance(value, dict) and value.get("enabled") in (False, "auto")):
-                raise UsageError(f"{where}: {name} is not supported here; leave it out")
-    if told.get("stage") != 3:
-        raise UsageError(f"{where}: zero_stage {told.get('stage')} is not supported here; give 3")
-    for name in _OFFLOADS:
-        device = told.pop(name).get("device", "none")
-        if device not in ("none", None):
-            raise UsageError(f"{where}: {name}_device {device} is not supported here; give none")
-    unknown = sorted(set(told) - {*_TUNING, *_SAVING})
-    if unknown:
-        raise UsageError(f"{where}: zero_optimization.{unknown[0]} is not supported here; leave it out")
-    return ZeroSettings(tuning={name: told[name] for name in _TUNING if told.get(name, "auto") != "auto"})
-
-
-def _number(word: str) -> int | str:
-    return int(word) if word.isdecimal() else word
-
-
-class Zero3:
+class Zero3(InParts):
     """`parallelism.Parallelism` with weights in DeepSpeed's parts."""
 
-    sharded = True
     held: Held = zero3_parts
-    token_loss: TokenLoss
     model: Any
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, settings: ZeroSettings):
-        self._config = config
-        self._accelerator = accelerator
+        super().__init__(config, accelerator)
         os.environ.setdefault("LOCAL_RANK", str(accelerator.local_process_index))  # DeepSpeed asks for no other name
         self._deepspeed = _imported(accelerator.device)
         self._told = {
@@ -161,11 +57,6 @@ class Zero3:
             "zero_optimization": {"stage": 3, "memory_efficient_linear": False, **settings.tuning},
             "torch_autocast": {"enabled": config.model.dtype == "bfloat16", "dtype": "bfloat16"},
         }
-
-    @property
-    def described(self) -> Mapping[str, Any]:
-        """The options say all."""
-        return {}
 
     def load(
         self,
@@ -231,10 +122,6 @@ class Zero3:
         state = self._optimizer.state.get(zero.fp32_partitioned_groups_flat[group], {})
         return {key: value[first : first + size] if value.ndim else value for key, value in state.items()}
 
-    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Those of each micro-batch are summed over processes at once."""
-        return nullcontext()
-
     def backward(self, loss: Tensor) -> None:
         """The engine takes the mean over the processes."""
         self.model.backward(loss * self._accelerator.num_processes)
@@ -245,8 +132,7 @@ class Zero3:
 
     def update(self, learning_rate: float) -> None:
         """Each process moves its own parts."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._optimizer, learning_rate)
         self.model.step()
         # Else a weight that the next step's backward pass does not reach would be moved by this step's gradient again.
         for gradient in self._gradients():
@@ -290,10 +176,6 @@ class Zero3:
 
         return Gathered(dtype=part.dtype, shape=shape, sharded=True, gather=gather)
 
-    def save_model(self, output: Path, name: str, tokenizer: CheckpointTokenizer) -> None:
-        """The first process writes one weight after the other, each gathered for it."""
-        save_model(output, name, self.token_loss.model, tokenizer, self._accelerator, held=self.held)
-
 
 def _imported(device: torch.device) -> Any:
     """DeepSpeed on the training's device, in the training's processes, without its notes between our lines."""
@@ -302,7 +184,7 @@ def _imported(device: torch.device) -> Any:
     try:
         import deepspeed
     except Exception as error:  # whatever it looks for on a machine: compilers, CUDA's own files
-        raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {_FSDP2}") from error
+        raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {FSDP2}") from error
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

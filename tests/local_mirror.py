@@ -37,8 +37,7 @@ WIKIDATA_FOLDER, WIKIDATA_DATE = "20260105", "20260106"
 LIMIT_S = 600
 """Of a wait that ends at once but for a fault: a loaded machine is none."""
 CONTENT_SET = "other/mediawiki_content_current"
-_LANGLINKS_HEAD = """-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)
-DROP TABLE IF EXISTS `langlinks`;
+LANGLINKS_TABLE = """DROP TABLE IF EXISTS `langlinks`;
 CREATE TABLE `langlinks` (
   `ll_from` int(8) unsigned NOT NULL DEFAULT 0,
   `ll_lang` varbinary(35) NOT NULL DEFAULT '',
@@ -46,6 +45,7 @@ CREATE TABLE `langlinks` (
   PRIMARY KEY (`ll_from`,`ll_lang`)
 ) ENGINE=InnoDB DEFAULT CHARSET=binary;
 """
+_LANGLINKS_HEAD = f"-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)\n{LANGLINKS_TABLE}"
 
 
 # ------------------------------------------------------------------------------------------------ its files

@@ -22,6 +22,7 @@ COMMAND_LINE = {
         "completion",
         "configuration",
         "recipe",
+        "recipe_tree",
         "recipe_use",
         "suggestions",
         "termination",
@@ -33,7 +34,7 @@ SHARED = {f"leia_beam.{name}" for name in ("chatter", "console", "findings")}
 """What all three say things with."""
 DOCTOR = {f"leia_beam.{name}" for name in ("hub_checks", "machine_checks", "package_checks")}
 """What the doctors of the builder and the trainer share."""
-PAGES = {"leia_beam.html_pages", "leia_beam.svg_charts"}
+PAGES = {f"leia_beam.{name}" for name in ("html_bars", "html_pages", "svg_charts")}
 """What all pages of HTML are made of; plain Python, for all packages."""
 READERS = {f"leia_train.{name}" for name in ("mix_sources", "opening", "text_sources")}
 """What leia_eval's search for seen items reads the trainer's other sources with, so that it reads what was trained on."""

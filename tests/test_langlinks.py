@@ -16,19 +16,13 @@ from leia_beam.manifest import read_manifest
 from leia_beam.wikis import wiki_code, wikipedia_codes
 from tests.build_files import kept_files, rows_of
 from tests.conftest import Sample
+from tests.local_mirror import LANGLINKS_TABLE
 
-HEAD = """-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)
+HEAD = f"""-- MySQL dump 10.19  Distrib 10.3.38-MariaDB, for debian-linux-gnu (x86_64)
 --
 -- Host: db1234    Database: jawiki
 -- ------------------------------------------------------
-DROP TABLE IF EXISTS `langlinks`;
-CREATE TABLE `langlinks` (
-  `ll_from` int(8) unsigned NOT NULL DEFAULT 0,
-  `ll_lang` varbinary(35) NOT NULL DEFAULT '',
-  `ll_title` varbinary(255) NOT NULL DEFAULT '',
-  PRIMARY KEY (`ll_from`,`ll_lang`)
-) ENGINE=InnoDB DEFAULT CHARSET=binary;
-/*!40000 ALTER TABLE `langlinks` DISABLE KEYS */;
+{LANGLINKS_TABLE}/*!40000 ALTER TABLE `langlinks` DISABLE KEYS */;
 """
 TAIL = """/*!40000 ALTER TABLE `langlinks` ENABLE KEYS */;
 -- Dump completed on 2026-01-01  1:02:03

@@ -14,6 +14,7 @@ from leia_beam.schema import ARTICLES, FACTS, REDIRECTS, SITELINKS
 from leia_beam.stage_articles import text_hash
 from leia_beam.stage_entities import NAME_MISSING, EntitiesStage
 from leia_beam.stage_redirects import NO_SECTIONS, OWN_ITEM, RedirectsStage
+from leia_beam.stage_shards import ShardsStage
 from leia_beam.stage_titles import TitlesStage
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
@@ -151,4 +152,18 @@ def build(folder, pages, redirects, items, bucket_count=4, wiki="jawiki", name_w
         count=len(rows),
         held_out=rows_of(2, "held-out"),
         duplicates=[*rows_of(0, "duplicates"), *rows_of(1, "duplicates")],
+    )
+
+
+def shards_stage(folder, tokenizer, **options):
+    """The stage `shards` over the articles and entities of a build."""
+    return ShardsStage(
+        folder=f"{folder}/shards",
+        articles_folder=f"{folder}/articles",
+        entities_folder=f"{folder}/entities",
+        wiki_code="jawiki",
+        siteinfo=None,
+        name_wikis=("enwiki",),
+        tokenizer=tokenizer,
+        **options,
     )

@@ -17,13 +17,12 @@ from leia_beam.preview import Choice, Preview, Segment, ShownArticle
 from leia_beam.preview_html import preview_page
 from leia_beam.preview_text import article_lines
 from leia_beam.shard_rows import RowOptions
-from leia_beam.stage_shards import ShardsStage
 from leia_beam.terminal_text import json_text
 from leia_beam.tokenizer_identity import find_tokenizer
 from tests.build_files import rows_of
 from tests.conftest import Sample
 from tests.leia_beam.entity_build import build as build_entities
-from tests.leia_beam.entity_build import run
+from tests.leia_beam.entity_build import run, shards_stage
 from tests.leia_beam.test_stage_shards import linked
 
 HOSTILE = "\x1b[31m\x1b]0;owned\x07[/b][red]<script>alert(1)</script>\u202eevil\u2066</s>&amp;\x00 \\x1b"
@@ -48,17 +47,7 @@ def hostile(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = f"{HOSTILE} and Tokyo, {HOSTILE}, Nowhere."
     page = linked(TITLE, 1, text, "Tokyo", "Nowhere")
     build_entities(folder, [page], {}, [("Q1", {"jawiki": "Tokyo", "enwiki": "<script>alert(2)</script>[/b]"})])
-    run(
-        ShardsStage(
-            folder=f"{folder}/shards",
-            articles_folder=f"{folder}/articles",
-            entities_folder=f"{folder}/entities",
-            wiki_code="jawiki",
-            siteinfo=None,
-            name_wikis=("enwiki",),
-            tokenizer=find_tokenizer(sample.tokenizer),
-        )
-    )
+    run(shards_stage(folder, find_tokenizer(sample.tokenizer)))
     tokenizer = folder / "shards/tokenizer"
     shutil.copytree(sample.tokenizer, tokenizer)
     return folder

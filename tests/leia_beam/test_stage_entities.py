@@ -593,15 +593,7 @@ def test_rows_come_out_of_a_chunk_as_they_went_in():
 def test_the_rows_of_some_buckets_are_those_of_all(tmp_path):
     """What each process reads for its own buckets is together what one reads for all; spooled or not."""
     build(tmp_path, [f"P{n}" for n in range(300)], {}, ITEMS, bucket_count=16)
-    stage = TitlesStage(
-        build_folder=f"{tmp_path}/entities",
-        articles_folder=f"{tmp_path}/articles",
-        sitelinks_folder=f"{tmp_path}/sitelinks",
-        wiki_code="jawiki",
-        siteinfo=None,
-        name_wikis=("enwiki",),
-        bucket_count=16,
-    )
+    stage = titles_stage(tmp_path, bucket_count=16)
     everything = sorted(read_all(stage, set(range(16))))
     parts = [{0}, {1, 2, 3}, set(range(4, 16))]
     assert sorted(row for part in parts for row in read_all(stage, part)) == everything

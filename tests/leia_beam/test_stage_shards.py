@@ -11,11 +11,10 @@ from leia_beam.article_filters import ArticleFilters
 from leia_beam.holdout import Holdout
 from leia_beam.linking import LinkRules
 from leia_beam.shard_rows import RowOptions
-from leia_beam.stage_shards import ShardsStage
 from leia_beam.tables import read_rows
 from leia_beam.tokenization import EncodingOptions
 from leia_beam.tokenizer_identity import find_tokenizer
-from tests.leia_beam.entity_build import Rules, article, build, run
+from tests.leia_beam.entity_build import Rules, article, build, run, shards_stage
 
 ITEMS = [
     ("Q1", {"jawiki": "Tokyo", "enwiki": "Tokyo"}, {"aliases": ["Edo City"]}),
@@ -59,17 +58,8 @@ def linked(title, page_id, text, *links):
 
 
 def stage_of(folder, tokenizer, **options):
-    """The stage over a build's articles."""
-    return ShardsStage(
-        folder=f"{folder}/shards",
-        articles_folder=f"{folder}/articles",
-        entities_folder=f"{folder}/entities",
-        wiki_code="jawiki",
-        siteinfo=None,
-        name_wikis=("enwiki",),
-        tokenizer=tokenizer,
-        **{"encoding": EncodingOptions(document_start="none"), **options},
-    )
+    """The stage over a build's articles, which begin with their own tokens."""
+    return shards_stage(folder, tokenizer, **{"encoding": EncodingOptions(document_start="none"), **options})
 
 
 def shards(folder, tokenizer, pages, entity_rules=Rules(), items=ITEMS, **options):  # noqa: B008

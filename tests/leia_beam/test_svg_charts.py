@@ -10,23 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 
+from leia_beam.chart_axes import log_ticks, tick_label, ticks
+from leia_beam.html_bars import Bar, bars, count_bars
 from leia_beam.svg_charts import (
     MAX_POINTS,
     SMOOTHED_FROM,
-    Bar,
     Curve,
-    bars,
-    count_bars,
     curves_chart,
     curves_legend,
     group_styles,
     interval_svg,
-    log_ticks,
     smoothed,
     stretches,
     thinned,
-    tick_label,
-    ticks,
 )
 
 finite = st.floats(-1e9, 1e9, allow_subnormal=False).filter(lambda value: value == 0 or abs(value) > 1e-9)

@@ -12,16 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `eval_fixtures`, whatever 
 
 from eval_fixtures import make_items, save_tiny_model, write_items  # noqa: E402, needs the line above
 
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """One torch thread, and no change to what the test suite's other folders find."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_threads import one_thread  # noqa: E402, F401, a fixture
 
 
 @pytest.fixture(scope="session")

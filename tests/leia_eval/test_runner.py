@@ -18,8 +18,9 @@ from transformers import LlamaForCausalLM
 from leia_beam.errors import DamagedInput, UsageError
 from leia_eval import models
 from leia_eval.cli import main
+from leia_eval.encoding import encode_requests
 from leia_eval.preparing import PromptOptions, draw_items, prepare_tasks
-from leia_eval.runner import ModelOptions, encode_requests, run
+from leia_eval.runner import ModelOptions, run
 from leia_eval.stats import wilson_interval
 
 

@@ -13,16 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `shard_fixture`, whatever 
 
 from shard_fixture import make_articles, write_shards, write_tokenizer  # noqa: E402, needs the line above
 
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """One torch thread, and no change to what the test suite's other folders find."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_threads import one_thread  # noqa: E402, F401, a fixture
 
 
 @pytest.fixture(autouse=True, scope="session")

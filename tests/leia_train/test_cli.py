@@ -229,8 +229,9 @@ def test_a_run_says_what_it_does_and_its_log_has_it_and_the_libraries(arguments,
     monkeypatch.setattr(train, "do_step", chatty)
     assert main(arguments("--steps", 2, "--log-json")) == 0
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert any(note["message"].startswith("validation: ") for note in said)
-    assert {note["event"] for note in said} == {"note"}
+    assert any(note["message"].startswith("step 2: validation: ") for note in said)
+    assert [note["done"] for note in said if note["event"] == "progress"] == [2], "the last step"
+    assert {note["event"] for note in said} == {"note", "progress"}
     assert main(arguments("--steps", 2, "--quiet")) == 0
     assert capsys.readouterr().err == ""
     log = (tmp_path / "run/train.log").read_text()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leia_beam.errors import LeiaError, UsageError
+from leia_beam.errors import LeiaError, MissingResource, UsageError
 from leia_beam.termination import PARENT_VARIABLE
 from leia_train import launcher, processes, updates
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
@@ -389,6 +390,7 @@ def test_a_signal_stops_both_processes_after_the_step_and_no_port_is_open_to_oth
     assert process.returncode == 75, said[-2000:]
     status = json.loads((output / "_status.json").read_text())
     assert status["status"] == "interrupted" and status["step"] >= 2
+    assert said.count("the same command goes on") == 1 and "death signal" not in said, "one line for all of them"
     assert (output / status["checkpoint"] / "_COMPLETE").is_file()
     local = {("tcp", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}")}
     assert addresses and addresses <= local, addresses
@@ -408,12 +410,16 @@ def test_a_process_that_is_killed_takes_the_others_with_it(arguments, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "leia_train", *arguments(*flags, output=output)],
         env=environment(),
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_for_steps(output, 1, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
-    assert process.wait(timeout=LIMIT_S) not in (0, 75)
+    said = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == 5, said
+    assert "process 1 was ended by SIGKILL, usually for lack of memory; the same command goes on" in said
+    assert "Traceback" not in said
     wait_until(lambda: not any(is_running(child) for child in children))
 
 
@@ -424,7 +430,7 @@ def test_what_stops_one_process_stops_the_others_with_a_line(arguments, tmp_path
         fcntl.flock(stream, fcntl.LOCK_EX)
         done = run(arguments(*FLAGS, "--nproc", 2), code=5)
     assert "another run is writing to it" in done.stderr and "Traceback" not in done.stderr
-    assert "process 1: another process of this run ended" in done.stderr
+    assert "process 1" not in done.stderr, "the first process of a machine speaks for the others"
 
 
 def test_rows_that_are_not_finite_are_those_of_the_process_that_has_them(tmp_path):
@@ -508,6 +514,29 @@ def test_one_exit_code_for_all_processes():
     assert code((2, 6), (1, 5)) == 2
     assert code((1, 5), (75, 6)) == 75
     assert code((-9, 5), (-15, 6)) == 137
+
+
+def test_a_process_that_the_system_killed_is_named():
+    """Nobody else says why the run ended; where one failed by itself, that one does."""
+
+    def say(*codes):
+        launcher._say_who_was_killed({rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)})
+
+    with pytest.raises(MissingResource, match=r"^process 1 was ended by SIGKILL, usually for lack of memory"):
+        say(1, -9)
+    say(5, -9)
+    say(1, -15)
+
+
+def test_torchruns_words_and_handlers_are_gone_after_it():
+    """Its loggers have levels of their own, and its handlers would raise in whatever comes after it."""
+    import torch.distributed.elastic.agent.server.api as agent
+
+    before, level = signal.getsignal(signal.SIGINT), agent.logger.level
+    with launcher._quiet():
+        assert not agent.logger.isEnabledFor(logging.ERROR)
+        signal.signal(signal.SIGINT, lambda *args: None)
+    assert signal.getsignal(signal.SIGINT) is before and agent.logger.level == level
 
 
 def test_a_signal_is_told_by_the_status_that_the_run_left():

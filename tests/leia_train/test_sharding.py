@@ -29,11 +29,12 @@ from transformers import (
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_train import sharded_checkpoints
+from leia_train.asked_parallelism import Sharding, asked_sharding
 from leia_train.checkpoints import newest_checkpoint, step_checkpoints
 from leia_train.cli import main
 from leia_train.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrainConfig
 from leia_train.metrics import read_metrics
-from leia_train.sharding import Sharding, asked_sharding, layers_of
+from leia_train.sharding import layers_of
 from leia_train.tensor_files import TensorFiles, TensorWriter
 
 pytestmark = pytest.mark.processes
@@ -275,9 +276,8 @@ def test_what_is_said_is_said_once_and_counts_are_of_all_processes(runs):
         assert one.read_bytes() == two.read_bytes(), name
 
 
-def test_a_checkpoint_in_parts_is_torchs_own_form(runs, tmp_path):
-    """Read by torch's reader, by ours, and as what `export` makes of it: the same numbers; no process has them all."""
-    folder, checkpoint = runs[0], runs[0] / "two" / HALF
+def exported_from_parts(checkpoint, tmp_path):
+    """What `export` makes of a checkpoint in parts: what torch's own reader reads; no process has written all of it."""
     paths = sorted((checkpoint / "distributed").iterdir())
     assert [path.name[:11] for path in paths] == ["shard-00001", "shard-00002"]
     sizes = [path.stat().st_size for path in paths]
@@ -287,6 +287,13 @@ def test_a_checkpoint_in_parts_is_torchs_own_form(runs, tmp_path):
     read = {f"model.{name}": torch.empty_like(tensor) for name, tensor in exported.items()}
     load(read, storage_reader=HuggingFaceStorageReader(str(checkpoint / "distributed")), no_dist=True)
     assert all(torch.equal(read[f"model.{name}"], tensor) for name, tensor in exported.items())
+    return exported
+
+
+def test_a_checkpoint_in_parts_is_torchs_own_form(runs, tmp_path):
+    """Read by torch's reader, by ours, and as what `export` makes of it: the same numbers; no process has them all."""
+    folder = runs[0]
+    exported = exported_from_parts(folder / "two" / HALF, tmp_path)
     assert main(["export", str(folder / "one" / HALF), "--output", str(tmp_path / "one")]) == 0
     whole = load_file(tmp_path / "one/model.safetensors")
     assert set(whole) == set(exported)

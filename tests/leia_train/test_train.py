@@ -242,6 +242,8 @@ def test_a_signal_finishes_the_step_saves_and_exits_75(arguments, undisturbed, t
         assert main(arguments("--save-every", 0)) == 75
     said = capsys.readouterr().err
     assert f"{signal.Signals(number).name} after step 2 of 4" in said and said.count("saved") == 1
+    log = (tmp_path / "run/train.log").read_text()
+    assert f"WARNING leia: {signal.Signals(number).name} after step 2 of 4" in log, "the log has why the run ended"
     status = json.loads((tmp_path / "run/_status.json").read_text())
     assert status == {"status": "interrupted", "step": 2, "checkpoint": "checkpoint-00000002"}
     assert main(arguments("--save-every", 0)) == 0
@@ -261,6 +263,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(arguments, tmp_path, 
     assert main(arguments()) == 1
     said = capsys.readouterr().err
     assert "step 3, process 0, rows 11 to 11: loss nan" in said and "the weights were not changed" in said
+    assert "ERROR leia: step 3, process 0, rows 11 to 11: loss nan" in (tmp_path / "run/train.log").read_text()
     assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2]
     assert step_checkpoints(tmp_path / "run")[-1].step == 2
     assert not (tmp_path / "run/_status.json").exists()

@@ -15,18 +15,16 @@ from test_sharding import (  # noqa: F401, fixtures too
     RECIPES,
     config_of,
     experts,
+    exported_from_parts,
     launched_by,
     run_all,
     same,
     tied,
 )
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from leia_beam.errors import MissingResource, UsageError
-from leia_train import zero3
-from leia_train.cli import main
-from leia_train.zero3 import ZeroSettings, asked_zero
+from leia_train import asked_parallelism
+from leia_train.asked_parallelism import ZeroSettings, asked_zero
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None and not os.environ.get("LEIA_DEEPSPEED_REQUIRED"),
@@ -147,23 +145,14 @@ def test_deepspeed_says_nothing_between_our_lines(runs):
 @needs_deepspeed
 def test_a_checkpoint_of_deepspeeds_parts_is_torchs_own_form(runs, tmp_path):
     """Read by torch's reader and by ours; no process has written all of it; it exports as any other."""
-    checkpoint = runs[0] / "two" / HALF
-    paths = sorted((checkpoint / "distributed").iterdir())
-    assert [path.name[:11] for path in paths] == ["shard-00001", "shard-00002"]
-    sizes = [path.stat().st_size for path in paths]
-    assert max(sizes) < 0.6 * sum(sizes)
-    assert main(["export", str(checkpoint), "--output", str(tmp_path / "out")]) == 0
-    exported = load_file(tmp_path / "out/model.safetensors")
-    read = {f"model.{name}": torch.empty_like(tensor) for name, tensor in exported.items()}
-    load(read, storage_reader=HuggingFaceStorageReader(str(checkpoint / "distributed")), no_dist=True)
-    assert all(torch.equal(read[f"model.{name}"], tensor) for name, tensor in exported.items())
+    exported_from_parts(runs[0] / "two" / HALF, tmp_path)
 
 
 def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkeypatch):
     """As `accelerate launch --config_file` does: eight processes, stage 3; a second time nothing is asked any more."""
     args, defaults = launched_by(RECIPES / "accelerate/zero3-8gpu.yaml", monkeypatch)
     assert isinstance(defaults, ClusterConfig) and args.use_deepspeed and args.num_processes == 8
-    monkeypatch.setattr(zero3.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(asked_parallelism.importlib.util, "find_spec", lambda name: object())
     assert asked_zero(config_of()) == ZeroSettings()
     assert "ACCELERATE_USE_DEEPSPEED" not in os.environ and asked_zero(config_of()) is None
 
@@ -174,7 +163,7 @@ def test_how_much_is_exchanged_when_is_taken_from_deepspeeds_own_file(monkeypatc
     (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": given, "fp16": {"enabled": False}}))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "ds.json"))
-    monkeypatch.setattr(zero3.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(asked_parallelism.importlib.util, "find_spec", lambda name: object())
     assert asked_zero(config_of()) == ZeroSettings(tuning={"overlap_comm": False})
 
 
@@ -230,6 +219,6 @@ def test_options_that_are_not_for_deepspeed_and_a_missing_package_are_told(monke
     selective = replace(selective, model=replace(selective.model, activation_checkpointing="selective"))
     with pytest.raises(UsageError, match=r"--activation-checkpointing selective with DeepSpeed: .* give full"):
         asked_zero(selective)
-    monkeypatch.setattr(zero3.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(asked_parallelism.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResource, match=r"pip install 'leia-lm\[deepspeed\]'\); FSDP2 \(--shard-model\) shards"):
         asked_zero(config_of())
