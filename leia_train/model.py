@@ -18,7 +18,14 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
 
 from leia_beam.errors import DamagedInput, UsageError
 from leia_beam.tokenizer_identity import PROBES, TokenizerFiles, find_tokenizer, identify
@@ -122,7 +129,19 @@ def check_model(where: str, build: BuildTokenizer, tokenizer: CheckpointTokenize
     Raises: UsageError for one that is not there, or has another tokenizer; DamagedInput for a damaged checkpoint.
     """
     _check_place(where)
-    return _compare_tokenizer(where, build, tokenizer)
+    warnings, has_markers = _compare_tokenizer(where, build, tokenizer)
+    return warnings + _routers_loss(where), has_markers
+
+
+def _routers_loss(where: str) -> tuple[str, ...]:
+    """That a mixture of experts asks for a loss which is not linear in the tokens, so that a step would depend on its parts."""
+    with suppress(OSError, ValueError):  # said when the model is read
+        if PreTrainedConfig.get_config_dict(where)[0].get("output_router_logits"):
+            return (
+                f"{where} asks for the loss that balances its experts' load (output_router_logits), which is not added: it is "
+                "trained by the loss of its tokens alone",
+            )
+    return ()
 
 
 def _as_asked(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:

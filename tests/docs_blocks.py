@@ -37,7 +37,7 @@ MIRROR_SHOWN = "http://127.0.0.1:8765"
 """The mirror's address in pages; a test has another port."""
 COMMANDS = ("leia-beam", "leia-train", "leia-eval", "leia-beam-worker")
 DATA_LANGUAGES = ("text", "yaml", "json", "toml", "svg")
-COMMAND_TIMEOUT_S = 300
+COMMAND_TIMEOUT_S = 1800
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>[^`]*)$")
 _COMMENT = re.compile(r"^ *<!-- (?P<name>not run|file|printed|shows|exit|varies|begins)(?:: (?P<value>.*?))? -->$")

@@ -187,13 +187,13 @@ def worker_command(folder: Path, before: str = "", mounts: str = "") -> Path:
     `before` is run first; `mounts` as well, as root of a mount name space that the worker has for itself.
     """
     path = folder / "leia-beam-worker"
-    run = f'exec {sys.executable} -m pipelines.worker "$@"'
+    run = f'exec "{sys.executable}" -m pipelines.worker "$@"'
     if mounts:
         own = "unshare --mount" if os.geteuid() == 0 else "unshare --map-root-user --mount"
         inner = path.with_name("leia-beam-worker-inner")
         inner.write_text(f"#!/bin/sh\nset -e\n{mounts}\n{run}\n")
         inner.chmod(0o755)
-        run = f'exec {own} {inner} "$@"'
+        run = f'exec {own} "{inner}" "$@"'
     path.write_text(f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\n{before}\n{run}\n')
     path.chmod(0o755)
     return path

@@ -70,7 +70,7 @@ def _stage(build: Path, folder: Path, sample: Sample) -> ShardsStage:
 
 def _run_all(stage: ShardsStage, starts: multiprocessing.Barrier) -> None:  # type: ignore[valid-type]
     for unit in stage.units():
-        starts.wait(60)  # type: ignore[attr-defined]
+        starts.wait(900)  # type: ignore[attr-defined]
         run_unit(stage, unit, stage.process)
 
 
@@ -87,7 +87,7 @@ def test_a_unit_that_is_done_by_three_processes_at_once_is_done_once(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(900)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert kept_files(tmp_path / "together") == kept_files(tmp_path / "alone")
     assert len(alone.units()) >= 2 and not list(tmp_path.rglob("*.tmp"))

@@ -157,6 +157,17 @@ def test_a_model_without_a_tokenizer_is_a_warning(build, tmp_path):
     assert "not checked" in loaded.warnings[0]
 
 
+def test_a_loss_of_routers_that_a_model_asks_for_is_said_not_to_be_added(build, tmp_path, tokenizer_folder):
+    """By the configuration alone; no published one of those that transformers knows asks for it by default."""
+    folder = save_llama(tmp_path / "model", 400, tokenizer_folder)
+    assert load(build, folder)[0].warnings == ()
+    content = json.loads((folder / "config.json").read_text())
+    for asked, said in ((False, 0), (True, 1)):
+        (folder / "config.json").write_text(json.dumps({**content, "output_router_logits": asked}))
+        found = load(build, folder)[0].warnings
+        assert len(found) == said and all("(output_router_logits), which is not added" in line for line in found)
+
+
 def test_models_that_do_not_fit_are_refused(build, tmp_path, tokenizer_folder):
     """Too few embeddings, too few positions, no folder, no model in it, pickled weights only."""
     small = save_llama(tmp_path / "small", 100, tokenizer_folder)
