@@ -70,12 +70,13 @@ class ZeroSettings:
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
-def asked_parallelism(config: TrainConfig) -> Sharding | ZeroSettings | None:
-    """How the model is to be held in parts; None where every process has it whole.
+def asked_parallelism(config: TrainConfig, *, planned: bool = False) -> Sharding | ZeroSettings | None:
+    """How the model is to be held in parts; None where every process has it whole. For a run that is only `planned` DeepSpeed
+    need not be installed.
 
     Raises: UsageError for what is not done here; MissingResource where DeepSpeed is not installed.
     """
-    return asked_zero(config) or asked_sharding(config)
+    return asked_zero(config, planned=planned) or asked_sharding(config)
 
 
 def asked_sharding(config: TrainConfig) -> Sharding | None:
@@ -109,7 +110,7 @@ def asked_sharding(config: TrainConfig) -> Sharding | None:
     )
 
 
-def asked_zero(config: TrainConfig) -> ZeroSettings | None:
+def asked_zero(config: TrainConfig, *, planned: bool = False) -> ZeroSettings | None:
     """What accelerate's configuration asks of DeepSpeed; it is taken out of the environment. None where it asks nothing.
 
     Raises: UsageError for what is not done here; MissingResource where DeepSpeed is not installed.
@@ -126,7 +127,7 @@ def asked_zero(config: TrainConfig) -> ZeroSettings | None:
         if given:
             raise UsageError(f"{name} with DeepSpeed: not supported here; {instead}")
     settings = _settings(os.environ.get(_FILE, "none"))
-    if importlib.util.find_spec("deepspeed") is None:
+    if not planned and importlib.util.find_spec("deepspeed") is None:
         raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {FSDP2}")
     del os.environ[_DEEPSPEED]  # accelerate would else wrap the model itself
     return settings

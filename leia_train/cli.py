@@ -132,7 +132,8 @@ def _plan(options: Options, arguments: Sequence[str]) -> int:
         from leia_train.planning import describe
     plan: PlanConfig = make_groups(options)["plan"]
     console: Console = options.console
-    for line in describe(config, report=console.say, gpus=plan.gpus, tell=console.progress):
+    asked = {"gpus": plan.gpus, "accelerate_config": plan.accelerate_config}
+    for line in describe(config, report=console.say, tell=console.progress, **asked):
         print(line)
     return 0
 

@@ -82,6 +82,12 @@ class PlanConfig:
     """What a plan is made for."""
 
     gpus: str = option("GPUs to plan for, such as 8xH100; empty for the one that is here", default="", metavar="NxNAME")
+    accelerate_config: str = option(
+        "accelerate's configuration file that the run is launched with, such as recipes/accelerate/zero3-8gpu.yaml: how many "
+        "processes and machines, and how they share the model (FSDP2, DeepSpeed ZeRO-3)",
+        default="",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

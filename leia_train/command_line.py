@@ -127,7 +127,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         summary="print what `train` with these options would do",
-        example="leia-train plan -c recipe.yaml --gpus 8xH100",
+        example="leia-train plan -c recipe.yaml --gpus 8xH100\n"
+        "  leia-train plan -c recipe.yaml --gpus H100 --accelerate-config recipes/accelerate/fsdp2-2x8gpu.yaml",
         groups={**GROUPS, "plan": PlanConfig},
         recipe=RecipeUse(section=TRAINING, derive=derived.for_train, has_arms=True),
     ),

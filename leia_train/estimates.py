@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from leia_train.asked_parallelism import ZeroSettings
 from leia_train.config import TrainConfig
 from leia_train.gpus import Gpu
 from leia_train.memory import memory_bytes
+from leia_train.parts_memory import ZERO_DEFAULTS, Parts
 from leia_train.speed import flops_per_token
 
 _REACHED = {(False, False): 0.344, (False, True): 0.283, (True, False): 0.485}
@@ -26,6 +28,9 @@ _UPDATE_S = 27e-12
 _SHARED, _SHARDED = "--share-optimizer", "--shard-model"
 _SELECTIVE, _FULL = "--activation-checkpointing selective", "--activation-checkpointing full"
 _OFFLOAD = "--activation-offload"
+_BUFFERS = {"reduce_bucket_size": 50_000_000, "stage3_max_live_parameters": 100_000_000}
+"""Numbers of DeepSpeed's buffers that are a tenth of its own: more, and smaller, exchanges."""
+SMALL_BUFFERS = f"a deepspeed_config_file with {' and '.join(f'{name} {size}' for name, size in _BUFFERS.items())}"
 USABLE_SHARE = 0.94
 """Of a GPU's memory: the rest is the driver's, and lost between blocks."""
 
@@ -38,9 +43,9 @@ class Fit:
     size_bytes: int
 
 
-def needed_bytes(config: TrainConfig, model: Any, gpu: Gpu) -> int:
-    """What a process takes of a GPU."""
-    return sum(memory_bytes(config, model, gpu.memory_bytes).values())
+def needed_bytes(config: TrainConfig, model: Any, gpu: Gpu, asked: Parts | None = None) -> int:
+    """What a process takes of a GPU; `asked` as in memory_bytes."""
+    return sum(memory_bytes(config, model, gpu.memory_bytes, asked).values())
 
 
 def fits(size_bytes: int, gpu: Gpu) -> bool:
@@ -48,9 +53,9 @@ def fits(size_bytes: int, gpu: Gpu) -> bool:
     return size_bytes <= USABLE_SHARE * gpu.memory_bytes
 
 
-def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
+def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu, asked: Parts | None = None) -> Fit:
     """The fewest changes with which a run fits, in the order of what they cost; all of them where nothing does."""
-    changes = list(_changes(config))
+    changes = list(_changes(config, asked))
     tried = [
         chosen
         for count in range(len(changes) + 1)
@@ -58,12 +63,14 @@ def cheapest_fit(config: TrainConfig, model: Any, gpu: Gpu) -> Fit:
         if _go_together({flag for flag, _ in chosen}, config)
     ]
     for chosen in tried:
-        changed = config
-        for _, sections in chosen:
+        changed, parts = config, asked
+        for flag, sections in chosen:
             changed = replace(
                 changed, **{name: replace(getattr(changed, name), **values) for name, values in sections.items()}
             )
-        found = Fit(flags=tuple(flag for flag, _ in chosen), size_bytes=needed_bytes(changed, model, gpu))
+            if flag == SMALL_BUFFERS:
+                parts = _with_small_buffers(asked)
+        found = Fit(flags=tuple(flag for flag, _ in chosen), size_bytes=needed_bytes(changed, model, gpu, parts))
         if fits(found.size_bytes, gpu):
             break
     return found
@@ -76,24 +83,34 @@ def _go_together(flags: set[str], config: TrainConfig) -> bool:
     return _OFFLOAD not in flags or _FULL in flags or config.model.activation_checkpointing == "full"
 
 
-def _changes(config: TrainConfig) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """What can be changed, the cheapest first: a flag, and the values of each section."""
+def _with_small_buffers(asked: Parts | None) -> ZeroSettings:
+    """None is larger than it was."""
+    assert isinstance(asked, ZeroSettings)
+    told = {**ZERO_DEFAULTS, **asked.tuning}
+    return ZeroSettings(tuning={**asked.tuning, **{name: min(told[name], size) for name, size in _BUFFERS.items()}})
+
+
+def _changes(config: TrainConfig, asked: Parts | None) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """What can be changed, the cheapest first: a flag, and the values of each section. By DeepSpeed what it does alone."""
+    zero = isinstance(asked, ZeroSettings) and config.run.nproc > 1
     if config.model.lora and config.model.weights == "float32" and config.model.dtype == "bfloat16":
         yield "--weights bfloat16", {"model": {"weights": "bfloat16"}}  # which costs nothing: no update is rounded
-    if config.run.nproc > 1 and not config.run.shard_model and not config.model.lora:
+    if config.run.nproc > 1 and asked is None and not config.run.shard_model and not config.model.lora:
         if not config.run.share_optimizer:
             yield _SHARED, {"run": {"share_optimizer": True}}
         yield _SHARDED, {"run": {"shard_model": True}}
     if config.optimization.micro_batch > 1:
         yield "--micro-batch 1", {"optimization": {"micro_batch": 1}}
+    if zero and _with_small_buffers(asked) != asked:
+        yield SMALL_BUFFERS, {}
     way = config.model.activation_checkpointing
-    if way == "none":
+    if way == "none" and not zero:
         yield _SELECTIVE, {"model": {"activation_checkpointing": "selective"}}
     if way != "full":
         yield _FULL, {"model": {"activation_checkpointing": "full"}}
     if not config.model.activation_offload:
         yield _OFFLOAD, {"model": {"activation_offload": True}}
-    if config.model.weights == "float32" and config.model.dtype == "bfloat16" and not config.model.lora:
+    if config.model.weights == "float32" and config.model.dtype == "bfloat16" and not config.model.lora and not zero:
         yield "--weights bfloat16", {"model": {"weights": "bfloat16"}}
 
 
@@ -107,10 +124,17 @@ def share_of_peak(config: TrainConfig) -> float:
 
 
 def training_seconds(
-    config: TrainConfig, model: Any, gpu: Gpu, *, steps: int, processes: int, mean_segment: float
+    config: TrainConfig,
+    model: Any,
+    gpu: Gpu,
+    *,
+    steps: int,
+    processes: int,
+    mean_segment: float,
+    asked: Parts | None = None,
 ) -> float:
     """About how long the steps take; what processes tell each other, evaluations and checkpoints are not counted."""
     flops = config.optimization.batch * config.data.max_length / processes * flops_per_token(model, mean_segment)
     weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    shares = processes if config.run.share_optimizer or config.run.shard_model else 1
+    shares = processes if config.run.share_optimizer or config.run.shard_model or asked is not None else 1
     return steps * float(flops / (gpu.tflops * 1e12 * share_of_peak(config)) + weights * _UPDATE_S / shares)

@@ -7,13 +7,17 @@ bench_step.py) and with bytes counted on a CPU (bench_activations.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from leia_train.asked_parallelism import Sharding, ZeroSettings
 from leia_train.config import TrainConfig
 from leia_train.loss import default_chunk, table_of
+from leia_train.parts_memory import Parts, gathered_by_fsdp2, moved_by_zero3, rows_part, size_of, zero3_bytes
+from leia_train.shares import owners_of
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _HEAD_NORM = 10
@@ -145,52 +149,76 @@ def score_bytes(config: TrainConfig, model: Any) -> int:
     return layers * pairs * heads * (_FLOAT32 + 2 * product)
 
 
-def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
+def parts_asked(config: TrainConfig) -> Parts | None:
+    """What --shard-model says alone, without a configuration of accelerate; None for whole models."""
+    return Sharding() if config.run.shard_model else None
+
+
+def memory_bytes(config: TrainConfig, model: Any, gpu_bytes: int, asked: Parts | None = None) -> dict[str, int]:
     """What a process needs on its device, by what for: an estimate, of which activations are the least certain part.
 
     Frozen weights have neither gradients nor state; in float32 they are multiplied as copies in bfloat16, which are kept as long
-    as activations are. Where all weights are trained such copies are not counted: the peaks that were measured are within a
-    tenth without them. What adapters keep is about what frozen layers need not, but for --lora-dropout, which is not counted.
-    `gpu_bytes` is the memory of its GPU, or 0.
+    as activations are. Where all weights of a whole model are trained such copies are not counted: the peaks that were measured
+    are within a tenth without them. What adapters keep is about what frozen layers need not, but for --lora-dropout, which is not
+    counted. `gpu_bytes` is the memory of its GPU, or 0. `asked`: how processes hold the model in parts, or what --shard-model
+    says.
     """
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    frozen = sum(weight.numel() for weight in model.parameters()) - trained
-    frozen_size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
+    processes = max(config.run.nproc, 1)
+    parts = asked or parts_asked(config) if processes > 1 else None
+    if isinstance(parts, ZeroSettings):
+        found = zero3_bytes(config, model, parts, processes)
+    else:
+        found = _torchs_bytes(config, model, processes, parts)
+    passing = _passing_bytes(config, model, gpu_bytes)
+    if isinstance(parts, ZeroSettings):
+        meanwhile = sum(found.get(name, 0) for name in ("gathered", "reduced", "copies")) + sum(passing.values())
+        moved = moved_by_zero3(model, parts, processes) - meanwhile
+        return {**found, **passing, **({"moved": moved} if moved > 0 else {})}
+    return {**found, **passing}
+
+
+def _torchs_bytes(config: TrainConfig, model: Any, processes: int, parts: Sharding | None) -> dict[str, int]:
+    """Weights, gradients and the optimizer's state of whole models, and of FSDP2's."""
+    frozen_size = size_of(config.model.weights)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
     size = _FLOAT32 if frozen else frozen_size
-    sizes = layer_sizes(model)
-    tokens = config.optimization.micro_batch * config.data.max_length
-    vocabulary = len(table_of(model.get_input_embeddings()))
-    parts_of = max(config.run.nproc, 1) if config.run.shard_model else 1
-    shares = max(config.run.nproc, 1) if config.run.share_optimizer or config.run.shard_model else 1
-    chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
-    parts = {
-        "weights": -(-(trained * size + frozen * frozen_size) // parts_of),
-        "gradients": -(-trained * size // parts_of),
-        "optimizer": -(-trained * 2 * _FLOAT32 // shares),
-        "activations": activation_bytes(sizes, config),
-        "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
+    of_each = [weight.numel() if parts is None else rows_part(weight, processes) for weight in trained]
+    own = sum(of_each)
+    moved = _largest_share(of_each, processes) if config.run.share_optimizer and parts is None else own
+    found = {
+        "weights": own * size + frozen * frozen_size,
+        "gradients": own * size,
+        "optimizer": moved * 2 * _FLOAT32,
     }
+    sizes = layer_sizes(model)
     if frozen and frozen_size != _product_bytes(config):  # of layers that the backward pass is not yet through with
         kept_of_all = config.model.activation_checkpointing == "none"
-        parts["copies"] = frozen * _BFLOAT16 // (1 if kept_of_all else max(sizes.layers, 1))
-    if config.model.attention == "eager":
-        parts["scores"] = score_bytes(config, model)
+        found["copies"] = frozen * _BFLOAT16 // (1 if kept_of_all else max(sizes.layers, 1))
     if size == _BFLOAT16 and config.model.rounding == "kahan":
-        parts["rounding"] = -(-trained * _BFLOAT16 // shares)
-    if parts_of > 1:
-        parts["gathered"] = gathered_bytes(config, model)
-    return parts
+        found["rounding"] = moved * _BFLOAT16
+    if parts is not None:
+        found["gathered"] = gathered_by_fsdp2(config, model, sizes.layers, parts)
+    return found
 
 
-def gathered_bytes(config: TrainConfig, model: Any) -> int:
-    """What is whole for a while of a model in parts: the embeddings and their gradients, and two layers (one is fetched while
-    the other is computed) with one's gradients, which are summed in float32.
-    """
-    product = _product_bytes(config)
-    size = _FLOAT32 if config.model.weights == "float32" else _BFLOAT16
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    output = model.get_output_embeddings()
-    tables = [table_of(made) for made in (model.get_input_embeddings(), output) if made is not None]
-    embeddings: int = sum(table.numel() for table in {id(table): table for table in tables}.values())
-    layer = (int(weights) - embeddings) // max(layer_sizes(model).layers, 1)
-    return int(embeddings * (2 * size + _FLOAT32) + layer * (3 * product + _FLOAT32))
+def _largest_share(sizes: Sequence[int], processes: int) -> int:
+    """The numbers of which one process keeps the optimizer's state: the one that keeps most of them."""
+    loads = [0] * processes
+    for owner, size in zip(owners_of(sizes, processes), sizes, strict=True):
+        loads[owner] += size
+    return max(loads)
+
+
+def _passing_bytes(config: TrainConfig, model: Any, gpu_bytes: int) -> dict[str, int]:
+    """What the rows of a micro-batch take."""
+    tokens = config.optimization.micro_batch * config.data.max_length
+    vocabulary = len(table_of(model.get_input_embeddings()))
+    chunk = config.model.loss_chunk or default_chunk(vocabulary, gpu_bytes)
+    found = {
+        "activations": activation_bytes(layer_sizes(model), config),
+        "logits": 3 * min(chunk, tokens) * vocabulary * _FLOAT32,
+    }
+    if config.model.attention == "eager":
+        found["scores"] = score_bytes(config, model)
+    return found

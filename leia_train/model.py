@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MIN_TINY_POSITIONS = 2048
+MEAN_COLUMNS = 128
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -401,7 +402,10 @@ def embedding_weights(model: Any) -> list[nn.Parameter]:
 
 
 def set_to_mean(weight: nn.Parameter, marker_ids: Sequence[int], real_ids: Sequence[int]) -> None:
-    """Set the rows of the markers to the mean of the real ones, summed in float64."""
+    """Set the rows of the markers to the mean of the real ones, summed in float64: some columns at a time, since that makes a
+    copy of them in float64."""
+    ids = torch.tensor(real_ids)
     with torch.no_grad():
-        mean = weight[torch.tensor(real_ids)].mean(dim=0, dtype=torch.float64)
-        weight[torch.tensor(marker_ids)] = mean.to(weight.dtype)
+        columns = torch.split(weight, MEAN_COLUMNS, dim=1) if weight.ndim > 1 else (weight,)
+        mean = torch.cat([part[ids].mean(dim=0, dtype=torch.float64).reshape(-1) for part in columns])
+        weight[torch.tensor(marker_ids)] = mean.to(weight.dtype).view(weight.shape[1:])

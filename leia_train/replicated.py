@@ -24,7 +24,6 @@ from leia_train.lora import add_adapter, describe
 from leia_train.lora_files import Base, read_adapter, write_alone, write_whole
 from leia_train.loss import TokenLoss
 from leia_train.markers import CheckpointTokenizer
-from leia_train.model import load_model
 from leia_train.optimizer import make_optimizer, ordered_weights, set_learning_rate
 from leia_train.packing import IGNORED
 from leia_train.parallelism import Held
@@ -32,6 +31,7 @@ from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import names_of
 from leia_train.shares import Shares
+from leia_train.typed_model import load_typed
 
 _LOW_RATE = 2e-5
 
@@ -67,7 +67,7 @@ class Replicated:
         config, source = self._config, self._config.model
         if checkpoint is not None and not source.lora:
             source = replace(source, model=str(checkpoint.path))
-        loaded = load_model(source, build, tokenizer, config.data.max_length, config.optimization.seed)
+        loaded = load_typed(source, build, tokenizer, config.data.max_length, config.optimization.seed)
         for warning in loaded.warnings:
             report(f"warning: {warning}")
         self.token_loss = self.model = TokenLoss(loaded.model)

@@ -75,7 +75,17 @@ _CODE_MODULES = (
         "schedule",
         "sharded_model",
     ),
-    *("sharding", "shares", "store", "store_columns", "text_sources", "text_store", "token_rows", "updates"),
+    *(
+        "sharding",
+        "shares",
+        "store",
+        "store_columns",
+        "text_sources",
+        "text_store",
+        "token_rows",
+        "typed_model",
+        "updates",
+    ),
     *("zero3", "zero3_parts"),
 )
 

@@ -7,7 +7,7 @@ process reads the model into its main memory and hands on weight by weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ from leia_train.processes import on_main
 from leia_train.shard_folders import BuildTokenizer
 from leia_train.sharding import named_tensors
 from leia_train.tensor_files import TensorFiles, model_files
+
+_ROWS_READ = 4096
+"""Rows of the embeddings that are read at once."""
 
 
 def empty_loss(
@@ -85,12 +88,10 @@ def fill_model(
     """
     folder = Path(config.model.model) if checkpoint is None else checkpoint.path
     if folder.is_dir():
-        parts = is_distributed(folder)
-        files = TensorFiles((folder / DISTRIBUTED).glob("*.safetensors") if parts else model_files(folder))
-        names = {name: f"model.{name}" if parts else name for name in named_tensors(model)}
         growing = () if checkpoint is not None else _new_rows(model, config, build, tokenizer)
-        if parts or _has_all(files, model, {id(weight) for weight in growing}, held):
-            _fill_from_files(model, files, names, growing, tokenizer, held)
+        files = FilesOfModel(folder)
+        if files.fit(model, growing, held):
+            files.fill(model, growing, tokenizer, held)
             return
     _fill_from_first(model, config, build, tokenizer, checkpoint, accelerator, held)
 
@@ -102,6 +103,28 @@ def _new_rows(
     if tokenizer.marker_ids is None or check_model(config.model.model, build, tokenizer)[1]:
         return ()
     return tuple(embedding_weights(model))
+
+
+class FilesOfModel:
+    """The weights of a folder, in Hugging Face's form or of a sharded checkpoint."""
+
+    def __init__(self, folder: Path):
+        """Raises: DamagedInput."""
+        self._parts = is_distributed(folder)
+        self._files = TensorFiles((folder / DISTRIBUTED).glob("*.safetensors") if self._parts else model_files(folder))
+
+    def fit(self, model: Any, growing: Sequence[Tensor], held: Held) -> bool:
+        """Whether the files have every weight by its name, in its shape but for rows that it gets."""
+        return self._parts or _has_all(self._files, model, {id(weight) for weight in growing}, held)
+
+    def are_float32(self) -> bool:
+        """Whether all numbers are."""
+        return all(self._files.dtype(name) == torch.float32 for name in self._files.names())
+
+    def fill(self, model: Any, growing: Sequence[Tensor], tokenizer: CheckpointTokenizer, held: Held) -> None:
+        """Set what this process has of each weight, one weight after the other, in the type that it has in the model."""
+        names = {name: f"model.{name}" if self._parts else name for name in named_tensors(model)}
+        _fill_from_files(model, self._files, names, growing, tokenizer, held)
 
 
 def _has_all(files: TensorFiles, model: Any, growing: set[int], held: Held) -> bool:
@@ -120,7 +143,7 @@ def _fill_from_files(
     model: Any,
     files: TensorFiles,
     names: Mapping[str, str],
-    growing: tuple[Tensor, ...],
+    growing: Sequence[Tensor],
     tokenizer: CheckpointTokenizer,
     held: Held,
 ) -> None:
@@ -130,10 +153,11 @@ def _fill_from_files(
         if id(weight) not in grow:
             _fill_from(files, names[name], weight, held)
             continue
-        stored = files.whole(names[name]).float()
-        table = torch.zeros((held.shape_of(weight)[0], *stored.shape[1:]))
-        table[: len(stored)] = stored
-        del stored
+        rows, *columns = files.shape(names[name])
+        table = torch.zeros((held.shape_of(weight)[0], *columns))  # in float32, of which the mean is
+        for first in range(0, rows, _ROWS_READ):
+            last = min(first + _ROWS_READ, rows)
+            table[first:last] = files.rows(names[name], first, last)
         assert tokenizer.marker_ids is not None
         set_to_mean(nn.Parameter(table), tokenizer.marker_ids, tokenizer.real_ids)
         held.fill(weight, lambda first, last, table=table: table[first:last])  # type: ignore[misc]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate.commands.config.config_args import ClusterConfig
+from counting_runs import SMALL_BUFFERS, counted, said, write_launch
 from safetensors.torch import load_file
 from test_sharding import (  # noqa: F401, fixtures too
     FLAGS,
@@ -25,6 +26,7 @@ from test_sharding import (  # noqa: F401, fixtures too
 from leia_beam.errors import MissingResource, UsageError
 from leia_train import asked_parallelism
 from leia_train.asked_parallelism import ZeroSettings, asked_zero
+from leia_train.parts_memory import ZERO_DEFAULTS
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None and not os.environ.get("LEIA_DEEPSPEED_REQUIRED"),
@@ -146,6 +148,39 @@ def test_deepspeed_says_nothing_between_our_lines(runs):
 def test_a_checkpoint_of_deepspeeds_parts_is_torchs_own_form(runs, tmp_path):
     """Read by torch's reader and by ours; no process has written all of it; it exports as any other."""
     exported_from_parts(runs[0] / "two" / HALF, tmp_path)
+
+
+@needs_deepspeed
+@pytest.mark.parametrize(
+    ("processes", "flags"),
+    [
+        (3, ()),
+        (2, ("--dtype", "bfloat16")),
+        (2, ("--dtype", "bfloat16", "--activation-checkpointing", "full")),
+        (2, ("--dtype", "bfloat16", "--tiny-layers", 1, "--tiny-hidden-size", 32, "--tiny-intermediate-size", 64)),
+    ],
+    ids=["float32", "bfloat16", "recomputed", "tiny"],
+)
+def test_a_plan_says_what_deepspeeds_engine_holds(tmp_path, shards, processes, flags):
+    """Counted in each process: what is held to the last thousandth, the peak within a sixth; buckets count whole, used or not."""
+    file, told = write_launch(tmp_path, processes, SMALL_BUFFERS)
+    parts = said(tmp_path, shards, processes, *flags, file=file)
+    begin = parts["weights"] + parts["gradients"] + parts["buckets"]
+    for found in counted(tmp_path / "counted", shards, processes, *flags, told=told):
+        assert found["begin"] == pytest.approx(begin, rel=1e-3, abs=20_000)
+        assert found["after"] == pytest.approx(begin + parts["optimizer"], rel=1e-3, abs=60_000)
+        if "--tiny-layers" not in flags:  # where rows and Python's own tensors are nothing beside the weights
+            assert found["peak"] == pytest.approx(sum(parts.values()), rel=1 / 6)
+
+
+@needs_deepspeed
+def test_the_sizes_that_a_plan_takes_for_deepspeeds_own_are_its_own():
+    """Of the version that is installed."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    made = DeepSpeedZeroConfig(stage=3)
+    for name, size in ZERO_DEFAULTS.items():
+        assert getattr(made, name.removeprefix("stage3_")) == size, name
 
 
 def test_accelerates_own_loader_takes_the_recipe_and_we_take_what_it_says(monkeypatch):
