@@ -289,7 +289,7 @@ def standalone_flink(
         "taskmanager.host": "127.0.0.1",
         "taskmanager.bind-host": "127.0.0.1",
         "heartbeat.interval": 2000,
-        "heartbeat.timeout": 12000,
+        "heartbeat.timeout": 60000,  # a killed manager is known by refused calls before; a loaded machine is late
         "io.tmp.dirs": str(folder / "tmp"),
         **(configuration or {}),
     }

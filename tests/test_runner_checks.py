@@ -18,7 +18,7 @@ from tests.watched_workers import Watch
 
 pytestmark = pytest.mark.runners
 
-LIMIT_S = 600
+LIMIT_S = 1800
 OPTIONS = ("--range-bytes", "4KiB", "--buckets", "3")
 
 

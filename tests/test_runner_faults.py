@@ -27,7 +27,7 @@ pytestmark = pytest.mark.runners
 
 UNITS = 20
 UNIT_S = 1.0
-LIMIT_S = 600
+LIMIT_S = 1800
 JOB_SERVER = "--artifacts-dir"
 """What the command line of a job server has, and no other of Flink's processes."""
 
