@@ -63,7 +63,11 @@ def counted(folder, shards, processes, *more, told=None):
                     [*command, *flags_of(shards, folder / "run", *more)], env=of_rank, stdout=said, stderr=said
                 )
             )
-    codes = [process.wait(timeout=1200) for process in started]
+    try:
+        codes = [process.wait(timeout=1200) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     assert codes == [0] * processes, (folder / "said-0").read_text()[-3000:]
     return [json.loads(name.read_text()) for name in names]
 
