@@ -136,7 +136,8 @@ def check_model(where: str, build: BuildTokenizer, tokenizer: CheckpointTokenize
 def _routers_loss(where: str) -> tuple[str, ...]:
     """That a mixture of experts asks for a loss which is not linear in the tokens, so that a step would depend on its parts."""
     with suppress(OSError, ValueError):  # said when the model is read
-        if PreTrainedConfig.get_config_dict(where)[0].get("output_router_logits"):
+        content = PreTrainedConfig.get_config_dict(where)[0]
+        if isinstance(content, dict) and content.get("output_router_logits"):
             return (
                 f"{where} asks for the loss that balances its experts' load (output_router_logits), which is not added: it is "
                 "trained by the loss of its tokens alone",
