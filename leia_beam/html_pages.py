@@ -2,7 +2,7 @@
 
 All pages of the three packages are made of these parts, so they look alike. What is given as `str` is escaped, what is
 `Html` is taken as it is, and only the functions here make `Html`: data cannot become markup by oversight. Every element is
-closed. The style is data/page.css; bars and curves are in `svg_charts`.
+closed. The style is data/page.css; bars are in `html_bars`, curves in `svg_charts`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From accelerate's configuration file to the processes that `accelerate launch` starts with it, and what it tells them.
 
-The file is read by accelerate. What its launcher tells the processes is the environment that `sharding` and `zero3` read, so a
-plan asks for, and refuses, what a run does.
+The file is read by accelerate. What its launcher tells the processes is the environment that `asked_parallelism` reads, so
+a plan asks for, and refuses, what a run does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Launch:
 
 
 def read_launch(path: str) -> Launch:
-    """Raises: UsageError for a file that is none, and for a kind that this trainer is not started as."""
+    """What a file starts.
+
+    Raises: UsageError for a file that is none, and for a kind that this trainer is not started as.
+    """
     try:
         content = load_config_from_file(path)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:

@@ -23,7 +23,7 @@ from leia_train.config import TrainConfig
 _FSDP = "ACCELERATE_USE_FSDP"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 _FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
-FSDP2 = "FSDP2 (--shard-model) shards the same"
+FSDP2_HINT = "FSDP2 (--shard-model) shards the same"
 _TUNING = (
     "allgather_sequential",
     "contiguous_gradients",
@@ -119,16 +119,16 @@ def asked_zero(config: TrainConfig, *, planned: bool = False) -> ZeroSettings | 
         return None
     for given, name, instead in (
         (config.run.shard_model, "--shard-model", "it is FSDP2's; give --no-shard-model where a recipe has it"),
-        (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({FSDP2})"),
+        (config.model.compile, "--compile", f"leave it out, or use FSDP2 ({FSDP2_HINT})"),
         (config.model.liger, "--liger", "leave it out"),
         (config.model.activation_checkpointing == "selective", "--activation-checkpointing selective", "give full"),
-        (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {FSDP2}"),
+        (config.model.weights != "float32", f"--weights {config.model.weights}", f"give float32; {FSDP2_HINT}"),
     ):
         if given:
             raise UsageError(f"{name} with DeepSpeed: not supported here; {instead}")
     settings = _settings(os.environ.get(_FILE, "none"))
     if not planned and importlib.util.find_spec("deepspeed") is None:
-        raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {FSDP2}")
+        raise MissingResource(f"deepspeed is not installed (pip install 'leia-lm[deepspeed]'); {FSDP2_HINT}")
     del os.environ[_DEEPSPEED]  # accelerate would else wrap the model itself
     return settings
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,9 @@ from leia_train.runs import STATUS_NAME, read_status
 RENDEZVOUS = "LEIA_TRAIN_RENDEZVOUS"
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", RENDEZVOUS)
 _SAVING_S = 3600
-"""How long processes may take to end after a signal: the step in progress is finished and all of its state is saved. One
-that failed takes the others with it after torchrun's 30 seconds."""
+"""How long processes may take to end after a signal: the step in progress is finished and all of its state is saved."""
+_TORCHRUNS_PATIENCE_S = 30
+"""After one process failed torchrun tells the others to end, and so long afterwards it kills those that have not."""
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
@@ -70,7 +72,12 @@ def _say_who_was_killed(failures: Mapping[int, Any]) -> None:
 
     Raises: MissingResource where no process failed by itself, and one was killed.
     """
-    killed = [rank for rank, failure in sorted(failures.items()) if failure.exitcode == -signal.SIGKILL]
+    by_torchrun_s = min(failure.timestamp for failure in failures.values()) + _TORCHRUNS_PATIENCE_S
+    killed = [
+        rank
+        for rank, failure in sorted(failures.items())
+        if failure.exitcode == -signal.SIGKILL and failure.timestamp < by_torchrun_s
+    ]
     if killed and all(failure.exitcode <= LeiaError.exit_code for failure in failures.values()):
         raise MissingResource(
             f"process {killed[0]} was ended by SIGKILL, usually for lack of memory; the same command goes on from the newest "
@@ -97,7 +104,8 @@ def _quiet() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         for number, handler in handlers.items():
-            if handler is not None:  # one that Python did not set
+            # None is one that Python did not set. Elsewhere than here torchrun sets none, and Python lets nobody.
+            if handler is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(number, handler)
 
 

@@ -270,10 +270,20 @@ def _check_place(where: str) -> None:
                 whole = f"give {beside}, the whole one" if is_whole else f"leia-train export {where} makes a whole one"
                 raise UsageError(f"--model {where}: is an adapter (LoRA), not a model; {whole}")
             raise UsageError(f"--model {where}: no config.json in it; give a folder in Hugging Face form")
+        if not _is_object(path / "config.json"):
+            raise UsageError(f"--model {where}: its config.json is not an object of JSON; copy or download it again")
         if (path / COMPLETE_NAME).is_file():
             verify_checkpoint(path)
     elif path.is_absolute() or where.startswith((".", "~")) or where.count("/") > 1:
         raise UsageError(f"--model {where}: no such folder")
+
+
+def _is_object(path: Path) -> bool:
+    """Whether a file is JSON whose outermost value has names."""
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False
 
 
 def _compare_tokenizer(

@@ -75,12 +75,16 @@ def source_fingerprints(data: DataConfig) -> dict[str, Any]:
 
     Raises: UsageError where a source is not there.
     """
-    found = {source.name: _fingerprint_of_path(source) for source in data.sources if source.share}
+    found = {source.name: source_fingerprint(source) for source in data.sources if source.share}
     return {SOURCES: found} if found else {}
 
 
 @lru_cache(maxsize=64)
-def _fingerprint_of_path(source: MixSource) -> str:
+def source_fingerprint(source: MixSource) -> str:
+    """What a source holds, whatever its share and settings.
+
+    Raises: UsageError where it is not there.
+    """
     if is_of_shards(source):
         return fingerprint_of([sha256_of(Path(source.path) / MANIFEST_NAME)])
     return open_texts(source).fingerprint

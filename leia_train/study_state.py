@@ -136,11 +136,6 @@ class Study:
             found.setdefault(run.arm, []).append(run)
         return {arm: runs for arm, runs in found.items() if runs}
 
-    def configs(self) -> list[TrainConfig]:
-        """The configuration of each run of the recipe that is trained, chosen or not."""
-        runs = study_runs(self.recipe, StudyConfig())
-        return [_config_of(run, self.flags) for run in runs if run.folder is not None]
-
 
 def arm_flags(run: StudyRun, seed_flag: str) -> list[str]:
     """How a command is told which run is meant; `seed_flag`: what it calls the seed of the training."""

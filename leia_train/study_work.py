@@ -9,10 +9,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from leia_beam.errors import Interrupted
+import yaml
+
+from leia_beam.errors import Interrupted, LeiaError
 from leia_beam.manifest import MANIFEST_NAME
 from leia_train.files import sha256_of
-from leia_train.opening import source_fingerprints
+from leia_train.mix_sources import read_source
+from leia_train.opening import source_fingerprint
 from leia_train.runs import STATUS_NAME
 from leia_train.study import FINISHED
 from leia_train.study_lines import COMPARISON_PAGES, TRAINING_PAGE, score_words
@@ -21,6 +24,8 @@ from leia_train.study_state import RESULTS_NAME, Study, arm_flags
 from leia_train.study_steps import output_of, run_step
 
 Report = Callable[[str], None]
+_NO_MIX = "none"
+"""What leia-eval is told where the shards alone are searched."""
 
 
 def do_missing(study: Study, report: Report) -> None:
@@ -83,14 +88,16 @@ def _search_for_items(study: Study, report: Report) -> None:
         return
     words = ["leia_eval", "contamination", *study.flags]
     config = _values(output_of([*words, "--print-config"], "contamination"))
-    key, data = key_of(f"{_searched_texts(study)}\n{config}"), _data(study)
+    key = key_of(f"{_searched_shards(study)}\n{config}")
+    parts = {"data": _data(study), "mix": _searched_sources(config)}
     done = study.contamination.is_file() and study.notes.get(SEARCHED) == key
-    if done and data in (None, study.notes.get(SEARCHED, "data")):
+    if done and all(found in (None, study.notes.get(SEARCHED, part)) for part, found in parts.items()):
         return
     report("looking for test items in the corpus")
     run_step([*words, *study.loudness], "the search for test items")
     study.notes.write(SEARCHED, key)
-    study.notes.write(SEARCHED, data or "", "data")
+    for part, found in parts.items():
+        study.notes.write(SEARCHED, found or "", part)
 
 
 def _data(study: Study) -> str | None:
@@ -101,13 +108,21 @@ def _data(study: Study) -> str | None:
     return key_of("\n".join(sorted({json.dumps(of_run, sort_keys=True) for of_run in tasks})))
 
 
-def _searched_texts(study: Study) -> str:
-    """What is searched: the shards, and the files that any arm mixes with them."""
+def _searched_shards(study: Study) -> str:
     corpus = study.recipe.corpus_folder()
     shards = None if corpus is None else Path(corpus.texts[0], "shards", MANIFEST_NAME)
-    sources = (source_fingerprints(config.data) for config in study.configs())
-    mixed = {json.dumps(found, sort_keys=True) for found in sources if found}
-    return "\n".join([sha256_of(shards) if shards is not None and shards.is_file() else "", *sorted(mixed)])
+    return sha256_of(shards) if shards is not None and shards.is_file() else ""
+
+
+def _searched_sources(config: str) -> str | None:
+    """The content of what is searched beside the shards; None where that is nothing, or one is not there, which a finished
+    search does not need."""
+    mix = yaml.safe_load(config)["evaluation"]["contamination_mix"]
+    try:
+        sources = [source_fingerprint(read_source(text)) for text in mix or () if text != _NO_MIX]
+    except LeiaError:
+        return None
+    return key_of("\n".join(sources)) if sources else None
 
 
 def _compare(study: Study, report: Report) -> None:

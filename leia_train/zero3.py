@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from leia_beam.errors import MissingResource
 from leia_train import zero3_parts
-from leia_train.asked_parallelism import FSDP2, ZeroSettings
+from leia_train.asked_parallelism import FSDP2_HINT, ZeroSettings
 from leia_train.checkpoints import Checkpoint, training_tensors
 from leia_train.config import TrainConfig
 from leia_train.in_parts import InParts
@@ -184,7 +184,7 @@ def _imported(device: torch.device) -> Any:
     try:
         import deepspeed
     except Exception as error:  # whatever it looks for on a machine: compilers, CUDA's own files
-        raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {FSDP2}") from error
+        raise MissingResource(f"deepspeed cannot be imported ({' '.join(str(error).split())}); {FSDP2_HINT}") from error
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # On CPUs it would else compile an exchange of its own at each first start, and wait for ever where that was killed once.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

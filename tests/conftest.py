@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,10 +29,9 @@ settings.register_profile("search", **_ALL)
 settings.register_profile("few", derandomize=True, max_examples=20, **_ALL)  # other Pythons
 settings.load_profile("fixed")
 
+# Of help and tables, which else are as wide as the terminal that the tests were started in.
+os.environ["COLUMNS"] = "80"
 # What is on this machine is asked without the proxy that a machine may have; requests and urllib read the small letters first.
-os.environ["COLUMNS"] = (
-    "80"  # of help and tables, which else are as wide as the terminal that the tests were started in
-)
 for _name in ("NO_PROXY", "no_proxy"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1", "localhost"]))
 
@@ -43,6 +44,26 @@ def own_host() -> str:
     """This machine's name, which no output may hold; where it is a plain word, which texts hold anyway, a name of nobody."""
     name = os.uname().nodename
     return name if len(name) >= 8 and re.search(r"[-.0-9]", name) else "no name that could be looked for"
+
+
+OTHER_HOST = "host-of-the-test"
+"""The machine's name where a test asks for `other_host`: no text holds it by chance."""
+
+
+@pytest.fixture
+def other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has another name, whichever way this process asks."""
+    here = os.uname()
+    named = os.uname_result((here.sysname, OTHER_HOST, here.release, here.version, here.machine))
+    monkeypatch.setattr(os, "uname", lambda: named)
+    monkeypatch.setattr(socket, "gethostname", lambda: OTHER_HOST)
+    monkeypatch.setattr(platform, "node", lambda: OTHER_HOST)
+
+
+@pytest.fixture
+def in_named_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is one whose name, `folder-of-the-test`, no text holds by chance."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("folder-of-the-test"))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from leia_train.study_notes import read_notes
 from leia_train.study_state import Study
 from leia_train.study_steps import run_step
 from tests.conftest import ROOT, SAMPLE_SOURCES, Sample
+from tests.leia_train.interrupting import held
 
 LIMIT_S = 600
 """Of a wait that ends at once but for a fault."""
@@ -194,34 +195,13 @@ def test_changed_data_are_refused_before_anything_is_done(first_seed: tuple[int,
     assert times() == before
 
 
-WAITS_AFTER_THREE_STEPS = """
-import sys
-
-if "train" in sys.orig_argv and any("plain-2" in word for word in sys.orig_argv):
-    import signal
-    import time
-    from leia_train.metrics import MetricsLog
-
-    write, written = MetricsLog.write, []
-
-    def write_and_wait(self, record):
-        write(self, record)
-        written.append(record)
-        while len(written) == 3 and not signal.getsignal(signal.SIGTERM).__self__.requested():
-            time.sleep(0.01)
-
-    MetricsLog.write = write_and_wait
-"""
-"""The training of plain-2 goes on when it is told to stop: so it is never done before."""
-
-
 def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(
     first_seed: tuple[int, str, str], tmp_path: Path
 ) -> None:
     """SIGINT in the training of the third run: exit 75, one line, no process left; then all four runs are compared."""
-    (tmp_path / "sitecustomize.py").write_text(WAITS_AFTER_THREE_STEPS)
-    paths = [str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = held(environment, tmp_path, steps=3, of="plain-2")
     command = [sys.executable, "-m", "leia_train", "study", "-c", "recipe.yaml"]
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background ignores it
     process = subprocess.Popen(
@@ -315,19 +295,19 @@ def test_runs_are_arms_by_seeds_and_models_that_are_not_trained_once(
 def test_test_items_are_looked_for_again_where_what_is_trained_on_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shards, or the content of a source, whichever arm has it."""
+    """The shards, or the content of what is searched beside them; not where that is gone, which a finished search stands."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("one")
-    recipe = recipe_of(
-        "folder: f\ntraining: {model: tiny-llama, shards: s}\narms: {leia: {}, more: {training: {mix: ['a=a.txt:0.1']}}}"
-    )
+    recipe = recipe_of("folder: f\ntraining: {model: tiny-llama, shards: s, mix: ['b=b.txt:0.1']}")
     parts = {"recipe": recipe, "flags": ["-c", "small.yaml"], "loudness": [], "runs": [], "contamination": Path("seen")}
     study = Study(**dict.fromkeys(Study.__dataclass_fields__) | parts | {"notes": read_notes(tmp_path / "notes.json")})
-    monkeypatch.setattr(study_work, "output_of", lambda words, what: "n: 8  # default")
+    mix = ["a=a.txt:0.1"]
+    told_config = "evaluation:\n  contamination_mix: {}  # default"
+    monkeypatch.setattr(study_work, "output_of", lambda words, what: told_config.format(json.dumps(mix)))
     monkeypatch.setattr(study_work, "run_step", lambda words, what: (tmp_path / "seen").write_text("{}"))
 
     def looked() -> bool:
-        opening._fingerprint_of_path.cache_clear()
+        opening.source_fingerprint.cache_clear()
         told: list[str] = []
         study_work._search_for_items(study, told.append)
         return bool(told)
@@ -340,6 +320,14 @@ def test_test_items_are_looked_for_again_where_what_is_trained_on_has_changed(
     assert looked() and not looked()
     (tmp_path / "seen").unlink()
     assert looked() and not looked()
+    (tmp_path / "a.txt").unlink()
+    assert not looked()
+    (tmp_path / "a.txt").write_text("three")
+    assert looked() and not looked()
+    mix[:] = ["none"]
+    assert looked() and not looked()
+    (tmp_path / "a.txt").write_text("four")
+    assert not looked(), "it is not searched"
 
 
 def test_a_study_needs_a_recipe_and_starts_its_processes_itself(

@@ -25,7 +25,7 @@ from leia_beam.schema import REDIRECTS
 from leia_beam.storage import LocalStorage
 from leia_beam.tables import read_rows
 from leia_beam.units import MAX_SAMPLES, Unit, UnitOutput, chains, dump_units, run_chain, run_unit
-from tests.conftest import own_host
+from tests.conftest import OTHER_HOST
 
 UNIT = Unit(number=2, count=5, path="/secret/x.bz2", name="x.bz2", size_bytes=100, start=40, end=60)
 ROW = {"wiki": "jawiki", "page_id": 1, "from": "a", "to": "b", "fragment": None, "to_interwiki": None}
@@ -142,11 +142,11 @@ def test_a_unit_writes_its_files_and_last_its_record(tmp_path, scratch):
     assert os.listdir(scratch) == []
 
 
-def test_a_record_holds_nothing_of_the_machine(tmp_path, scratch):
+def test_a_record_holds_nothing_of_the_machine(tmp_path, scratch, other_host):
     """The input by its base name."""
     done(stage_of(tmp_path))
     text = (tmp_path / "out/_done/00002.json").read_text()
-    assert "secret" not in text and str(tmp_path) not in text and own_host() not in text
+    assert "secret" not in text and str(tmp_path) not in text and OTHER_HOST not in text
     assert json.loads(text)["input"] == {"name": "x.bz2", "size_bytes": 100, "start": 40, "end": 60}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from interrupting import Killed, kill_at, steps, weights
+from interrupting import Killed, held, kill_at, steps, weights
 from shard_fixture import SENTENCES, make_articles, write_shards, write_tokenizer
 
 from leia_beam.configuration import parse
@@ -118,10 +118,12 @@ def test_a_killed_run_on_a_mix_goes_on_bit_for_bit(arguments, mix, undisturbed, 
     assert weights(tmp_path / "run") == weights(expected)
 
 
-def launch(arguments, **more):
-    """A command in a process of its own."""
+def launch(arguments, hold=None, **more):
+    """A command in a process of its own; with a folder, one that waits after its first step until it is told to stop."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     environment = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT, "HF_HUB_OFFLINE": "1"}
+    if hold is not None:
+        environment = held(environment, hold, steps=1)
     return subprocess.Popen([sys.executable, "-m", "leia_train", *arguments], env=environment, text=True, **more)
 
 
@@ -130,12 +132,14 @@ def test_two_processes_read_the_rows_of_one_and_go_on_bit_for_bit(arguments, mix
     flags = (*mix, "--nproc", 2, "--micro-batch", 2)
     for output in ("whole", "killed"):
         command = arguments(*flags, output=tmp_path / output)
-        process = launch(command, stderr=subprocess.PIPE)
+        process = launch(command, tmp_path if output == "killed" else None, stderr=subprocess.PIPE)
         if output == "killed":
-            while process.poll() is None and not any("loss" in each for each in read_metrics(tmp_path / output)):
+            while not any("loss" in each for each in read_metrics(tmp_path / output)):
+                assert process.poll() is None, process.communicate()
                 time.sleep(0.02)
             process.kill()  # its processes notice, save what they have and end
             process.communicate(timeout=900)
+            assert json.loads((tmp_path / output / "_status.json").read_text())["status"] == "interrupted"
             process = launch(command, stderr=subprocess.PIPE)
         said = process.communicate(timeout=900)[1]
         assert process.returncode == 0, said[-2000:]

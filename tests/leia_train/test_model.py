@@ -199,3 +199,13 @@ def test_weights_in_bfloat16_leave_the_rotary_frequencies_as_they_are(family):
     assert any("inv_freq" in name for name in before)
     for name, buffer in model.named_buffers():
         assert buffer.dtype == before[name].dtype and torch.equal(buffer, before[name]), name
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "null", "{}", "{", "\xff"])
+def test_a_configuration_that_is_none_is_one_line(content, build, tokenizer_folder, tmp_path):
+    """Valid JSON or not."""
+    folder = save_llama(tmp_path / "model", 400, tokenizer_folder)
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"^--model \S+model: ") as raised:
+        load(build, folder)
+    assert "\n" not in str(raised.value)

@@ -114,15 +114,14 @@ def test_a_plan_of_deepspeed_says_what_it_holds_and_what_fsdp2_would(arguments, 
     given = ["plan", *arguments("--model", tmp_path / "model", "--dtype", "bfloat16", "--batch", 32)[1:]]
     given += ["--max-length", "2048", "--micro-batch", "4", "--accelerate-config", ZERO, "--gpus"]
     assert main([*given, "H100"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    printed = capsys.readouterr().out.splitlines()
+    lines = {line.split()[0]: line for line in printed}
     assert "each of 8 processes holds a part of the weights (DeepSpeed ZeRO-3)" in lines["parts"]
     assert "(weights 6.3 GiB, gradients 3.1 GiB, optimizer 6.3 GiB, buckets 2.8 GiB, gathered 4." in lines["memory"]
     assert "copies 12.3 GiB" in lines["memory"]
     assert "does not fit" in lines["warning"] and "with --micro-batch 1 it takes about" in lines["warning"]
-    assert (
-        "--shard-model --micro-batch 1 in DeepSpeed's place (FSDP2) takes about" in lines["other"]
-        or "lora" in lines["other"]
-    )
+    others = [line for line in printed if line.startswith("other way")]
+    assert any("--shard-model --micro-batch 1 in DeepSpeed's place (FSDP2) takes about" in line for line in others)
     assert re.search(
         r"start +about \d+\.\d MiB of main memory a process, while .* for 8 on one machine", lines["start"]
     )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from leia_train.launcher import exit_code, is_launched, signalled
 from leia_train.metrics import read_metrics
 from leia_train.packing import PackedRows
 from leia_train.shares import owners_of
+from tests.leia_train.interrupting import held
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LIMIT_S = 900
@@ -113,12 +115,13 @@ def test_two_processes_train_as_one_and_go_on_bit_for_bit(arguments, alone, two,
     assert printed.splitlines() == [str(output / "checkpoint-final")]
     same_training(alone(arguments), output)
     flags = arguments(*FLAGS, "--nproc", 2, output=again)
-    start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=environment())
+    start = subprocess.Popen([sys.executable, "-m", "leia_train", *flags], env=held(environment(), tmp_path, steps=1))
     wait_for_steps(again, 1, start)
     children = Path(f"/proc/{start.pid}/task/{start.pid}/children").read_text().split()
     start.kill()
     start.wait()
     wait_until(lambda: not any(is_running(child) for child in children))
+    assert json.loads((again / "_status.json").read_text())["status"] == "interrupted"
     run(flags)
     losses = [[record["loss"] for record in read_metrics(folder) if "loss" in record] for folder in (output, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
@@ -324,10 +327,12 @@ def test_a_launcher_that_starts_too_few_processes_is_refused(arguments, tmp_path
 def test_another_number_of_processes_goes_on_with_the_same_rows(arguments, alone, tmp_path):
     """One process until it is killed, then two: the result of one."""
     output = tmp_path / "run"
-    start = subprocess.Popen([sys.executable, "-m", "leia_train", *arguments(*FLAGS, output=output)], env=environment())
-    wait_for_steps(output, 1, start)
+    command = [sys.executable, "-m", "leia_train", *arguments(*FLAGS, output=output)]
+    start = subprocess.Popen(command, env=held(environment(), tmp_path, steps=3))
+    wait_for_steps(output, 3, start)
     start.kill()
-    start.wait()
+    assert start.wait() == -signal.SIGKILL
+    assert not (output / "checkpoint-final").exists() and list(output.glob("checkpoint-0*"))
     run(arguments(*FLAGS, "--nproc", 2, output=output))
     same_training(alone(arguments), output)
 
@@ -520,12 +525,16 @@ def test_a_process_that_the_system_killed_is_named():
     """Nobody else says why the run ended; where one failed by itself, that one does."""
 
     def say(*codes):
-        launcher._say_who_was_killed({rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)})
+        failures = [SimpleNamespace(exitcode=code, timestamp=100 + at) for code, at in codes]
+        launcher._say_who_was_killed(dict(enumerate(failures)))
 
     with pytest.raises(MissingResource, match=r"^process 1 was ended by SIGKILL, usually for lack of memory"):
-        say(1, -9)
-    say(5, -9)
-    say(1, -15)
+        say((1, 2), (-9, 0))
+    with pytest.raises(MissingResource, match=r"^process 0 was ended by SIGKILL"):
+        say((-9, 0), (-9, 30))
+    say((5, 0), (-9, 0))
+    say((1, 0), (-15, 0))
+    say((-9, 30), (1, 0))  # by torchrun, since it did not end in time
 
 
 def test_torchruns_words_and_handlers_are_gone_after_it():
@@ -537,6 +546,17 @@ def test_torchruns_words_and_handlers_are_gone_after_it():
         assert not agent.logger.isEnabledFor(logging.ERROR)
         signal.signal(signal.SIGINT, lambda *args: None)
     assert signal.getsignal(signal.SIGINT) is before and agent.logger.level == level
+
+
+def test_a_thread_may_launch():
+    """Where no handlers can be set, none are."""
+
+    def launched():
+        with launcher._quiet():
+            return "done"
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(launched).result() == "done"
 
 
 def test_a_signal_is_told_by_the_status_that_the_run_left():
