@@ -65,9 +65,7 @@ def zero3_bytes(config: TrainConfig, model: Any, settings: ZeroSettings, process
 
     Weights are float32 and there twice, as the model's parts and as the optimizer's. `buckets` is memory that is taken once for
     gradients on their way, of which two may be exchanged at once (`reduced`). What is gathered becomes float32, whatever it was
-    sent as, at most `stage3_max_live_parameters` numbers at once. In bfloat16 each matrix is cast for the product, and the casts
-    are kept until the forward pass is over, with recomputation too; in float32 the backward pass keeps the gathered weights
-    themselves unless layers are recomputed.
+    sent as, at most `stage3_max_live_parameters` numbers at once, in the backward pass again.
     """
     told = {**ZERO_DEFAULTS, **settings.tuning}
     bucket, live = int(told["reduce_bucket_size"]), int(told["stage3_max_live_parameters"])
@@ -75,18 +73,14 @@ def zero3_bytes(config: TrainConfig, model: Any, settings: ZeroSettings, process
     part = sum(numbers_part(weight, processes) for weight in weights)
     whole, largest = sum(weight.numel() for weight in weights), max(weight.numel() for weight in weights)
     product = size_of(config.model.dtype)
-    is_cast = product != _FLOAT32
-    kept_whole = not is_cast and config.model.activation_checkpointing == "none"
     parts = {
         "weights": 2 * _FLOAT32 * part,
         "gradients": _FLOAT32 * part,
         "optimizer": 2 * _FLOAT32 * part,
-        "buckets": bucket * (_FLOAT32 + (product if is_cast else 0)) if told["contiguous_gradients"] else 0,
-        "gathered": _FLOAT32 * (whole if kept_whole else min(whole, live + largest)),
+        "buckets": bucket * (_FLOAT32 + (product if product != _FLOAT32 else 0)) if told["contiguous_gradients"] else 0,
+        "gathered": _FLOAT32 * min(whole, live + largest),
         "reduced": 2 * min(bucket, whole) * product + largest * (_FLOAT32 + product),
     }
-    if is_cast:
-        parts["copies"] = product * sum(matrix.numel() for matrix in _cast_matrices(model))
     return {name: size for name, size in parts.items() if size}
 
 
@@ -95,15 +89,3 @@ def moved_by_zero3(model: Any, settings: ZeroSettings, processes: int) -> int:
     group = int({**ZERO_DEFAULTS, **settings.tuning}["sub_group_size"])
     sizes = [numbers_part(weight, processes) for weight in model.parameters()]
     return _FLOAT32 * min(sum(sizes), group + max(sizes))
-
-
-def _cast_matrices(model: Any) -> list[nn.Parameter]:
-    """What autocast casts: the matrices of linear layers, also where one of them is the input embeddings."""
-    found = {
-        id(weight): weight
-        for module in model.modules()
-        if not isinstance(module, nn.Embedding)
-        for weight in module.parameters(recurse=False)
-        if weight.ndim == 2
-    }
-    return list(found.values())

@@ -54,7 +54,7 @@ class Zero3(InParts):
             "managed_gradient_accumulation": False,  # a step ends where `update` is called
             "gradient_clipping": 0.0,  # clipped here, where the norm is told before the weights move
             "zero_allow_untested_optimizer": True,
-            "zero_optimization": {"stage": 3, "memory_efficient_linear": False, **settings.tuning},
+            "zero_optimization": {"stage": 3, **settings.tuning},
             "torch_autocast": {"enabled": config.model.dtype == "bfloat16", "dtype": "bfloat16"},
         }
 

@@ -42,9 +42,9 @@ def write_launch(folder, processes, zero):
 
 
 def flags_of(shards, output, *more):
-    """`train …` of four steps on rows of 24 tokens."""
+    """`train …` of six steps on rows of 24 tokens."""
     flags = ["--shards", shards, "--output", output, "--model", "tiny-llama", "--device", "cpu", "--tracker", "none"]
-    flags += [*SMALL, "--tiny-layers", 8, "--max-length", 24, "--batch", 6, "--micro-batch", 1, "--steps", 4]
+    flags += [*SMALL, "--tiny-layers", 8, "--max-length", 24, "--batch", 6, "--micro-batch", 1, "--steps", 6]
     return [str(flag) for flag in (*flags, "--save-every", 0, "--validation-share", 0, "--learning-rate", 1e-3, *more)]
 
 

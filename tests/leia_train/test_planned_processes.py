@@ -102,7 +102,7 @@ def test_what_a_run_refuses_of_a_file_a_plan_refuses_too(tmp_path, name, values,
 
 
 def test_a_plan_of_deepspeed_says_what_it_holds_and_what_fsdp2_would(arguments, tmp_path, capsys, tokenizer_folder):
-    """On eight GPUs: weights twice, buckets, copies; the first switch with which it fits; reading by all of them."""
+    """On eight GPUs: weights twice, buckets; the first switch with which it fits; reading by all of them."""
     import shutil
 
     from transformers import AutoConfig
@@ -118,7 +118,7 @@ def test_a_plan_of_deepspeed_says_what_it_holds_and_what_fsdp2_would(arguments, 
     lines = {line.split()[0]: line for line in printed}
     assert "each of 8 processes holds a part of the weights (DeepSpeed ZeRO-3)" in lines["parts"]
     assert "(weights 6.3 GiB, gradients 3.1 GiB, optimizer 6.3 GiB, buckets 2.8 GiB, gathered 4." in lines["memory"]
-    assert "copies 12.3 GiB" in lines["memory"]
+    assert "copies" not in lines["memory"]
     assert "does not fit" in lines["warning"] and "with --micro-batch 1 it takes about" in lines["warning"]
     others = [line for line in printed if line.startswith("other way")]
     assert any("--shard-model --micro-batch 1 in DeepSpeed's place (FSDP2) takes about" in line for line in others)

@@ -162,15 +162,19 @@ def test_a_checkpoint_of_deepspeeds_parts_is_torchs_own_form(runs, tmp_path):
     ids=["float32", "bfloat16", "recomputed", "tiny"],
 )
 def test_a_plan_says_what_deepspeeds_engine_holds(tmp_path, shards, processes, flags):
-    """Counted in each process: what is held to the last thousandth, the peak within a sixth; buckets count whole, used or not."""
+    """Counted in each process: what is held to the last thousandth; buckets count whole, used or not. The peak within a twelfth,
+    in the process where it is least: what waits for the others is held longer, but what the code keeps is in all of them.
+    """
     file, told = write_launch(tmp_path, processes, SMALL_BUFFERS)
     parts = said(tmp_path, shards, processes, *flags, file=file)
     begin = parts["weights"] + parts["gradients"] + parts["buckets"]
-    for found in counted(tmp_path / "counted", shards, processes, *flags, told=told):
-        assert found["begin"] == pytest.approx(begin, rel=1e-3, abs=20_000)
-        assert found["after"] == pytest.approx(begin + parts["optimizer"], rel=1e-3, abs=60_000)
-        if "--tiny-layers" not in flags:  # where rows and Python's own tensors are nothing beside the weights
-            assert found["peak"] == pytest.approx(sum(parts.values()), rel=1 / 6)
+    found = counted(tmp_path / "counted", shards, processes, *flags, told=told)
+    for of_process in found:
+        assert of_process["begin"] == pytest.approx(begin, rel=1e-3, abs=20_000)
+        assert of_process["after"] == pytest.approx(begin + parts["optimizer"], rel=1e-3, abs=60_000)
+    if "--tiny-layers" not in flags:  # where rows and Python's own tensors are nothing beside the weights
+        peak = min(of_process["peak"] for of_process in found)
+        assert peak == pytest.approx(sum(parts.values()), rel=1 / 12)
 
 
 @needs_deepspeed
