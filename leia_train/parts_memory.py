@@ -1,8 +1,8 @@
 """From a model in parts to the bytes that one process has of it, by what for: FSDP2's parts, and DeepSpeed ZeRO-3's.
 
 What is held all the time (weights, gradients, the optimizer's state, DeepSpeed's buckets) was counted in the real engines and is
-exact. What is gathered for a while has an upper bound, held against peaks that were counted on CPUs (tests/leia_train/
-test_zero3.py); neither was measured on GPUs.
+exact. What is gathered for a while is an estimate, held against peaks that were counted on CPUs (tests/leia_train/test_zero3.py);
+neither was measured on GPUs.
 """
 
 from __future__ import annotations

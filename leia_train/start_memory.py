@@ -50,9 +50,8 @@ def start_memory(config: TrainConfig, model: Any, grows: bool, parts: Parts | No
     # Embeddings that get rows for the markers are in float32 for a while, of which the new rows are a mean.
     read = max((_FLOAT32 * size + _MEAN * rows[key] if key in tables else _READ * size) for key, size in sizes.items())
     files = _files(config)
-    alone = files is None or files.fit(model, embedding_weights(model) if grows else (), sharding)
-    if not has_own_folder(config):
-        alone = False
+    fit = files is None or files.fit(model, embedding_weights(model) if grows else (), sharding)
+    alone = fit and has_own_folder(config)
     in_float32 = _in_float32(config, whole, max(sizes.values()), files)
     if parts is None:
         if config.model.weights == "bfloat16" and alone:

@@ -3,7 +3,8 @@
 DeepSpeed's engine itself, as FSDP2 itself in `fully_sharded`. The engine gathers weights around each module, sums gradients
 and moves parts; all else is this trainer's own: precision, learning rate, norm, clipping, checkpoints. Weights are float32.
 In bfloat16 the matrices of linear layers are gathered in it, and their gradients summed in it (DeepSpeed's torch_autocast;
-FSDP2 sums in float32).
+FSDP2 sums in float32). DeepSpeed puts a function of its own in place of torch.nn.functional.linear, for the whole process, which
+gathers a matrix again in the backward pass.
 """
 
 from __future__ import annotations
